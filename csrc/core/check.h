@@ -1,0 +1,30 @@
+// Host checks. They stay on in Release, throw, and print the values that failed.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace ivk {
+
+// A problem that a contract refuses; becomes internvl_kernels.UnsupportedError (a ValueError).
+struct UnsupportedError : std::invalid_argument {
+    using std::invalid_argument::invalid_argument;
+};
+
+namespace detail {
+template <typename... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+    std::ostringstream text;
+    (text << ... << parts);
+    throw UnsupportedError(text.str());
+}
+}  // namespace detail
+
+// require(cond, "norm: x has ", cols, " columns; allowed: 1 and more")
+template <typename... Parts>
+void require(bool condition, const Parts&... parts) {
+    if (!condition) detail::refuse(parts...);
+}
+
+}  // namespace ivk

@@ -1,0 +1,169 @@
+// Width-generic vectors. f32x16 is sixteen floats whatever the machine: one 512-bit register, two of 256 or four of 128.
+// Every operation is elementwise IEEE and every reduction is a fixed tree over the sixteen lanes, so a kernel written on it
+// gives the same bits on every instruction set. Include only from *_cpu.cpp (it lives in the ISA's namespace).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#ifndef IVK_ISA
+#error "core/simd.h is for files compiled once per instruction set"
+#endif
+
+namespace ivk {
+namespace IVK_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kNative = 16;
+#elif defined(__AVX__)
+constexpr int kNative = 8;
+#else
+constexpr int kNative = 4;
+#endif
+constexpr int kLanes = 16;
+constexpr int kParts = kLanes / kNative;
+
+typedef float native_f32 __attribute__((vector_size(kNative * 4)));
+typedef int32_t native_i32 __attribute__((vector_size(kNative * 4)));
+typedef uint32_t native_u32 __attribute__((vector_size(kNative * 4)));
+typedef uint16_t native_u16 __attribute__((vector_size(kNative * 2)));
+typedef _Float16 native_f16 __attribute__((vector_size(kNative * 2)));
+
+// Storage type of bfloat16: the upper half of a float.
+struct bf16 {
+    uint16_t bits;
+};
+using f16 = _Float16;
+
+struct f32x16 {
+    native_f32 part[kParts];
+
+    static f32x16 broadcast(float value) {
+        f32x16 r;
+        for (int p = 0; p < kParts; ++p) r.part[p] = native_f32{} + value;
+        return r;
+    }
+    static f32x16 zero() { return broadcast(0.0f); }
+};
+
+#define IVK_BINARY(op)                                               \
+    inline f32x16 operator op(f32x16 a, const f32x16& b) {           \
+        for (int p = 0; p < kParts; ++p) a.part[p] = a.part[p] op b.part[p]; \
+        return a;                                                    \
+    }
+IVK_BINARY(+)
+IVK_BINARY(-)
+IVK_BINARY(*)
+IVK_BINARY(/)
+#undef IVK_BINARY
+
+inline f32x16& operator+=(f32x16& a, const f32x16& b) { return a = a + b; }
+
+// Elementwise b > a ? b : a, so a NaN in b is dropped and one in a is kept.
+inline f32x16 max(f32x16 a, const f32x16& b) {
+    for (int p = 0; p < kParts; ++p) a.part[p] = b.part[p] > a.part[p] ? b.part[p] : a.part[p];
+    return a;
+}
+
+inline native_f32 widen(native_u16 v) {
+    const native_u32 wide = __builtin_convertvector(v, native_u32) << 16;
+    native_f32 r;
+    std::memcpy(&r, &wide, sizeof r);
+    return r;
+}
+
+// Round to nearest even; a NaN stays a (quiet) NaN.
+inline native_u16 narrow(native_f32 v) {
+    native_u32 bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    const native_u32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const native_u32 quiet = (bits >> 16) | 0x40u;
+    const native_i32 is_number = v == v;
+    native_u32 mask;
+    std::memcpy(&mask, &is_number, sizeof mask);
+    return __builtin_convertvector((rounded & mask) | (quiet & ~mask), native_u16);
+}
+
+inline f32x16 load(const float* x) {
+    f32x16 r;
+    std::memcpy(&r, x, sizeof r);
+    return r;
+}
+inline f32x16 load(const bf16* x) {
+    f32x16 r;
+    for (int p = 0; p < kParts; ++p) {
+        native_u16 h;
+        std::memcpy(&h, x + p * kNative, sizeof h);
+        r.part[p] = widen(h);
+    }
+    return r;
+}
+inline f32x16 load(const f16* x) {
+    f32x16 r;
+    for (int p = 0; p < kParts; ++p) {
+        native_f16 h;
+        std::memcpy(&h, x + p * kNative, sizeof h);
+        r.part[p] = __builtin_convertvector(h, native_f32);
+    }
+    return r;
+}
+inline void store(float* y, const f32x16& v) { std::memcpy(y, &v, sizeof v); }
+inline void store(bf16* y, const f32x16& v) {
+    for (int p = 0; p < kParts; ++p) {
+        const native_u16 h = narrow(v.part[p]);
+        std::memcpy(y + p * kNative, &h, sizeof h);
+    }
+}
+inline void store(f16* y, const f32x16& v) {
+    for (int p = 0; p < kParts; ++p) {
+        const native_f16 h = __builtin_convertvector(v.part[p], native_f16);
+        std::memcpy(y + p * kNative, &h, sizeof h);
+    }
+}
+
+// The last n < 16 elements of a row; missing lanes read as zero and are not written.
+template <typename T>
+f32x16 load_tail(const T* x, int64_t n) {
+    T buffer[kLanes] = {};
+    std::memcpy(buffer, x, n * sizeof(T));
+    return load(buffer);
+}
+template <typename T>
+void store_tail(T* y, const f32x16& v, int64_t n) {
+    T buffer[kLanes];
+    store(buffer, v);
+    std::memcpy(y, buffer, n * sizeof(T));
+}
+
+// Runs body(offset, lanes) over a row; lanes is 16 except for the last piece. `at` and `put` pick the whole or tail form.
+template <typename T>
+f32x16 at(const T* x, int64_t lanes) {
+    return lanes == kLanes ? load(x) : load_tail(x, lanes);
+}
+template <typename T>
+void put(T* y, const f32x16& v, int64_t lanes) {
+    if (lanes == kLanes)
+        store(y, v);
+    else
+        store_tail(y, v, lanes);
+}
+template <typename F>
+void for_lanes(int64_t n, F&& body) {
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) body(i, int64_t{kLanes});
+    if (i < n) body(i, n - i);
+}
+
+// Fixed tree: lane i + lane i+8, then +4, +2, +1.
+inline float sum(const f32x16& v) {
+    float lane[kLanes];
+    store(lane, v);
+    for (int half = kLanes / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+}  // namespace IVK_ISA
+}  // namespace ivk

@@ -1,0 +1,76 @@
+// What crosses the binding: a pointer, a dtype, shape and strides (in elements). Owns nothing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/check.h"
+
+namespace ivk {
+
+enum class DType : int8_t { f32, bf16, f16, f64, u8, i32, i64, boolean };
+
+constexpr const char* name_of(DType dtype) {
+    switch (dtype) {
+        case DType::f32: return "float32";
+        case DType::bf16: return "bfloat16";
+        case DType::f16: return "float16";
+        case DType::f64: return "float64";
+        case DType::u8: return "uint8";
+        case DType::i32: return "int32";
+        case DType::i64: return "int64";
+        case DType::boolean: return "bool";
+    }
+    return "?";
+}
+
+constexpr int64_t size_of(DType dtype) {
+    switch (dtype) {
+        case DType::f64:
+        case DType::i64: return 8;
+        case DType::f32:
+        case DType::i32: return 4;
+        case DType::bf16:
+        case DType::f16: return 2;
+        default: return 1;
+    }
+}
+
+constexpr int kMaxDims = 6;
+
+struct TensorView {
+    void* data = nullptr;
+    DType dtype = DType::f32;
+    int ndim = 0;
+    int64_t shape[kMaxDims] = {};
+    int64_t stride[kMaxDims] = {};
+
+    bool defined() const { return ndim > 0 || data != nullptr; }
+    int64_t numel() const {
+        int64_t n = 1;
+        for (int d = 0; d < ndim; ++d) n *= shape[d];
+        return n;
+    }
+    // True when dimensions first..last are laid out as one dense block.
+    bool contiguous(int first = 0) const {
+        int64_t expected = 1;
+        for (int d = ndim - 1; d >= first; --d) {
+            if (shape[d] != 1 && stride[d] != expected) return numel() == 0;
+            expected *= shape[d];
+        }
+        return true;
+    }
+    std::string describe() const {
+        std::string text = std::string(name_of(dtype)) + "[";
+        for (int d = 0; d < ndim; ++d) text += (d ? ", " : "") + std::to_string(shape[d]);
+        text += "] strides (";
+        for (int d = 0; d < ndim; ++d) text += (d ? ", " : "") + std::to_string(stride[d]);
+        return text + ")";
+    }
+    template <typename T>
+    T* as() const {
+        return static_cast<T*>(data);
+    }
+};
+
+}  // namespace ivk

@@ -1,0 +1,55 @@
+// Norms over the last dimension, alone or fused with the residual branch before them.
+//
+//   norm       y = n(x) * weight + bias                              LayerNorm: n(x) = (x - mean) * rsqrt(var + eps), var biased
+//                                                                    RMSNorm:   n(x) = x * rsqrt(mean(x^2) + eps), no bias
+//   add_norm   h = x + scale * branch;  y = norm(h)                  scale is the layer scale [cols], or null for 1
+//
+// Rounding: statistics, sums and products in fp32. LayerNorm and h round once, at the store. RMSNorm rounds n(x) to the
+// dtype before the weight (the published Llama/Qwen/InternViT order), then the product. y is computed from the rounded h.
+//
+//   name          shape          dtype              notes
+//   x, branch     [rows, cols]   f32 | bf16 | f16   last dimension contiguous, any row stride >= cols
+//   scale         [cols]         as x               or absent
+//   weight        [cols]         as x               contiguous
+//   bias          [cols]         as x               or absent; absent for RMSNorm
+//   h, y          [rows, cols]   as x               h may be x or branch; y may be x (norm) or branch, not h
+//
+// Deterministic; a row's bits depend on that row alone. Workspace 0. Errors: UnsupportedError with the whole problem.
+// Bytes: norm 2*rows*cols*s, add_norm 4*rows*cols*s; the three vectors are cached.
+#pragma once
+
+#include <cstdint>
+
+#include "core/isa.h"
+#include "core/tensor.h"
+
+namespace ivk {
+
+enum class NormKind : int { layer, rms };
+
+struct NormParams {
+    const void* x;       // [rows, cols]
+    const void* branch;  // [rows, cols] or null: plain norm
+    const void* scale;   // [cols] or null
+    const void* weight;  // [cols]
+    const void* bias;    // [cols] or null
+    void* h;             // [rows, cols]; null without branch
+    void* y;             // [rows, cols]
+    int64_t rows, cols;
+    int64_t stride_x, stride_branch, stride_h, stride_y;  // elements
+    float eps;
+    DType dtype;
+    NormKind kind;
+};
+
+using NormRows = void (*)(const NormParams&, int64_t begin, int64_t end);
+struct NormTable {
+    NormRows f32, bf16, f16;
+};
+IVK_DECLARE_TABLE(NormTable, norm_table)
+
+// Checks the contract, then runs on at most `threads` threads (0: the default cap).
+void norm(const TensorView& x, const TensorView& branch, const TensorView& scale, const TensorView& weight,
+          const TensorView& bias, const TensorView& h, const TensorView& y, float eps, NormKind kind, int threads);
+
+}  // namespace ivk

@@ -1,0 +1,94 @@
+"""LayerNorm and RMSNorm, alone or with the residual branch before them. Contract: csrc/kernels/norm/norm.h."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._lazy import torch
+from ._backend import choose, cpu
+from ._tensor import empty, host
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def layer_norm(x: Any, weight: Any, bias: Any = None, *, eps: float = 1e-6, threads: int = 0, backend: str = "auto") -> Any:
+    """LayerNorm over the last dimension: ``(x - mean) * rsqrt(var + eps) * weight + bias``, statistics in fp32.
+
+    x ``[..., cols]`` float32 | bfloat16 | float16, last dimension contiguous; weight, bias ``[cols]`` of x's dtype.
+    Returns a contiguous tensor of x's shape and dtype. Raises UnsupportedError for anything else.
+    """
+    if choose("layer_norm", backend, x, weight, bias) == "reference":
+        return layer_norm_reference(x, weight, bias, eps=eps)
+    return _norm(x, weight, bias, eps, rms=False, threads=threads)
+
+
+def layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: float = 1e-6) -> Tensor:
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, threads: int = 0, backend: str = "auto") -> Any:
+    """RMSNorm over the last dimension: ``round(x * rsqrt(mean(x^2) + eps)) * weight``, statistics in fp32.
+
+    The normalised value is rounded to x's dtype before the weight, as the published Llama, Qwen and InternViT code does.
+    Shapes and dtypes as ``layer_norm``.
+    """
+    if choose("rms_norm", backend, x, weight) == "reference":
+        return rms_norm_reference(x, weight, eps=eps)
+    return _norm(x, weight, None, eps, rms=True, threads=threads)
+
+
+def rms_norm_reference(x: Tensor, weight: Tensor, *, eps: float = 1e-6) -> Tensor:
+    wide = x if x.dtype == torch.float64 else x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
+
+
+def add_norm(
+    x: Any,
+    branch: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    scale: Any = None,
+    eps: float = 1e-6,
+    rms: bool = False,
+    inplace: bool = False,
+    threads: int = 0,
+    backend: str = "auto",
+) -> tuple[Any, Any]:
+    """Residual, layer scale and the next norm in one pass: ``h = x + scale * branch``; returns ``(h, norm(h))``.
+
+    x, branch ``[..., cols]`` of one dtype; scale (layer scale, optional), weight, bias ``[cols]``. ``rms`` chooses RMSNorm,
+    which takes no bias. ``inplace`` writes h into x. h is rounded to the dtype once and the norm reads the rounded value.
+    """
+    if choose("add_norm", backend, x, branch, weight, bias, scale) == "reference":
+        return add_norm_reference(x, branch, weight, bias, scale=scale, eps=eps, rms=rms)
+    x, branch = host(x), host(branch)
+    h = x if inplace else empty(x, x.shape)
+    y = empty(x, x.shape)
+    cpu().norm(x, branch, host(scale), host(weight), host(bias), h, y, eps, rms, threads)
+    return h, y
+
+
+def add_norm_reference(
+    x: Tensor,
+    branch: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: Tensor | None = None,
+    eps: float = 1e-6,
+    rms: bool = False,
+) -> tuple[Tensor, Tensor]:
+    h = x + (branch if scale is None else branch * scale)
+    return h, rms_norm_reference(h, weight, eps=eps) if rms else layer_norm_reference(h, weight, bias, eps=eps)
+
+
+def _norm(x: Any, weight: Any, bias: Any, eps: float, *, rms: bool, threads: int) -> Any:
+    x = host(x)
+    y = empty(x, x.shape)
+    cpu().norm(x, None, None, host(weight), host(bias), None, y, eps, rms, threads)
+    return y
+
+
+__all__ = ["add_norm", "add_norm_reference", "layer_norm", "layer_norm_reference", "rms_norm", "rms_norm_reference"]
