@@ -31,10 +31,11 @@ void norm(const TensorView& x, const TensorView& branch, const TensorView& scale
     require(x.dtype == DType::f32 || x.dtype == DType::bf16 || x.dtype == DType::f16, "norm: x is ", x.describe(),
             "; allowed dtypes: float32, bfloat16, float16");
     require(eps > 0.0f, "norm: eps is ", eps, "; allowed: greater than 0");
-    require(weight.defined(), "norm: weight is absent");
+    require(weight.defined() == y.defined() && (weight.defined() || branch.defined()),
+            "norm: weight and y come together; without them only x + scale * branch is left, which needs branch");
     require(kind == NormKind::layer || !bias.defined(), "norm: RMSNorm takes no bias");
     check_matrix("x", x, x);
-    check_matrix("y", y, x);
+    if (y.defined()) check_matrix("y", y, x);
     if (branch.defined()) {
         check_matrix("branch", branch, x);
         check_matrix("h", h, x);

@@ -3,6 +3,7 @@
 //   norm       y = n(x) * weight + bias                              LayerNorm: n(x) = (x - mean) * rsqrt(var + eps), var biased
 //                                                                    RMSNorm:   n(x) = x * rsqrt(mean(x^2) + eps), no bias
 //   add_norm   h = x + scale * branch;  y = norm(h)                  scale is the layer scale [cols], or null for 1
+//   add_scaled h = x + scale * branch                                the same without weight and y
 //
 // Rounding: statistics, sums and products in fp32. LayerNorm and h round once, at the store. RMSNorm rounds n(x) to the
 // dtype before the weight (the published Llama/Qwen/InternViT order), then the product. y is computed from the rounded h.
@@ -10,7 +11,7 @@
 //   name          shape          dtype              notes
 //   x, branch     [rows, cols]   f32 | bf16 | f16   last dimension contiguous, any row stride >= cols
 //   scale         [cols]         as x               or absent
-//   weight        [cols]         as x               contiguous
+//   weight        [cols]         as x               contiguous; absent with y for add_scaled
 //   bias          [cols]         as x               or absent; absent for RMSNorm
 //   h, y          [rows, cols]   as x               h may be x or branch; y may be x (norm) or branch, not h
 //
@@ -31,10 +32,10 @@ struct NormParams {
     const void* x;       // [rows, cols]
     const void* branch;  // [rows, cols] or null: plain norm
     const void* scale;   // [cols] or null
-    const void* weight;  // [cols]
+    const void* weight;  // [cols]; null: no norm, y is null too
     const void* bias;    // [cols] or null
     void* h;             // [rows, cols]; null without branch
-    void* y;             // [rows, cols]
+    void* y;             // [rows, cols]; null without weight
     int64_t rows, cols;
     int64_t stride_x, stride_branch, stride_h, stride_y;  // elements
     float eps;

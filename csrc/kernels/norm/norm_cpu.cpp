@@ -28,6 +28,7 @@ void norm_row(const NormParams& p, const T* x, const T* branch, T* h, T* y) {
             if (scale != nullptr) b = b * at(scale + i, n);
             put(h + i, at(x + i, n) + b, n);
         });
+        if (y == nullptr) return;
         x = h;
     }
     // Two passes over a row that is in cache: the variance from centred values keeps its bits under large means.
@@ -68,7 +69,8 @@ void norm_rows(const NormParams& p, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
         const T* branch = p.branch ? static_cast<const T*>(p.branch) + r * p.stride_branch : nullptr;
         T* h = p.branch ? static_cast<T*>(p.h) + r * p.stride_h : nullptr;
-        norm_row<T>(p, static_cast<const T*>(p.x) + r * p.stride_x, branch, h, static_cast<T*>(p.y) + r * p.stride_y);
+        T* y = p.y ? static_cast<T*>(p.y) + r * p.stride_y : nullptr;
+        norm_row<T>(p, static_cast<const T*>(p.x) + r * p.stride_x, branch, h, y);
     }
 }
 

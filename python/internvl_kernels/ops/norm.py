@@ -80,8 +80,24 @@ def add_norm_reference(
     eps: float = 1e-6,
     rms: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    h = x + (branch if scale is None else branch * scale)
+    h = add_scaled_reference(x, branch, scale)
     return h, rms_norm_reference(h, weight, eps=eps) if rms else layer_norm_reference(h, weight, bias, eps=eps)
+
+
+def add_scaled(
+    x: Any, branch: Any, scale: Any = None, *, inplace: bool = False, threads: int = 0, backend: str = "auto"
+) -> Any:
+    """Residual and layer scale without a norm after them: ``x + scale * branch``; shapes as ``add_norm``."""
+    if choose("add_scaled", backend, x, branch, scale) == "reference":
+        return add_scaled_reference(x, branch, scale)
+    x = host(x)
+    h = x if inplace else empty(x, x.shape)
+    cpu().norm(x, host(branch), host(scale), None, None, h, None, 1.0, False, threads)
+    return h
+
+
+def add_scaled_reference(x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
+    return x + (branch if scale is None else branch * scale)
 
 
 def _norm(x: Any, weight: Any, bias: Any, eps: float, *, rms: bool, threads: int) -> Any:
@@ -91,4 +107,4 @@ def _norm(x: Any, weight: Any, bias: Any, eps: float, *, rms: bool, threads: int
     return y
 
 
-__all__ = ["add_norm", "add_norm_reference", "layer_norm", "layer_norm_reference", "rms_norm", "rms_norm_reference"]
+__all__ = ["add_norm", "add_norm_reference", "add_scaled", "add_scaled_reference", "layer_norm", "layer_norm_reference", "rms_norm", "rms_norm_reference"]

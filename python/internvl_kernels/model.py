@@ -1,0 +1,553 @@
+"""The public classes: a whole InternVL, and its tower alone."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import plan as planning
+from ._lazy import torch
+from .config import ModelConfig
+from .errors import ImageError, UnsupportedError
+from .generate import Decoder, GenerationOptions, Request
+from .io.checkpoint import load_weights, resolve
+from .io.config import read_config
+from .io.images import Tiles, Video, tile_image
+from .io.prompt import ImageItem, VideoItem, build_prompt
+from .io.template import stop_string
+from .io.tokenizer import Tokenizer, load_tokenizer
+from .models import KVCache, LanguageModel, Projector, VisionTower
+from .ops import choose_grid
+from .ops._backend import BACKENDS, unavailable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .plan import Plan
+
+DTYPES = ("float32", "bfloat16", "float16")
+DEFAULT_WORKSPACE = "2GB"
+_PREFILL_ROWS = 2048  # most rows of a prefill chunk
+
+
+def load(
+    path: str | Path,
+    *,
+    backend: str = "auto",
+    device: str | None = None,
+    dtype: str | None = None,
+    weights: str | None = None,
+    max_workspace: int | str | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+    download: bool = False,
+) -> Model:
+    """Load a checkpoint directory in either published layout, or a hub id from the local Hugging Face cache.
+
+    backend: "auto" (the best that runs here), "reference", "cpu" or "cuda". device: where the reference runs ("cpu" default).
+    dtype: what is computed in, "float32" (default on the CPU) | "bfloat16" | "float16". weights: what is stored (default: as
+    dtype). max_workspace: bytes or text such as "2GB" (the default) for the temporaries of tower and prefill. threads: cap on
+    CPU threads (default: torch's). progress: show a bar. download: fetch a hub id that is not in the cache.
+
+    Raises CheckpointError, UnsupportedError (bad arguments) or BackendError (a backend that cannot run here).
+    """
+    options = _Options.check(backend, device, dtype, weights, max_workspace, threads)
+    directory = resolve(path, download=download)
+    config = read_config(directory)
+    tokenizer = load_tokenizer(directory)
+    with options.limited():
+        tensors = load_weights(directory, config, options.dtype, progress=progress)
+    return Model(config, options.place(tensors), tokenizer, options)
+
+
+def load_vision(
+    path: str | Path,
+    *,
+    backend: str = "auto",
+    device: str | None = None,
+    dtype: str | None = None,
+    weights: str | None = None,
+    max_workspace: int | str | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+    download: bool = False,
+) -> VisionModel:
+    """The tower alone: only its tensors are read. Arguments as ``load``."""
+    options = _Options.check(backend, device, dtype, weights, max_workspace, threads)
+    directory = resolve(path, download=download)
+    config = read_config(directory)
+    with options.limited():
+        tensors = load_weights(directory, config, options.dtype, parts=("vision",), progress=progress)
+    return VisionModel(config, options.place(tensors), options)
+
+
+class _Options:
+    """Checked arguments of ``load``."""
+
+    def __init__(self, backend: str, device: str, dtype: str, max_workspace: int, threads: int | None) -> None:
+        self.backend, self.device, self.dtype = backend, device, dtype
+        self.max_workspace, self.threads = max_workspace, threads
+
+    @classmethod
+    def check(
+        cls, backend: str, device: str | None, dtype: str | None, weights: str | None, workspace: int | str | None, threads: int | None
+    ) -> _Options:
+        from .errors import BackendError
+
+        if backend not in ("auto", *BACKENDS):
+            raise UnsupportedError(f"backend: {backend!r}; allowed: auto, {', '.join(BACKENDS)}")
+        if backend == "auto":
+            on_host = device is None or str(device) == "cpu"
+            backend = "cpu" if on_host and unavailable("cpu") is None else "reference"
+        elif (reason := unavailable(backend)) is not None:
+            raise BackendError(f"backend {backend!r}: {reason}")
+        if backend == "cpu" and device not in (None, "cpu"):
+            raise UnsupportedError(f"device: {device!r}; allowed with backend 'cpu': cpu")
+        dtype = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise UnsupportedError(f"dtype: {dtype!r}; allowed: {', '.join(DTYPES)}")
+        stored = dtype if weights is None else str(weights).removeprefix("torch.")
+        if stored != dtype:
+            raise UnsupportedError(f"weights: {weights!r} with dtype {dtype!r}; allowed in this version: the same as dtype")
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024):
+            raise UnsupportedError(f"threads: {threads!r}; allowed: 1 to 1024, or None")
+        limit = planning.parse_bytes(DEFAULT_WORKSPACE if workspace is None else workspace)
+        assert limit is not None
+        return cls(backend, device or "cpu", dtype, limit, threads)
+
+    def place(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return tensors if self.device == "cpu" else {name: t.to(self.device) for name, t in tensors.items()}
+
+    @property
+    def op_threads(self) -> int:
+        return self.threads or torch.get_num_threads()
+
+    @contextlib.contextmanager
+    def limited(self) -> Iterator[None]:
+        """torch's own thread count is process-wide, so the cap holds only while we run."""
+        if self.threads is None or self.threads == torch.get_num_threads():
+            yield
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+class VisionModel:
+    """InternViT with its tiling: ``load_vision`` makes one, and ``Model`` contains one."""
+
+    def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor], options: _Options) -> None:
+        self.config = config
+        self._options = options
+        tiling = config.tiling
+        self._tower = VisionTower(
+            config.vision, weights, mean=tiling.mean, std=tiling.std, backend=options.backend, threads=options.op_threads,
+            max_workspace=options.max_workspace,
+        )  # fmt: skip
+
+    @property
+    def backend(self) -> str:
+        return self._options.backend
+
+    @property
+    def dtype(self) -> str:
+        return self._options.dtype
+
+    def vision(
+        self, tiles: Any, *, layers: Sequence[int] | None = None, pool: str | None = None, check_finite: bool = False
+    ) -> Tensor | list[Tensor]:
+        """The tower's hidden states.
+
+        tiles: uint8 ``[T, H, W, 3]`` (normalised inside) or float ``[T, 3, H, W]`` already normalised; any multiple of the patch
+        size. Returns the last hidden state ``[T, 1 + N, D]`` (CLS first); with ``layers`` a list of hidden states, indexed like
+        ``[embedding, layer 1, ..., layer L]``; with ``pool`` "cls" or "mean" (over patches) ``[T, D]``. ``check_finite`` raises
+        ImageError when a float tile holds NaN or Inf.
+        """
+        if pool not in (None, "cls", "mean"):
+            raise UnsupportedError(f"pool: {pool!r}; allowed: 'cls', 'mean' or None")
+        with torch.no_grad(), self._options.limited():
+            states = self._tower(self._tiles(tiles, check_finite), layers)
+        if pool is None:
+            return states
+        pooled = [s[:, 0] if pool == "cls" else s[:, 1:].mean(1) for s in (states if isinstance(states, list) else [states])]
+        return pooled if isinstance(states, list) else pooled[0]
+
+    def tile(self, image: Any, *, max_tiles: int | None = None) -> Tiles:
+        """One image as this checkpoint tiles it."""
+        t = self.config.tiling
+        most = t.max_tiles if max_tiles is None else max_tiles
+        if not t.dynamic:
+            most = 1
+        return tile_image(
+            image, size=t.size, min_tiles=min(t.min_tiles, most), max_tiles=most, thumbnail=t.thumbnail and t.dynamic, rule=t.rule,
+            pad_to_square=t.pad_to_square, threads=self._options.threads or 1,
+        )  # fmt: skip
+
+    def _tiles(self, tiles: Any, check_finite: bool = False) -> Tensor:
+        if isinstance(tiles, Tiles):
+            tiles = tiles.pixels
+        if isinstance(tiles, np.ndarray):
+            tiles = torch.from_numpy(np.ascontiguousarray(tiles))
+        if not isinstance(tiles, torch.Tensor):
+            raise ImageError(f"tiles: a {type(tiles).__name__}; allowed: Tiles, a numpy array or a torch tensor")
+        if check_finite and tiles.is_floating_point() and not bool(torch.isfinite(tiles).all()):
+            raise ImageError("tiles: hold NaN or Inf; allowed with check_finite: finite values")
+        return tiles.to(self._options.device)
+
+
+class Model(VisionModel):
+    """A complete InternVL. Made by ``load``; every method is free of gradients and safe to call repeatedly."""
+
+    def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, options: _Options) -> None:
+        super().__init__(config, weights, options)
+        run = {"backend": options.backend, "threads": options.op_threads}
+        self.tokenizer = tokenizer
+        self._projector = Projector(config.projector, weights, **run)  # type: ignore[arg-type]
+        self._language = LanguageModel(config.language, weights, **run)  # type: ignore[arg-type]
+        self._weight_bytes = sum(t.numel() * t.element_size() for t in weights.values())
+        self.times: dict[str, float] = {}  # seconds of the last chat, stream or batch_chat, by stage
+        image_token = tokenizer.token_id(config.chat.image_token)
+        if image_token is None:
+            raise UnsupportedError(f"tokenizer: has no token {config.chat.image_token!r}, the place of visual tokens")
+        self.image_token_id = image_token
+        stop = stop_string(config.chat)
+        stop_id = tokenizer.token_id(stop) if stop else None
+        self.stop_token_ids = frozenset(config.chat.eos_token_ids) | ({stop_id} if stop_id is not None else set())
+
+    # ---- vision ----------------------------------------------------------------------------------------------------------
+
+    def encode_tiles(self, tiles: Any) -> Tensor:
+        """Tiles through tower, pixel shuffle and projector: ``[T, tokens_per_tile, H]``, in micro-batches under max_workspace."""
+        with torch.no_grad(), self._options.limited():
+            return self._encode(self._tiles(tiles))
+
+    def encode(self, images: Any, *, max_tiles: int | None = None) -> list[Tensor]:
+        """One ``[tokens_i, H]`` per image (path, PIL image, uint8 array, or a list of them; a ``Video`` is one entry)."""
+        items = [self._prepare(item, max_tiles) for item in _as_list(images)]
+        visual = self.encode_tiles(np.concatenate([pixels for item in items for pixels in item])) if items else None
+        result, begin = [], 0
+        for item in items:
+            count = sum(len(pixels) for pixels in item)
+            assert visual is not None
+            result.append(visual[begin : begin + count].reshape(-1, visual.shape[-1]))
+            begin += count
+        return result
+
+    def _encode(self, tiles: Tensor) -> Tensor:
+        size = tiles.shape[1:3] if tiles.dtype == torch.uint8 else tiles.shape[2:4]
+        chunk = self._tower.micro_batch(*size) if tiles.ndim == 4 else None
+        patch = self.config.vision.patch_size
+        grid = (size[0] // patch, size[1] // patch) if tiles.ndim == 4 else None
+        parts = []
+        for begin in range(0, max(len(tiles), 1), chunk or max(len(tiles), 1)):
+            hidden = self._tower(tiles[begin : begin + chunk] if chunk else tiles)
+            assert not isinstance(hidden, list)
+            parts.append(self._projector(hidden, grid))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    # ---- language --------------------------------------------------------------------------------------------------------
+
+    def logits(self, input_ids: Any, tiles: Any = None) -> Tensor:
+        """``[B, L]`` ids -> ``[B, L, vocab]``; positions holding IMG_CONTEXT take the tokens of ``tiles`` in order."""
+        ids = self._ids(input_ids)
+        with torch.no_grad(), self._options.limited():
+            visual = self._visual(ids, tiles)
+            return self._language.logits(ids, visual, self.image_token_id)
+
+    def generate(self, input_ids: Any, tiles: Any = None, *, attention_mask: Any = None, **generate_options: Any) -> Tensor:
+        """Continue ``[B, L]`` ids -> ``[B, L + new]``; finished rows are filled with the pad token.
+
+        tiles fill the IMG_CONTEXT positions of all rows in order. attention_mask ``[B, L]`` (0 = padding, either side).
+        Options: max_new_tokens=256, do_sample=False, temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0,
+        stop_token_ids=None (the checkpoint's), seed=None. Row r samples with ``seed + r``. Generation also ends at the context.
+        """
+        options = _generation_options(generate_options)
+        ids = self._ids(input_ids)
+        keep = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else self._mask(attention_mask, ids)
+        with torch.no_grad(), self._options.limited():
+            visual = self._visual(ids[keep], tiles)
+            requests, begin = [], 0
+            for row, (tokens, kept) in enumerate(zip(ids, keep)):
+                tokens = tokens[kept]
+                count = int((tokens == self.image_token_id).sum())
+                rows = None if visual is None else visual[begin : begin + count]
+                requests.append(Request(tokens, rows, options, row_seed=row))
+                begin += count
+            decoder = self._decoder(requests)
+            for _ in decoder:
+                pass
+        longest = max((len(new) for new in decoder.tokens), default=0)
+        result = torch.full((len(ids), ids.shape[1] + longest), self._pad_token_id())
+        result[:, : ids.shape[1]] = ids
+        for row, new in enumerate(decoder.tokens):
+            result[row, ids.shape[1] : ids.shape[1] + len(new)] = torch.tensor(new)
+        return result
+
+    def chat(
+        self,
+        question: str,
+        images: Any = None,
+        *,
+        history: Sequence[tuple[str, str]] | None = None,
+        system: str | None = None,
+        max_tiles: int | None = None,
+        **generate_options: Any,
+    ) -> str:
+        """Answer ``question`` about ``images`` (path, PIL image, uint8 array, ``Video``, or a list).
+
+        history: earlier (question, answer) pairs; images belong to the ``<image>`` marks in order, and the first question gets
+        one when no mark is there. system: replaces the template's system message. max_tiles: per image. Options as ``generate``.
+        """
+        return "".join(self.stream(question, images, history=history, system=system, max_tiles=max_tiles, **generate_options))
+
+    def stream(
+        self,
+        question: str,
+        images: Any = None,
+        *,
+        history: Sequence[tuple[str, str]] | None = None,
+        system: str | None = None,
+        max_tiles: int | None = None,
+        **generate_options: Any,
+    ) -> Iterator[str]:
+        """``chat`` piece by piece. Arguments are checked, and the images encoded, before the first piece is asked for."""
+        request = {"question": question, "images": images, "history": history, "system": system, "max_tiles": max_tiles}
+        requests = self._requests([{**request, **generate_options}])
+        return (piece for _, piece in self._pieces(requests))
+
+    def batch_chat(self, requests: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Several chats decoded together, one step for all of them; each mapping holds the arguments of ``chat``."""
+        answers = [""] * len(requests)
+        for index, piece in self._pieces(self._requests(requests)):
+            answers[index] += piece
+        return answers
+
+    def prompt_ids(
+        self,
+        question: str,
+        images: Any = None,
+        *,
+        history: Sequence[tuple[str, str]] | None = None,
+        system: str | None = None,
+        max_tiles: int | None = None,
+    ) -> list[int]:
+        """The exact token ids that ``chat`` would send, image positions expanded."""
+        items = [self._prepare(item, max_tiles) for item in _as_list(images)]
+        return self.tokenizer.encode(self._prompt(question, _as_list(images), items, history, system))
+
+    # ---- planning --------------------------------------------------------------------------------------------------------
+
+    def plan(
+        self, images_or_tile_counts: Any = None, *, text_tokens: int = 64, max_new_tokens: int = 256, max_tiles: int | None = None
+    ) -> Plan:
+        """Tiles, tokens, FLOPs and peak bytes of a request, before any work. Prints as a table; ``to_dict()`` for data.
+
+        images_or_tile_counts: images as in ``chat``, or a list of tile counts. Only image headers are read.
+        """
+        names, grids, counts = [], [], []
+        for number, item in enumerate(_as_list(images_or_tile_counts), 1):
+            grid = None
+            if isinstance(item, bool) or (isinstance(item, int) and item < 1):
+                raise UnsupportedError(f"images_or_tile_counts: {item!r}; allowed: images, or tile counts of at least 1")
+            if isinstance(item, int):
+                name, count = f"{item} tiles", item
+            elif isinstance(item, Video):
+                name, count = "video", len(item.frames)
+            else:
+                from .io.images import image_size
+
+                width, height = image_size(item)
+                name, (grid, count) = f"{width} x {height}", self._grid(width, height, max_tiles)
+            names.append(f"{number}: {name}")
+            grids.append(grid)
+            counts.append(count)
+        c, tokens = self.config, [n * self.config.tokens_per_tile for n in counts]
+        itemsize = getattr(torch, self.dtype).itemsize
+        per_pass = self._tower.micro_batch() or max(sum(counts), 1)
+        prompt = sum(tokens) + text_tokens
+        rows = min(prompt, _PREFILL_ROWS)
+        inner = c.language.experts_per_token * 3 * c.language.expert_size or 3 * c.language.intermediate_size
+        size = {
+            "weights": self._weight_bytes,
+            "tiles": sum(counts) * c.tiling.size**2 * 3,
+            "tower workspace": min(per_pass, sum(counts)) * self._tower.workspace_per_tile(),
+            "visual tokens": sum(tokens) * c.language.hidden_size * itemsize,
+            "prefill workspace": rows * (4 * c.language.hidden_size + 2 * c.language.q_size + inner) * itemsize,
+            "kv cache": KVCache.bytes(c.language, min(prompt + max_new_tokens, c.language.max_positions), itemsize),
+        }
+        return planning.Plan(
+            names=tuple(names), grids=tuple(grids), tiles=tuple(counts), visual_tokens=tuple(tokens), text_tokens=text_tokens,
+            new_tokens=max_new_tokens, context=c.language.max_positions, micro_batch=per_pass,
+            vision_flops=planning.vision_flops(c.vision, sum(counts)), prefill_flops=planning.language_flops(c.language, prompt),
+            bytes=size,
+        )  # fmt: skip
+
+    # ---- inside ----------------------------------------------------------------------------------------------------------
+
+    def _requests(self, requests: Sequence[Mapping[str, Any]]) -> list[Request]:
+        """Check everything, prepare all images, encode all tiles in one run of micro-batches, and build the prompts."""
+        self.times = {}
+        with self._stage("tiling"):
+            parsed = [_ChatArguments.check(r, number) for number, r in enumerate(requests)]
+            items = [[self._prepare(item, p.max_tiles) for item in p.images] for p in parsed]
+        prompts = [self._prompt(p.question, p.images, its, p.history, p.system) for p, its in zip(parsed, items)]
+        ids = [torch.tensor(self.tokenizer.encode(prompt), device=self._options.device) for prompt in prompts]
+        context = self.config.language.max_positions
+        for number, tokens in enumerate(ids):
+            if len(tokens) >= context:
+                raise UnsupportedError(f"question: request {number} is {len(tokens)} tokens; allowed: fewer than {context}, the model's context")
+        pixels = [p for its in items for item in its for p in item]
+        result, begin = [], 0
+        with self._stage("vision"):
+            visual = self.encode_tiles(np.concatenate(pixels)) if pixels else None
+        for p, its, tokens in zip(parsed, items, ids):
+            tiles = sum(len(pixels) for item in its for pixels in item)
+            rows = None
+            if visual is not None and tiles:
+                rows = visual[begin : begin + tiles].reshape(-1, visual.shape[-1])
+                begin += tiles
+            result.append(Request(tokens, rows, p.options))
+        return result
+
+    def _pieces(self, requests: list[Request]) -> Iterator[tuple[int, str]]:
+        """Decode all requests together; yields (request, text) as text becomes complete."""
+        if not requests:
+            return
+        streams = [self.tokenizer.stream() for _ in requests]
+        stops = [self.stop_token_ids if r.options.stop_token_ids is None else frozenset(r.options.stop_token_ids) for r in requests]
+        decoder = self._decoder(requests)
+        steps = iter(decoder)
+        stage = "prefill"
+        while True:
+            with self._stage(stage), torch.no_grad(), self._options.limited():
+                produced = next(steps, None)
+            if produced is None:
+                break
+            stage = "decode"
+            for index, token in produced:
+                piece = "" if token in stops[index] else streams[index].push(token)
+                if piece:
+                    yield index, piece
+        for index, stream in enumerate(streams):
+            if piece := stream.flush():
+                yield index, piece
+        self.times["tokens"] = float(sum(len(t) for t in decoder.tokens))
+
+    def _decoder(self, requests: list[Request]) -> Decoder:
+        return Decoder(
+            self._language, requests, image_token_id=self.image_token_id, stop_token_ids=self.stop_token_ids, prefill_rows=_PREFILL_ROWS
+        )
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.times[name] = self.times.get(name, 0.0) + time.perf_counter() - begin
+
+    def _prepare(self, item: Any, max_tiles: int | None) -> list[np.ndarray]:
+        """Pixels of one image (a list of one) or of each frame of a video (one tile a frame)."""
+        if isinstance(item, Video):
+            return [self.tile(frame, max_tiles=1).pixels for frame in item.frames]
+        return [self.tile(item, max_tiles=max_tiles).pixels]
+
+    def _grid(self, width: int, height: int, max_tiles: int | None) -> tuple[tuple[int, int], int]:
+        t = self.config.tiling
+        most = (t.max_tiles if max_tiles is None else max_tiles) if t.dynamic else 1
+        columns, rows = choose_grid(width, height, min_tiles=min(t.min_tiles, most), max_tiles=most, size=t.size, rule=t.rule)
+        return (columns, rows), columns * rows + (1 if t.thumbnail and t.dynamic and columns * rows > 1 else 0)
+
+    def _prompt(
+        self, question: str, images: Sequence[Any], items: Sequence[Sequence[np.ndarray]], history: Any, system: str | None
+    ) -> str:
+        per_tile = self.config.tokens_per_tile
+        described: list[ImageItem | VideoItem] = []
+        for image, item in zip(images, items):
+            tokens = [len(pixels) * per_tile for pixels in item]
+            described.append(VideoItem(tuple(tokens)) if isinstance(image, Video) else ImageItem(tokens[0]))
+        return build_prompt(self.config.chat, question, described, history=history or (), system=system)
+
+    def _ids(self, input_ids: Any) -> Tensor:
+        ids = torch.as_tensor(np.asarray(input_ids) if isinstance(input_ids, (list, tuple)) else input_ids)
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or ids.ndim != 2 or ids.shape[1] == 0:
+            raise UnsupportedError(f"input_ids: {ids.dtype} {list(ids.shape)}; allowed: integers [B, L] with L >= 1")
+        return ids.to(self._options.device, torch.int64)
+
+    def _mask(self, attention_mask: Any, ids: Tensor) -> Tensor:
+        mask = torch.as_tensor(attention_mask).to(ids.device)
+        if mask.shape != ids.shape:
+            raise UnsupportedError(f"attention_mask: {list(mask.shape)}; allowed: the shape of input_ids, {list(ids.shape)}")
+        return mask != 0
+
+    def _visual(self, ids: Tensor, tiles: Any) -> Tensor | None:
+        """Visual rows for the image positions of ``ids``; both counts must agree."""
+        wanted = int((ids == self.image_token_id).sum())
+        pixels = None if tiles is None else self._tiles(tiles)
+        if pixels is None:
+            if wanted:
+                raise UnsupportedError(f"input_ids: {wanted} {self.config.chat.image_token} tokens but no tiles; pass tiles")
+            return None
+        visual = self._encode(pixels)
+        given = visual.shape[0] * visual.shape[1]
+        if given != wanted:
+            raise UnsupportedError(
+                f"input_ids: {wanted} {self.config.chat.image_token} tokens, but {len(pixels)} tiles give {given} visual tokens; "
+                f"allowed: equal counts"
+            )
+        return visual.reshape(given, -1)
+
+    def _pad_token_id(self) -> int:
+        for candidate in (self.config.chat.pad_token_id, self.tokenizer.pad_token_id):
+            if candidate is not None:
+                return candidate
+        return min(self.stop_token_ids, default=0)
+
+
+class _ChatArguments:
+    """The arguments of one chat, checked."""
+
+    _KEYS = ("question", "images", "history", "system", "max_tiles")
+
+    def __init__(self, question: str, images: list[Any], history: Any, system: str | None, max_tiles: int | None, options: GenerationOptions) -> None:
+        self.question, self.images, self.history, self.system = question, images, history, system
+        self.max_tiles, self.options = max_tiles, options
+
+    @classmethod
+    def check(cls, request: Mapping[str, Any], number: int) -> _ChatArguments:
+        if not isinstance(request, Mapping):
+            raise UnsupportedError(f"requests: entry {number} is a {type(request).__name__}; allowed: a mapping of chat arguments")
+        known = {key: request.get(key) for key in cls._KEYS}
+        if not isinstance(known["question"], str):
+            raise UnsupportedError(f"question: {known['question']!r}; allowed: text")
+        most = known["max_tiles"]
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+            raise UnsupportedError(f"max_tiles: {most!r}; allowed: an integer of at least 1, or None")
+        options = _generation_options({k: v for k, v in request.items() if k not in cls._KEYS})
+        return cls(known["question"], _as_list(known["images"]), known["history"], known["system"], most, options)
+
+
+def _generation_options(given: Mapping[str, Any]) -> GenerationOptions:
+    allowed = [f.name for f in fields(GenerationOptions)]
+    for name in given:
+        if name not in allowed:
+            raise UnsupportedError(f"{name}: is not an option; allowed: {', '.join(allowed)}")
+    return replace(GenerationOptions(), **given)
+
+
+def _as_list(images: Any) -> list[Any]:
+    if images is None:
+        return []
+    return list(images) if isinstance(images, (list, tuple)) else [images]
+
+
+__all__ = ["Model", "VisionModel", "load", "load_vision"]

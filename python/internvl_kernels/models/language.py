@@ -1,0 +1,119 @@
+"""The decoder: Qwen2/2.5, Qwen3, Qwen3-MoE and Llama, on flat rows of tokens.
+
+A layer does not know where its rows come from. ``DenseAttention`` serves full sequences of one length (training, logits);
+``CachedAttention`` serves any mix of prefill chunks and single decode rows over a KV cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .. import ops
+from .._lazy import torch
+from ..config import LanguageConfig
+from ..errors import UnsupportedError
+from ._weights import group, layers
+from .kv_cache import KVCache, Span
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Attention(Protocol):
+    """Rotary embedding and attention of one layer: fused q|k|v rows in, head outputs ``[rows, q_size]`` out."""
+
+    def __call__(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any]) -> Tensor: ...
+
+
+class DenseAttention:
+    """``batch`` causal sequences of ``length`` rows each, no cache; differentiable on the reference backend."""
+
+    def __init__(self, batch: int, length: int, **run: Any) -> None:
+        self._shape = (batch, length)
+        self._run = run
+
+    def __call__(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any]) -> Tensor:
+        q, k, v = (t.reshape(*self._shape, *t.shape[1:]) for t in ops.qkv_rope(qkv, cos, sin, **heads, **self._run))
+        return ops.attention(q, k, v, causal=True, **self._run).reshape(len(qkv), -1)
+
+
+class CachedAttention:
+    """Rows of several sequences: appends their keys and values, then attends over each sequence's own slots."""
+
+    def __init__(self, cache: KVCache, spans: Sequence[Span], slots: Tensor, **run: Any) -> None:
+        self._cache, self._spans, self._slots = cache, list(spans), slots
+        self._run = run
+
+    def __call__(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any]) -> Tensor:
+        k, v = self._cache.layer(layer)
+        q = ops.qkv_rope_append(qkv, cos, sin, k, v, self._slots, **heads, **self._run)
+        return ops.cached_attention(q, k, v, self._spans, **self._run).reshape(len(qkv), -1)
+
+
+class LanguageModel:
+    """The decoder on canonical weights ``language.*``."""
+
+    def __init__(self, config: LanguageConfig, weights: Mapping[str, Tensor], *, backend: str = "auto", threads: int = 0) -> None:
+        self.config = config
+        self._run = {"backend": backend, "threads": threads}
+        self._weights = group(weights, "language.")
+        self._layers = layers(weights, "language", config.num_layers)
+        self._embed = self._weights["embed.weight"]
+        self._head = self._weights.get("head.weight", self._embed)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._embed.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._embed.device
+
+    def embed(self, input_ids: Tensor, visual: Tensor | None = None, image_token_id: int | None = None) -> Tensor:
+        """Token embeddings ``[..., H]``; positions holding ``image_token_id`` take the rows of ``visual`` in order."""
+        return ops.embed_tokens(input_ids, self._embed, visual=visual, image_token_id=image_token_id, **self._run)
+
+    def forward(self, h: Tensor, positions: Tensor, attend: Attention) -> Tensor:
+        """Hidden rows ``[rows, H]`` at ``positions [rows]`` through every layer; returns the rows after the final norm."""
+        c, run = self.config, self._run
+        heads = {"num_heads": c.num_heads, "num_kv_heads": c.num_kv_heads, "head_dim": c.head_dim, "eps": c.norm_eps}
+        cos, sin = ops.rope_table(positions, c.head_dim, c.rope_theta, **run)
+        y = ops.rms_norm(h, self._layers[0]["norm1.weight"], eps=c.norm_eps, **run)
+        for i, w in enumerate(self._layers):
+            qkv = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), **run)
+            norms = {"q_weight": w.get("q_norm.weight"), "k_weight": w.get("k_norm.weight")}
+            mixed = attend(i, qkv, cos, sin, {**heads, **norms})
+            branch = ops.linear(mixed, w["o.weight"], w.get("o.bias"), **run)
+            h, y = ops.add_norm(h, branch, w["norm2.weight"], eps=c.norm_eps, rms=True, inplace=i > 0, **run)
+            branch = self._experts(y, w) if c.is_sparse(i) else self._mlp(y, w)
+            following = self._layers[i + 1]["norm1.weight"] if i + 1 < c.num_layers else self._weights["norm.weight"]
+            h, y = ops.add_norm(h, branch, following, eps=c.norm_eps, rms=True, inplace=True, **run)
+        return y
+
+    def head(self, rows: Tensor) -> Tensor:
+        """Logits ``[..., vocab]`` of normed rows."""
+        return ops.linear(rows, self._head, **self._run)
+
+    def logits(self, input_ids: Tensor, visual: Tensor | None = None, image_token_id: int | None = None) -> Tensor:
+        """``[B, L]`` ids -> ``[B, L, vocab]`` without a cache."""
+        batch, length = input_ids.shape
+        if length > self.config.max_positions:
+            raise UnsupportedError(f"input_ids: {length} tokens; allowed: at most {self.config.max_positions} (the model's context)")
+        h = self.embed(input_ids, visual, image_token_id).reshape(batch * length, -1)
+        positions = torch.arange(length, device=h.device).repeat(batch)
+        y = self.forward(h, positions, DenseAttention(batch, length, **self._run))
+        return self.head(y).reshape(batch, length, -1)
+
+    def cached(self, cache: KVCache, spans: Sequence[Span], slots: Tensor) -> CachedAttention:
+        return CachedAttention(cache, spans, slots, **self._run)
+
+    def _mlp(self, y: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+        inner = ops.swiglu(ops.linear(y, w["gate_up.weight"], **self._run), **self._run)
+        return ops.linear(inner, w["down.weight"], **self._run)
+
+    def _experts(self, y: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+        c = self.config
+        scores = ops.linear(y, w["router.weight"], **self._run)
+        weights, experts = ops.moe_route(scores, c.experts_per_token, normalize=c.norm_topk_prob, **self._run)
+        return ops.moe_experts(y, w["experts.gate_up"], w["experts.down"], weights, experts, **self._run)

@@ -1,0 +1,156 @@
+"""InternViT: patch embedding, pre-norm encoder layers with layer scale, no final norm, no pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .. import ops
+from .._lazy import torch
+from ..config import VisionConfig
+from ..errors import ImageError, UnsupportedError
+from ._weights import group, layers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def interpolate_positions(positions: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """Position table ``[1 + h*w, D]`` for another patch grid: bicubic in fp32, the CLS row kept; identity at its own grid."""
+    if grid == target:
+        return positions
+    patches = positions[1:].float().reshape(1, *grid, -1).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(patches, size=target, mode="bicubic", align_corners=False)
+    rows = resized.permute(0, 2, 3, 1).reshape(target[0] * target[1], -1)
+    return torch.cat([positions[:1], rows.to(positions.dtype)])
+
+
+class VisionTower:
+    """The encoder on canonical weights ``vision.*``; every computation is an op of ``internvl_kernels.ops``."""
+
+    def __init__(
+        self,
+        config: VisionConfig,
+        weights: Mapping[str, Tensor],
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        backend: str = "auto",
+        threads: int = 0,
+        max_workspace: int | None = None,
+    ) -> None:
+        self.config = config
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.max_workspace = max_workspace
+        self._run = {"backend": backend, "threads": threads}
+        self._stem = group(weights, "vision.")
+        self._layers = layers(weights, "vision", config.num_layers)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._stem["patch.weight"].dtype
+
+    def workspace_per_tile(self, height: int | None = None, width: int | None = None) -> int:
+        """Bytes one tile needs while a layer runs: hidden, normed, branch, q|k|v, attention output and the MLP's inner rows."""
+        c = self.config
+        rows = 1 + ((height or c.image_size) // c.patch_size) * ((width or c.image_size) // c.patch_size)
+        columns = max(3 * c.hidden_size + 4 * c.hidden_size, c.intermediate_size + 3 * c.hidden_size)
+        return rows * columns * self.dtype.itemsize
+
+    def micro_batch(self, height: int | None = None, width: int | None = None) -> int | None:
+        """Tiles per pass that keep ``max_workspace``; None without a limit. Raises when one tile does not fit."""
+        if self.max_workspace is None:
+            return None
+        need = self.workspace_per_tile(height, width)
+        if self.max_workspace < need:
+            raise UnsupportedError(f"max_workspace={self.max_workspace} bytes: one tile needs {need}; allowed: at least that")
+        return self.max_workspace // need
+
+    def __call__(self, tiles: Tensor, layers: Sequence[int] | None = None) -> Tensor | list[Tensor]:
+        """Hidden states of ``tiles`` (uint8 ``[T, H, W, 3]`` or normalised float ``[T, 3, H, W]``).
+
+        Returns the last hidden state ``[T, 1 + N, D]``, or with ``layers`` a list of hidden states indexed as a Python list of
+        ``num_layers + 1`` entries whose first is the embedding (so -1 is the last output, -4 leaves three layers out).
+        """
+        height, width = self._check(tiles)
+        chunk = self.micro_batch(height, width) or max(len(tiles), 1)
+        wanted = None if layers is None else [self._layer_index(i) for i in layers]
+        parts = [self._forward(tiles[i : i + chunk], wanted) for i in range(0, len(tiles), chunk)]
+        columns = [part[0] if len(parts) == 1 else torch.cat(part) for part in map(list, zip(*parts))] if len(parts) > 1 else parts[0]
+        return columns[0] if layers is None else columns
+
+    def _forward(self, tiles: Tensor, wanted: list[int] | None) -> list[Tensor]:
+        last = self.config.num_layers
+        wanted = [last] if wanted is None else wanted
+        kept: dict[int, Tensor] = {}
+        h = self.embed(tiles)
+        y = self._norm(h, self._layers[0], "norm1") if max(wanted) > 0 else h
+        for i in range(max(wanted)):
+            if i in wanted:
+                kept[i] = h.clone()
+            h, y = self._layer(i, h, y)
+        kept[max(wanted)] = h
+        return [kept[i] for i in wanted]
+
+    def embed(self, tiles: Tensor) -> Tensor:
+        """Patches, CLS and positions: ``[T, 1 + N, D]``."""
+        c, w = self.config, self._stem
+        shape = tiles.shape[1:3] if tiles.dtype == torch.uint8 else tiles.shape[2:4]
+        target = (shape[0] // c.patch_size, shape[1] // c.patch_size)
+        positions = interpolate_positions(w["positions"], (c.grid, c.grid), target)
+        pixels = tiles if tiles.dtype == torch.uint8 else tiles.to(self.dtype)
+        return ops.patch_embed(
+            pixels, w["patch.weight"], w["patch.bias"], w["cls"], positions, mean=self.mean, std=self.std,
+            patch_size=c.patch_size, **self._run,
+        )  # fmt: skip
+
+    def _layer(self, i: int, h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """One encoder layer on the hidden rows ``h`` and their norm ``y``; returns both for the next layer."""
+        c, w, run = self.config, self._layers[i], self._run
+        batch, length, width = h.shape
+        qkv = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), **run)
+        if c.qk_norm:
+            qkv = ops.vision_qk_norm(qkv, w["q_norm.weight"], w["k_norm.weight"], eps=c.norm_eps, inplace=True, **run)
+        q, k, v = qkv.reshape(batch, length, 3, c.num_heads, c.head_dim).unbind(2)
+        mixed = ops.attention(q, k, v, **run).reshape(batch, length, width)
+        branch = ops.linear(mixed, w["proj.weight"], w["proj.bias"], **run)
+        h, y = self._add_norm(h, branch, w["ls1"], w, "norm2")
+        branch = ops.linear_gelu(y, w["fc1.weight"], w["fc1.bias"], **run)
+        branch = ops.linear(branch, w["fc2.weight"], w["fc2.bias"], **run)
+        if i + 1 < c.num_layers:
+            return self._add_norm(h, branch, w["ls2"], self._layers[i + 1], "norm1")
+        return ops.add_scaled(h, branch, w["ls2"], inplace=True, **run), y
+
+    def _norm(self, x: Tensor, w: Mapping[str, Tensor], name: str) -> Tensor:
+        eps = self.config.norm_eps
+        if self.config.norm == "rms_norm":
+            return ops.rms_norm(x, w[f"{name}.weight"], eps=eps, **self._run)
+        return ops.layer_norm(x, w[f"{name}.weight"], w[f"{name}.bias"], eps=eps, **self._run)
+
+    def _add_norm(self, h: Tensor, branch: Tensor, scale: Tensor, w: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+        rms = self.config.norm == "rms_norm"
+        return ops.add_norm(
+            h, branch, w[f"{name}.weight"], None if rms else w[f"{name}.bias"], scale=scale, eps=self.config.norm_eps,
+            rms=rms, inplace=True, **self._run,
+        )  # fmt: skip
+
+    def _layer_index(self, index: int) -> int:
+        count = self.config.num_layers + 1
+        if not -count <= index < count:
+            raise UnsupportedError(f"layers: {index}; allowed: {-count} to {count - 1} (hidden state 0 is the embedding)")
+        return index % count
+
+    def _check(self, tiles: Tensor) -> tuple[int, int]:
+        patch = self.config.patch_size
+        if not isinstance(tiles, torch.Tensor):
+            raise ImageError(f"tiles: a {type(tiles).__name__}; allowed: a torch tensor, uint8 [T, H, W, 3] or float [T, 3, H, W]")
+        bytes_in = tiles.dtype == torch.uint8
+        channels = tiles.shape[-1 if bytes_in else 1] if tiles.ndim == 4 else None
+        if channels != 3 or not (bytes_in or tiles.is_floating_point()):
+            raise ImageError(f"tiles: {tiles.dtype} {list(tiles.shape)}; allowed: uint8 [T, H, W, 3] or float [T, 3, H, W]")
+        height, width = tiles.shape[1:3] if bytes_in else tiles.shape[2:4]
+        if len(tiles) == 0:
+            raise ImageError("tiles: zero tiles; allowed: one and more")
+        if height < patch or width < patch or height % patch or width % patch:
+            raise ImageError(f"tiles: {height} x {width} pixels; allowed: positive multiples of the patch size {patch}")
+        return height, width
