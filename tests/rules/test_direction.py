@@ -1,0 +1,96 @@
+"""Data flows one way: cli -> model/generate -> models -> ops -> binding -> kernels -> core. Nothing points up."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "python" / "internvl_kernels"
+LEAVES = {"errors", "config", "_lazy"}
+
+# A room may import the rooms on the right, and the leaves.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "_lazy": set(),
+    "config": set(),
+    "ops": {"_cpu"},
+    "reference": {"ops"},
+    "models": {"ops"},
+    "io": {"ops"},
+    "plan": set(),
+    "generate": {"models", "ops"},
+    "options": {"ops", "plan", "generate"},
+    "model": {"generate", "io", "models", "ops", "options", "plan"},
+    "info": {"ops"},
+    "testing": {"io", "models", "ops", "reference"},
+    "demo": {"generate", "io", "model", "models", "ops", "options"},
+    "cli": {"demo", "info", "io", "model", "ops", "plan", "testing"},
+    "__init__": {"info", "io", "model", "ops", "reference"},
+}
+MAY_INCLUDE = {
+    "core": {"core"},
+    "kernels": {"core", "kernels"},
+    "binding": {"core", "kernels", "binding"},
+}
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Rooms of this package that ``path`` imports, at the top or inside functions."""
+    depth = len(path.relative_to(PACKAGE).parts)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom):
+            if node.level == depth:
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+            elif node.level == 0 and (node.module or "").split(".")[0] == "internvl_kernels":
+                rest = (node.module or "").partition(".")[2]
+                names = [rest] if rest else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [a.name.partition(".")[2] or "__init__" for a in node.names if a.name.split(".")[0] == "internvl_kernels"]
+        found |= {name.split(".")[0] for name in names}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_python_imports_point_down(path: Path) -> None:
+    room = room_of(path)
+    assert room in MAY_IMPORT, f"{path} stands in no room of the house plan"
+    beyond = imports(path) - MAY_IMPORT[room] - LEAVES - {room}
+    if room in ("cli", "__init__", "demo"):
+        beyond.discard("__init__")
+    assert not beyond, f"{room} may not import {sorted(beyond)}"
+
+
+def test_only_the_backend_chooser_loads_the_extension() -> None:
+    users = [p for p in PACKAGE.rglob("*.py") if re.search(r"internvl_kernels\._cpu|import _cpu", p.read_text())]
+    assert [p.relative_to(PACKAGE).as_posix() for p in users] == ["ops/_backend.py"]
+
+
+def sources() -> list[Path]:
+    return sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh"))
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT / "csrc")))
+def test_cpp_includes_point_down(path: Path) -> None:
+    parts = path.relative_to(ROOT / "csrc").parts
+    text = path.read_text()
+    for target in re.findall(r'#include "([^"]+)"', text):
+        assert (ROOT / "csrc" / target).exists(), f"{path.name} includes {target}, which is not there"
+        assert target.split("/")[0] in MAY_INCLUDE[parts[0]], f"{parts[0]} may not include {target}"
+        if parts[0] == "kernels" and target.startswith("kernels/"):
+            assert target.split("/")[1] == parts[1], f"{path.name} reaches into another family: {target}"
+    assert "torch/" not in re.findall(r"#include <([^>]+)>", text).__str__(), "no libtorch in the extension"
+    if parts[0] != "binding":
+        assert "pybind11" not in text, f"{path.name}: only csrc/binding knows Python"
+    if not path.name.endswith("_cpu.cpp") and path.name not in ("simd.h", "simd_math.h"):
+        assert "core/simd" not in text, f"{path.name}: simd headers belong to files compiled per instruction set"
