@@ -1,0 +1,165 @@
+"""Rotary position embedding on fused qkv rows, with per-head QK-norm and the KV append. Contract: csrc/kernels/rope/rope.h."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._lazy import torch
+from ..errors import UnsupportedError
+from ._backend import choose, is_torch
+from .norm import rms_norm_reference
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def rope_table(
+    positions: Any, head_dim: int, theta: float, *, threads: int = 0, backend: str = "auto"
+) -> tuple[Any, Any]:
+    """Cosines and sines of ``position * theta^(-2i / head_dim)``, i in [0, head_dim / 2): ``(cos, sin)``.
+
+    positions ``[rows]``, integer or float (fractions are fine). Returns two float32 ``[rows, head_dim / 2]``; angles are
+    computed in float64 and rounded once, after cos and sin. An entry depends on its own position only.
+    """
+    _check_table(head_dim, theta)
+    if choose("rope_table", backend, positions) == "reference":
+        return rope_table_reference(positions, head_dim, theta)
+    values = positions.double().numpy() if is_torch(positions) else np.asarray(positions, dtype=np.float64)
+    if values.ndim != 1:
+        raise UnsupportedError(f"rope_table: positions has shape {list(values.shape)}; allowed: [rows]")
+    angles = np.outer(values, theta ** (-2.0 / head_dim * np.arange(head_dim // 2)))
+    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    return (torch.from_numpy(cos), torch.from_numpy(sin)) if is_torch(positions) else (cos, sin)
+
+
+def rope_table_reference(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    steps = torch.arange(head_dim // 2, dtype=torch.float64, device=positions.device)
+    angles = positions.double()[:, None] * theta ** (-2.0 / head_dim * steps)
+    return angles.cos().float(), angles.sin().float()
+
+
+def qkv_rope(
+    qkv: Any,
+    cos: Any,
+    sin: Any,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    q_weight: Any = None,
+    k_weight: Any = None,
+    eps: float = 1e-6,
+    threads: int = 0,
+    backend: str = "auto",
+) -> tuple[Any, Any, Any]:
+    """Split fused qkv rows into heads, RMS-normalise q and k per head, rotate them: ``(q, k, v)``.
+
+    qkv ``[rows, (num_heads + 2 * num_kv_heads) * head_dim]`` float32 | bfloat16 | float16, q heads first, then k, then v.
+    cos, sin float32 ``[rows, head_dim / 2]`` (``rope_table``); the rotation pairs element i with i + head_dim / 2 (half-split,
+    NeoX). q_weight, k_weight ``[head_dim]`` of qkv's dtype, both or neither: with them each head is normalised first as
+    ``rms_norm`` does. The rotation is computed in fp32 from the rounded norm and rounded once.
+    Returns contiguous q ``[rows, num_heads, head_dim]``, k and v ``[rows, num_kv_heads, head_dim]``.
+    """
+    choose("qkv_rope", backend, qkv, q_weight, k_weight)
+    heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
+    return qkv_rope_reference(qkv, cos, sin, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps)
+
+
+def qkv_rope_reference(
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    q_weight: Tensor | None = None,
+    k_weight: Tensor | None = None,
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = qkv.unflatten(-1, (-1, head_dim)).split([num_heads, num_kv_heads, num_kv_heads], dim=-2)
+    if q_weight is not None and k_weight is not None:
+        q, k = rms_norm_reference(q, q_weight, eps=eps), rms_norm_reference(k, k_weight, eps=eps)
+    return _rotate(q, cos, sin), _rotate(k, cos, sin), v.contiguous()
+
+
+def qkv_rope_append(
+    qkv: Any,
+    cos: Any,
+    sin: Any,
+    k_cache: Any,
+    v_cache: Any,
+    slots: Any,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    q_weight: Any = None,
+    k_weight: Any = None,
+    eps: float = 1e-6,
+    threads: int = 0,
+    backend: str = "auto",
+) -> Any:
+    """``qkv_rope`` whose k and v go straight into the cache, in one pass: returns q ``[rows, num_heads, head_dim]``.
+
+    k_cache, v_cache ``[num_slots, num_kv_heads, head_dim]`` of qkv's dtype, written in place at int64 slots ``[rows]``. A slot
+    outside the cache or named twice raises UnsupportedError before anything is written. The rest as in ``qkv_rope``.
+    """
+    choose("qkv_rope_append", backend, qkv, q_weight, k_weight)
+    heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
+    return qkv_rope_append_reference(
+        qkv, cos, sin, k_cache, v_cache, slots, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps
+    )
+
+
+def qkv_rope_append_reference(
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slots: Tensor,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    q_weight: Tensor | None = None,
+    k_weight: Tensor | None = None,
+    eps: float = 1e-6,
+) -> Tensor:
+    low, high = (int(slots.min()), int(slots.max())) if slots.numel() else (0, -1)
+    if low < 0 or high >= k_cache.shape[0] or slots.unique().numel() != slots.numel():
+        raise UnsupportedError(
+            f"qkv_rope_append: {slots.numel()} slots in [{low}, {high}]; allowed: distinct, 0 to {k_cache.shape[0] - 1}"
+        )
+    heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
+    q, k, v = qkv_rope_reference(qkv, cos, sin, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps)
+    k_cache[slots] = k
+    v_cache[slots] = v
+    return q
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    wide = x if x.dtype == torch.float64 else x.float()
+    first, second = wide.chunk(2, dim=-1)
+    cos, sin = cos[..., None, :], sin[..., None, :]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+
+
+def _check_table(head_dim: int, theta: float) -> None:
+    if head_dim < 2 or head_dim % 2:
+        raise UnsupportedError(f"rope_table: head_dim is {head_dim}; allowed: even, 2 and more")
+    if not theta > 0:
+        raise UnsupportedError(f"rope_table: theta is {theta}; allowed: greater than 0")
+
+
+__all__ = [
+    "qkv_rope",
+    "qkv_rope_append",
+    "qkv_rope_append_reference",
+    "qkv_rope_reference",
+    "rope_table",
+    "rope_table_reference",
+]
