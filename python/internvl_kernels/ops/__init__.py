@@ -1,0 +1,38 @@
+"""Every kernel as a plain function. One file per family; ``backend`` is "auto", "reference", "cpu" or "cuda"."""
+
+from .attention import attention, cached_attention
+from .embed import embed_tokens
+from .gemm import linear, linear_gelu, swiglu
+from .moe import moe_combine, moe_experts, moe_permute, moe_route
+from .norm import add_norm, add_scaled, layer_norm, rms_norm, vision_qk_norm
+from .patch_embed import patch_embed
+from .pixel_shuffle import pixel_shuffle
+from .rope import qkv_rope, qkv_rope_append, rope_table
+from .sample import argmax, penalise, sample, uniforms
+
+__all__ = [
+    "add_norm",
+    "add_scaled",
+    "argmax",
+    "attention",
+    "cached_attention",
+    "embed_tokens",
+    "layer_norm",
+    "linear",
+    "linear_gelu",
+    "moe_combine",
+    "moe_experts",
+    "moe_permute",
+    "moe_route",
+    "patch_embed",
+    "penalise",
+    "pixel_shuffle",
+    "qkv_rope",
+    "qkv_rope_append",
+    "rms_norm",
+    "rope_table",
+    "sample",
+    "swiglu",
+    "uniforms",
+    "vision_qk_norm",
+]

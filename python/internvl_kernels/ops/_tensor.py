@@ -25,4 +25,23 @@ def empty(like: Any, shape: Sequence[int], dtype: str | None = None) -> Any:
     return np.empty(tuple(shape), dtype=dtype or like.dtype)
 
 
-__all__ = ["empty", "host"]
+def to_torch(x: Any) -> Any:
+    """``x`` as a torch tensor on the same memory, for the ops that still compute with torch."""
+    if x is None or is_torch(x):
+        return x
+    array = host(x)
+    if isinstance(array, np.ndarray) and array.dtype.name == "bfloat16":  # of ml_dtypes; torch does not know it
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def as_kind(result: Any, like: Any) -> Any:
+    """``result``, a torch tensor, in the kind of the caller's tensor ``like``."""
+    if is_torch(like):
+        return result
+    if result.dtype == torch.bfloat16:
+        return result.contiguous().view(torch.int16).numpy().view(host(like).dtype)
+    return result.numpy()
+
+
+__all__ = ["as_kind", "empty", "host", "to_torch"]

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
+from ..errors import UnsupportedError
 from ._backend import choose, cpu
-from ._tensor import empty, host
+from ._tensor import as_kind, empty, host, to_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def layer_norm(x: Any, weight: Any, bias: Any = None, *, eps: float = 1e-6, threads: int = 0, backend: str = "auto") -> Any:
+def layer_norm(
+    x: Any, weight: Any, bias: Any = None, *, eps: float = 1e-6, threads: int = 0, backend: str = "auto"
+) -> Any:
     """LayerNorm over the last dimension: ``(x - mean) * rsqrt(var + eps) * weight + bias``, statistics in fp32.
 
     x ``[..., cols]`` float32 | bfloat16 | float16, last dimension contiguous; weight, bias ``[cols]`` of x's dtype.
@@ -59,7 +62,7 @@ def add_norm(
     """Residual, layer scale and the next norm in one pass: ``h = x + scale * branch``; returns ``(h, norm(h))``.
 
     x, branch ``[..., cols]`` of one dtype; scale (layer scale, optional), weight, bias ``[cols]``. ``rms`` chooses RMSNorm,
-    which takes no bias. ``inplace`` writes h into x. h is rounded to the dtype once and the norm reads the rounded value.
+    which takes no bias. ``inplace`` lets the op write h into x's memory (use the returned h). h is rounded to the dtype once and the norm reads the rounded value.
     """
     if choose("add_norm", backend, x, branch, weight, bias, scale) == "reference":
         return add_norm_reference(x, branch, weight, bias, scale=scale, eps=eps, rms=rms)
@@ -100,6 +103,40 @@ def add_scaled_reference(x: Tensor, branch: Tensor, scale: Tensor | None = None)
     return x + (branch if scale is None else branch * scale)
 
 
+def vision_qk_norm(
+    qkv: Any,
+    q_weight: Any,
+    k_weight: Any,
+    *,
+    eps: float = 1e-6,
+    inplace: bool = False,
+    threads: int = 0,
+    backend: str = "auto",
+) -> Any:
+    """RMSNorm of q and of k inside fused rows ``[..., 3D]`` = q | k | v, each over its full D columns, all heads together.
+
+    q_weight, k_weight ``[D]``. Returns ``[..., 3D]`` with v unchanged; ``inplace`` lets the op reuse qkv's memory.
+    """
+    width = qkv.shape[-1] // 3
+    if qkv.shape[-1] % 3 or width == 0:
+        raise UnsupportedError(f"vision_qk_norm: qkv is {list(qkv.shape)}; allowed: a last dimension of 3 D")
+    if choose("vision_qk_norm", backend, qkv, q_weight, k_weight) == "reference":
+        return vision_qk_norm_reference(qkv, q_weight, k_weight, eps=eps)
+    qkv = host(qkv)
+    out = qkv if inplace else empty(qkv, qkv.shape)
+    for i, weight in enumerate((q_weight, k_weight)):
+        part = slice(i * width, (i + 1) * width)
+        cpu().norm(qkv[..., part], None, None, host(weight), None, None, out[..., part], eps, True, threads)
+    if not inplace:
+        out[..., 2 * width :] = qkv[..., 2 * width :]
+    return out
+
+
+def vision_qk_norm_reference(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, *, eps: float = 1e-6) -> Tensor:
+    q, k, v = qkv.chunk(3, dim=-1)
+    return torch.cat([rms_norm_reference(q, q_weight, eps=eps), rms_norm_reference(k, k_weight, eps=eps), v], dim=-1)
+
+
 def _norm(x: Any, weight: Any, bias: Any, eps: float, *, rms: bool, threads: int) -> Any:
     x = host(x)
     y = empty(x, x.shape)
@@ -107,4 +144,15 @@ def _norm(x: Any, weight: Any, bias: Any, eps: float, *, rms: bool, threads: int
     return y
 
 
-__all__ = ["add_norm", "add_norm_reference", "add_scaled", "add_scaled_reference", "layer_norm", "layer_norm_reference", "rms_norm", "rms_norm_reference"]
+__all__ = [
+    "add_norm",
+    "add_norm_reference",
+    "add_scaled",
+    "add_scaled_reference",
+    "layer_norm",
+    "layer_norm_reference",
+    "rms_norm",
+    "rms_norm_reference",
+    "vision_qk_norm",
+    "vision_qk_norm_reference",
+]

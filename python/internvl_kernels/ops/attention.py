@@ -1,0 +1,132 @@
+"""Scaled dot-product attention, over whole sequences and over a slot cache. Heads share keys in groups (GQA)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._lazy import torch
+from ..errors import UnsupportedError
+from ._backend import choose
+from ._tensor import as_kind, to_torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Spans = Sequence[tuple[int, int, int, int]]
+
+
+def attention(
+    q: Any, k: Any, v: Any, *, causal: bool = False, scale: float | None = None, threads: int = 0, backend: str = "auto"
+) -> Any:
+    """``softmax(scale * q k^T) v`` per head: q ``[B, L, Hq, d]``, k and v ``[B, S, Hkv, d]``; returns ``[B, L, Hq, d]``.
+
+    Hq is a multiple of Hkv; query head h reads key head ``h // (Hq / Hkv)``. scale defaults to ``d ** -0.5``. causal: query i
+    sees key j iff ``j <= i + S - L`` (the last query sees every key), so L must not exceed S.
+    """
+    _check(q, k, v, causal)
+    if choose("attention", backend, q, k, v) == "reference":
+        return attention_reference(q, k, v, causal=causal, scale=scale)
+    return as_kind(_sdpa(to_torch(q), to_torch(k), to_torch(v), causal, scale), q)
+
+
+def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None) -> Tensor:
+    batch, rows, heads, dim = q.shape
+    keys, kv_heads = k.shape[1:3]
+    grouped = q.transpose(1, 2).reshape(batch, kv_heads, heads // kv_heads, rows, dim)
+    scores = grouped @ k.permute(0, 2, 3, 1).unsqueeze(2) * (dim**-0.5 if scale is None else scale)
+    if causal:
+        hidden = torch.ones(rows, keys, dtype=torch.bool, device=q.device).triu(keys - rows + 1)
+        scores = scores.masked_fill(hidden, float("-inf"))
+    wide = scores if scores.dtype == torch.float64 else scores.float()
+    mixed = wide.softmax(-1).to(v.dtype) @ v.transpose(1, 2).unsqueeze(2)
+    return mixed.reshape(batch, heads, rows, dim).transpose(1, 2)
+
+
+def cached_attention(
+    q: Any,
+    k_cache: Any,
+    v_cache: Any,
+    spans: Spans,
+    *,
+    scale: float | None = None,
+    threads: int = 0,
+    backend: str = "auto",
+) -> Any:
+    """Causal attention of rows of several sequences over a slot cache: q ``[rows, Hq, d]``, caches ``[slots, Hkv, d]``.
+
+    spans: ``(row_begin, row_end, slot_begin, length)`` for each sequence, in row order and covering every row: its rows are
+    the last ones of a sequence whose ``length`` keys lie at ``[slot_begin, slot_begin + length)``. Returns ``[rows, Hq, d]``.
+    """
+    _check_spans(q, k_cache, v_cache, spans)
+    if choose("cached_attention", backend, q, k_cache, v_cache) == "reference":
+        return cached_attention_reference(q, k_cache, v_cache, spans, scale=scale)
+    queries, keys, values = to_torch(q), to_torch(k_cache), to_torch(v_cache)
+    out = torch.empty_like(queries, memory_format=torch.contiguous_format)
+    for row, row_end, slot, length in spans:
+        part = queries[row:row_end], keys[slot : slot + length], values[slot : slot + length]
+        out[row:row_end] = _sdpa(*(t.unsqueeze(0) for t in part), True, scale)[0]
+    return as_kind(out, q)
+
+
+def cached_attention_reference(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, spans: Spans, *, scale: float | None = None
+) -> Tensor:
+    parts = [q[:0]]
+    for row, row_end, slot, length in spans:
+        k, v = k_cache[slot : slot + length], v_cache[slot : slot + length]
+        parts.append(attention_reference(q[None, row:row_end], k[None], v[None], causal=True, scale=scale)[0])
+    return torch.cat(parts)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -> Tensor:
+    rows, keys = q.shape[1], k.shape[1]
+    mask = None
+    if causal and 1 < rows < keys:  # torch aligns its own causal mask to the first key, not the last
+        mask = torch.ones(rows, keys, dtype=torch.bool).tril(keys - rows)
+    return torch.nn.functional.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal and rows == keys,
+        scale=scale, enable_gqa=q.shape[2] != k.shape[2],
+    ).transpose(1, 2)  # fmt: skip
+
+
+def _check(q: Any, k: Any, v: Any, causal: bool) -> None:
+    if len(q.shape) != 4 or len(k.shape) != 4 or tuple(k.shape) != tuple(v.shape):
+        raise UnsupportedError(
+            f"attention: q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}; allowed: q [B, L, Hq, d], k and v [B, S, Hkv, d]"
+        )
+    (batch, rows, heads, dim), (k_batch, keys, kv_heads, k_dim) = q.shape, k.shape
+    if batch != k_batch or dim != k_dim or dim < 1 or kv_heads < 1 or heads % kv_heads:
+        raise UnsupportedError(
+            f"attention: q {list(q.shape)}, k {list(k.shape)}; allowed: one B and d, and Hq a multiple of Hkv"
+        )
+    if (causal and rows > keys) or (keys < 1 and rows > 0):
+        raise UnsupportedError(
+            f"attention: {rows} queries over {keys} keys, causal={causal}; allowed: at least one key, and L <= S when causal"
+        )
+
+
+def _check_spans(q: Any, k_cache: Any, v_cache: Any, spans: Spans) -> None:
+    if len(q.shape) != 3 or len(k_cache.shape) != 3 or tuple(k_cache.shape) != tuple(v_cache.shape):
+        raise UnsupportedError(
+            f"cached_attention: q {list(q.shape)}, k_cache {list(k_cache.shape)}, v_cache {list(v_cache.shape)}; "
+            "allowed: q [rows, Hq, d], caches [slots, Hkv, d]"
+        )
+    (rows, heads, dim), (slots, kv_heads, k_dim) = q.shape, k_cache.shape
+    if dim != k_dim or dim < 1 or kv_heads < 1 or heads % kv_heads:
+        raise UnsupportedError(
+            f"cached_attention: q {list(q.shape)}, k_cache {list(k_cache.shape)}; allowed: one d, and Hq a multiple of Hkv"
+        )
+    expected = 0
+    for index, (row, row_end, slot, length) in enumerate(spans):
+        if row != expected or row_end <= row or row_end - row > length or slot < 0 or slot + length > slots:
+            raise UnsupportedError(
+                f"cached_attention: spans[{index}] = {(row, row_end, slot, length)} with {rows} rows and {slots} slots; allowed: "
+                f"row_begin {expected}, row_end above it, length of at least the rows, slots inside the cache"
+            )
+        expected = row_end
+    if expected != rows:
+        raise UnsupportedError(f"cached_attention: spans cover {expected} rows; allowed: all {rows}")
+
+
+__all__ = ["attention", "attention_reference", "cached_attention", "cached_attention_reference"]

@@ -1,0 +1,51 @@
+"""Every op as plain, differentiable PyTorch: the definition of right, under the op's own name."""
+
+from .ops.attention import attention_reference as attention
+from .ops.attention import cached_attention_reference as cached_attention
+from .ops.embed import embed_tokens_reference as embed_tokens
+from .ops.gemm import linear_gelu_reference as linear_gelu
+from .ops.gemm import linear_reference as linear
+from .ops.gemm import swiglu_reference as swiglu
+from .ops.moe import moe_combine_reference as moe_combine
+from .ops.moe import moe_experts_reference as moe_experts
+from .ops.moe import moe_permute_reference as moe_permute
+from .ops.moe import moe_route_reference as moe_route
+from .ops.norm import add_norm_reference as add_norm
+from .ops.norm import add_scaled_reference as add_scaled
+from .ops.norm import layer_norm_reference as layer_norm
+from .ops.norm import rms_norm_reference as rms_norm
+from .ops.norm import vision_qk_norm_reference as vision_qk_norm
+from .ops.patch_embed import patch_embed_reference as patch_embed
+from .ops.pixel_shuffle import pixel_shuffle_reference as pixel_shuffle
+from .ops.rope import qkv_rope_append_reference as qkv_rope_append
+from .ops.rope import qkv_rope_reference as qkv_rope
+from .ops.rope import rope_table_reference as rope_table
+from .ops.sample import argmax_reference as argmax
+from .ops.sample import penalise_reference as penalise
+from .ops.sample import sample_reference as sample
+
+__all__ = [
+    "add_norm",
+    "add_scaled",
+    "argmax",
+    "attention",
+    "cached_attention",
+    "embed_tokens",
+    "layer_norm",
+    "linear",
+    "linear_gelu",
+    "moe_combine",
+    "moe_experts",
+    "moe_permute",
+    "moe_route",
+    "patch_embed",
+    "penalise",
+    "pixel_shuffle",
+    "qkv_rope",
+    "qkv_rope_append",
+    "rms_norm",
+    "rope_table",
+    "sample",
+    "swiglu",
+    "vision_qk_norm",
+]
