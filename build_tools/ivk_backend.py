@@ -25,7 +25,9 @@ def _without_own_keys(settings: Settings) -> Settings:
         if wanted is None:
             raise SystemExit(f"cuda={asked!r} (-C cuda=... or IVK_CUDA): allowed are on and off")
         if wanted:
-            raise SystemExit("cuda=on: this version of internvl-kernels has no CUDA part yet; build with cuda=off or leave it out")
+            raise SystemExit(
+                "cuda=on: this version of internvl-kernels has no CUDA part yet; build with cuda=off or leave it out"
+            )
     return rest
 
 

@@ -11,20 +11,22 @@ DType torch_dtype(const py::handle& dtype, const char* name) {
     const auto found = known.find(dtype.ptr());
     if (found != known.end()) return found->second;
     const std::string text = py::str(dtype);
-    for (DType candidate : {DType::f32, DType::bf16, DType::f16, DType::f64, DType::u8, DType::i32, DType::i64, DType::boolean}) {
+    for (DType candidate :
+         {DType::f32, DType::bf16, DType::f16, DType::f64, DType::u8, DType::i32, DType::i64, DType::boolean}) {
         if (text == std::string("torch.") + name_of(candidate)) {
             known.emplace(dtype.inc_ref().ptr(), candidate);
             return candidate;
         }
     }
-    throw UnsupportedError(std::string(name) + ": dtype " + text + "; allowed: float32, bfloat16, float16, float64, uint8, int32, int64, bool");
+    throw UnsupportedError(std::string(name) + ": dtype " + text +
+                           "; allowed: float32, bfloat16, float16, float64, uint8, int32, int64, bool");
 }
 
 void refuse_unless_plain(const py::handle& t, const char* name, bool writable) {
     const std::string kind = py::str(py::type::handle_of(t).attr("__name__"));
     require(kind == "Tensor" || kind == "Parameter", name, ": a ", kind, "; allowed: a plain torch.Tensor");
-    require(!t.attr("is_sparse").cast<bool>() && py::str(t.attr("layout")).cast<std::string>() == "torch.strided", name, ": a sparse tensor (",
-            py::str(t.attr("layout")).cast<std::string>(), "); allowed: dense, strided");
+    require(!t.attr("is_sparse").cast<bool>() && py::str(t.attr("layout")).cast<std::string>() == "torch.strided", name,
+            ": a sparse tensor (", py::str(t.attr("layout")).cast<std::string>(), "); allowed: dense, strided");
     require(t.attr("is_cpu").cast<bool>(), name, ": on device '", py::str(t.attr("device")).cast<std::string>(),
             "'; the cpu backend takes CPU tensors");
     require(!t.attr("is_neg")().cast<bool>(), name, ": a negative view (is_neg); call resolve_neg() first");
@@ -35,8 +37,8 @@ void refuse_unless_plain(const py::handle& t, const char* name, bool writable) {
 
 void refuse_expanded(const TensorView& v, const char* name) {
     for (int d = 0; d < v.ndim; ++d)
-        require(v.shape[d] <= 1 || v.stride[d] != 0, name, ": dimension ", d, " is expanded (stride 0) in ", v.describe(),
-                "; call contiguous() first");
+        require(v.shape[d] <= 1 || v.stride[d] != 0, name, ": dimension ", d, " is expanded (stride 0) in ",
+                v.describe(), "; call contiguous() first");
 }
 
 TensorView from_torch(const py::handle& t, const char* name, bool writable) {
@@ -63,15 +65,24 @@ TensorView from_numpy(const py::array& a, const char* name, bool writable) {
     const auto size = dtype.itemsize();
     const std::string text = py::str(dtype);
     bool known = true;
-    if (kind == 'f' && size == 4) v.dtype = DType::f32;
-    else if (kind == 'f' && size == 2) v.dtype = DType::f16;
-    else if (kind == 'f' && size == 8) v.dtype = DType::f64;
-    else if (text == "bfloat16") v.dtype = DType::bf16;
-    else if (kind == 'u' && size == 1) v.dtype = DType::u8;
-    else if (kind == 'i' && size == 4) v.dtype = DType::i32;
-    else if (kind == 'i' && size == 8) v.dtype = DType::i64;
-    else if (kind == 'b') v.dtype = DType::boolean;
-    else known = false;
+    if (kind == 'f' && size == 4)
+        v.dtype = DType::f32;
+    else if (kind == 'f' && size == 2)
+        v.dtype = DType::f16;
+    else if (kind == 'f' && size == 8)
+        v.dtype = DType::f64;
+    else if (text == "bfloat16")
+        v.dtype = DType::bf16;
+    else if (kind == 'u' && size == 1)
+        v.dtype = DType::u8;
+    else if (kind == 'i' && size == 4)
+        v.dtype = DType::i32;
+    else if (kind == 'i' && size == 8)
+        v.dtype = DType::i64;
+    else if (kind == 'b')
+        v.dtype = DType::boolean;
+    else
+        known = false;
     require(known && dtype.byteorder() != '>', name, ": numpy dtype ", text,
             "; allowed: float32, bfloat16, float16, float64, uint8, int32, int64, bool in native byte order");
     require(a.ndim() <= kMaxDims, name, ": ", a.ndim(), " dimensions; allowed: at most ", kMaxDims);
@@ -79,7 +90,8 @@ TensorView from_numpy(const py::array& a, const char* name, bool writable) {
     v.ndim = static_cast<int>(a.ndim());
     for (int d = 0; d < v.ndim; ++d) {
         v.shape[d] = a.shape(d);
-        require(a.strides(d) % size == 0, name, ": byte stride ", a.strides(d), " is not a multiple of the item size ", size);
+        require(a.strides(d) % size == 0, name, ": byte stride ", a.strides(d), " is not a multiple of the item size ",
+                size);
         v.stride[d] = a.strides(d) / size;
     }
     v.data = const_cast<void*>(a.data());
@@ -96,7 +108,8 @@ TensorView to_view(const py::handle& object, const char* name, bool writable) {
     } else if (py::hasattr(object, "data_ptr")) {
         v = from_torch(object, name, writable);
     } else {
-        throw UnsupportedError(std::string(name) + ": a " + std::string(py::str(py::type::handle_of(object).attr("__name__"))) +
+        throw UnsupportedError(std::string(name) + ": a " +
+                               std::string(py::str(py::type::handle_of(object).attr("__name__"))) +
                                "; allowed: a torch tensor or a numpy array (others: numpy.from_dlpack first)");
     }
     refuse_expanded(v, name);
@@ -119,8 +132,8 @@ TensorView to_rows(const py::handle& object, const char* name, bool writable) {
         if (step == 0) {
             step = rows.stride[0] = v.stride[d];
         } else {
-            require(v.stride[d] == step * rows.shape[0] || v.numel() == 0, name, ": leading dimensions of ", v.describe(),
-                    " do not fold into rows; call contiguous() first");
+            require(v.stride[d] == step * rows.shape[0] || v.numel() == 0, name, ": leading dimensions of ",
+                    v.describe(), " do not fold into rows; call contiguous() first");
         }
         rows.shape[0] *= v.shape[d];
     }

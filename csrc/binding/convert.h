@@ -1,5 +1,5 @@
-// Python tensor -> TensorView. The only file that looks at Python tensor objects: torch tensors by their attributes, numpy
-// arrays by the buffer they own, anything else through DLPack (numpy.from_dlpack).
+// Python tensor -> TensorView. The only file that looks at Python tensor objects: torch tensors by their attributes,
+// numpy arrays by the buffer they own, anything else through DLPack (numpy.from_dlpack).
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -14,8 +14,8 @@ namespace ivk::binding {
 namespace py = pybind11;
 
 // `name` is the argument's name in errors. `None` gives an undefined view. The view is valid while `object` lives.
-// Refuses, naming the reason: tensors that are not plain CPU memory (meta, fake, sparse, quantized, other devices), negative or
-// conjugate views, expanded dimensions, tensors that need a gradient, read-only arrays when `writable`.
+// Refuses, naming the reason: tensors that are not plain CPU memory (meta, fake, sparse, quantized, other devices),
+// negative or conjugate views, expanded dimensions, tensors that need a gradient, read-only arrays when `writable`.
 TensorView to_view(const py::handle& object, const char* name, bool writable = false);
 
 // A view with every leading dimension folded into rows; throws when strides do not allow it.

@@ -1,6 +1,7 @@
-// Run-time choice of instruction set. Every *_cpu.cpp is compiled once per level into namespace ivk::IVK_ISA and exports a
-// table of functions; IVK_SELECT(table) picks the best level this machine has (or the one forced by IVK_ISA / set_isa).
-// Objects are linked lowest level first, so a template shared by several levels always resolves to the baseline's copy.
+// Run-time choice of instruction set. Every *_cpu.cpp is compiled once per level into namespace ivk::IVK_ISA and
+// exports a table of functions; IVK_SELECT(table) picks the best level this machine has (or the one forced by IVK_ISA /
+// set_isa). Objects are linked lowest level first, so a template shared by several levels always resolves to the
+// baseline's copy.
 #pragma once
 
 #include <string>
@@ -29,13 +30,21 @@ const Table& pick_isa(const Table& base, const Table& v3, const Table& v4) {
 }  // namespace ivk
 
 #if defined(__x86_64__)
-#define IVK_DECLARE_TABLE(Type, table)            \
-    namespace isa_base { extern const Type table; } \
-    namespace isa_v3 { extern const Type table; }   \
-    namespace isa_v4 { extern const Type table; }
+#define IVK_DECLARE_TABLE(Type, table) \
+    namespace isa_base {               \
+    extern const Type table;           \
+    }                                  \
+    namespace isa_v3 {                 \
+    extern const Type table;           \
+    }                                  \
+    namespace isa_v4 {                 \
+    extern const Type table;           \
+    }
 #define IVK_SELECT(table) ::ivk::pick_isa(isa_base::table, isa_v3::table, isa_v4::table)
 #else
 #define IVK_DECLARE_TABLE(Type, table) \
-    namespace isa_base { extern const Type table; }
+    namespace isa_base {               \
+    extern const Type table;           \
+    }
 #define IVK_SELECT(table) ::ivk::pick_isa(isa_base::table)
 #endif

@@ -19,7 +19,8 @@ namespace {
 constexpr int kMaxThreads = 1024;
 
 struct Job {
-    Job(int64_t n, int64_t grain, ItemRange items, void* context) : n(n), grain(grain), items(items), context(context) {}
+    Job(int64_t n, int64_t grain, ItemRange items, void* context)
+        : n(n), grain(grain), items(items), context(context) {}
 
     int64_t n, grain;
     ItemRange items;
@@ -106,7 +107,8 @@ class Pool {
     bool stop_ = false;
 };
 
-// A child of fork has none of its parent's threads: it forgets the old pool (without touching its locks) and starts anew.
+// A child of fork has none of its parent's threads: it forgets the old pool (without touching its locks) and starts
+// anew.
 std::atomic<Pool*> the_pool{nullptr};
 std::atomic<int> thread_cap{1};
 
@@ -125,7 +127,8 @@ Pool& pool() {
 
 void parallel_for(int64_t n, int64_t grain, int threads, ItemRange items, void* context) {
     if (n <= 0) return;
-    require(threads >= 0 && threads <= kMaxThreads, "threads: ", threads, "; allowed: 0 (the default cap) to ", kMaxThreads);
+    require(threads >= 0 && threads <= kMaxThreads, "threads: ", threads, "; allowed: 0 (the default cap) to ",
+            kMaxThreads);
     grain = std::max<int64_t>(grain, 1);
     const int wanted = threads == 0 ? default_threads() : threads;
     const int useful = static_cast<int>(std::min<int64_t>(wanted, (n + grain - 1) / grain));

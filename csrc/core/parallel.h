@@ -1,5 +1,5 @@
-// A persistent pool with an explicit cap. Work is cut into `n` numbered items; which thread runs an item never changes its
-// result, so every kernel gives the same bits with 1 and with 64 threads.
+// A persistent pool with an explicit cap. Work is cut into `n` numbered items; which thread runs an item never changes
+// its result, so every kernel gives the same bits with 1 and with 64 threads.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,9 @@ namespace ivk {
 
 using ItemRange = void (*)(void* context, int64_t begin, int64_t end);
 
-// Runs items [0, n) in chunks of `grain` on at most `threads` threads, the caller's included; returns when all are done.
-// The first exception of an item is rethrown here. Safe after fork (the child starts a new pool) and when nested (inner
-// calls run on the calling thread).
+// Runs items [0, n) in chunks of `grain` on at most `threads` threads, the caller's included; returns when all are
+// done. The first exception of an item is rethrown here. Safe after fork (the child starts a new pool) and when nested
+// (inner calls run on the calling thread).
 void parallel_for(int64_t n, int64_t grain, int threads, ItemRange items, void* context);
 
 template <typename F>

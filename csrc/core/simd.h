@@ -1,6 +1,7 @@
-// Width-generic vectors. f32x16 is sixteen floats whatever the machine: one 512-bit register, two of 256 or four of 128.
-// Every operation is elementwise IEEE and every reduction is a fixed tree over the sixteen lanes, so a kernel written on it
-// gives the same bits on every instruction set. Include only from *_cpu.cpp (it lives in the ISA's namespace).
+// Width-generic vectors. f32x16 is sixteen floats whatever the machine: one 512-bit register, two of 256 or four of
+// 128. Every operation is elementwise IEEE and every reduction is a fixed tree over the sixteen lanes, so a kernel
+// written on it gives the same bits on every instruction set. Include only from *_cpu.cpp (it lives in the ISA's
+// namespace).
 #pragma once
 
 #include <cmath>
@@ -48,10 +49,10 @@ struct f32x16 {
     static f32x16 zero() { return broadcast(0.0f); }
 };
 
-#define IVK_BINARY(op)                                               \
-    inline f32x16 operator op(f32x16 a, const f32x16& b) {           \
+#define IVK_BINARY(op)                                                       \
+    inline f32x16 operator op(f32x16 a, const f32x16& b) {                   \
         for (int p = 0; p < kParts; ++p) a.part[p] = a.part[p] op b.part[p]; \
-        return a;                                                    \
+        return a;                                                            \
     }
 IVK_BINARY(+)
 IVK_BINARY(-)
@@ -137,7 +138,8 @@ void store_tail(T* y, const f32x16& v, int64_t n) {
     std::memcpy(y, buffer, n * sizeof(T));
 }
 
-// Runs body(offset, lanes) over a row; lanes is 16 except for the last piece. `at` and `put` pick the whole or tail form.
+// Runs body(offset, lanes) over a row; lanes is 16 except for the last piece. `at` and `put` pick the whole or tail
+// form.
 template <typename T>
 f32x16 at(const T* x, int64_t lanes) {
     return lanes == kLanes ? load(x) : load_tail(x, lanes);

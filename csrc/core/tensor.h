@@ -12,14 +12,22 @@ enum class DType : int8_t { f32, bf16, f16, f64, u8, i32, i64, boolean };
 
 constexpr const char* name_of(DType dtype) {
     switch (dtype) {
-        case DType::f32: return "float32";
-        case DType::bf16: return "bfloat16";
-        case DType::f16: return "float16";
-        case DType::f64: return "float64";
-        case DType::u8: return "uint8";
-        case DType::i32: return "int32";
-        case DType::i64: return "int64";
-        case DType::boolean: return "bool";
+        case DType::f32:
+            return "float32";
+        case DType::bf16:
+            return "bfloat16";
+        case DType::f16:
+            return "float16";
+        case DType::f64:
+            return "float64";
+        case DType::u8:
+            return "uint8";
+        case DType::i32:
+            return "int32";
+        case DType::i64:
+            return "int64";
+        case DType::boolean:
+            return "bool";
     }
     return "?";
 }
@@ -27,12 +35,16 @@ constexpr const char* name_of(DType dtype) {
 constexpr int64_t size_of(DType dtype) {
     switch (dtype) {
         case DType::f64:
-        case DType::i64: return 8;
+        case DType::i64:
+            return 8;
         case DType::f32:
-        case DType::i32: return 4;
+        case DType::i32:
+            return 4;
         case DType::bf16:
-        case DType::f16: return 2;
-        default: return 1;
+        case DType::f16:
+            return 2;
+        default:
+            return 1;
     }
 }
 

@@ -44,7 +44,9 @@ class GenerationOptions:
 
         check("max_new_tokens", whole(self.max_new_tokens) and self.max_new_tokens >= 1, "an integer of at least 1")
         check("do_sample", isinstance(self.do_sample, bool), "True or False")
-        check("temperature", number(self.temperature) and self.temperature > 0, "greater than 0 (greedy: do_sample=False)")
+        check(
+            "temperature", number(self.temperature) and self.temperature > 0, "greater than 0 (greedy: do_sample=False)"
+        )
         check("top_p", number(self.top_p) and 0 < self.top_p <= 1, "greater than 0, at most 1")
         check("top_k", whole(self.top_k) and self.top_k >= 0, "an integer of at least 0 (0: no limit)")
         check("repetition_penalty", number(self.repetition_penalty) and self.repetition_penalty > 0, "greater than 0")
@@ -123,7 +125,8 @@ class Decoder:
         bounds = [0, *itertools.accumulate(s.length for s in self._sequences)]
         lasts: list[Tensor] = []
         embedded = [
-            self._language.embed(s.request.input_ids.reshape(-1), s.request.visual, self._image_token_id) for s in self._sequences
+            self._language.embed(s.request.input_ids.reshape(-1), s.request.visual, self._image_token_id)
+            for s in self._sequences
         ]
         for begin in range(0, bounds[-1], self._prefill_rows):
             end = min(begin + self._prefill_rows, bounds[-1])
@@ -188,7 +191,9 @@ class Decoder:
         if not options.do_sample:
             return int(ops.argmax(logits)[0])
         uniform = torch.tensor([ops.uniforms(s.seed, len(s.tokens))], dtype=torch.float64)
-        chosen = ops.sample(logits, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, uniform=uniform)
+        chosen = ops.sample(
+            logits, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, uniform=uniform
+        )
         return int(chosen[0])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +14,22 @@ from . import plan as planning
 from ._lazy import torch
 from .config import ModelConfig
 from .errors import ImageError, UnsupportedError
-from .generate import Decoder, GenerationOptions, Request
+from .generate import Decoder, Request
 from .io.checkpoint import load_weights, resolve
 from .io.config import read_config
-from .io.images import Tiles, Video, tile_image
+from .io.images import Tiles, Video, image_size, tile_image
 from .io.prompt import ImageItem, VideoItem, build_prompt
 from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
-from .models import KVCache, LanguageModel, Projector, VisionTower
+from .models import LanguageModel, Projector, VisionTower
 from .ops import choose_grid
-from .ops._backend import BACKENDS, unavailable
+from .options import ChatArguments, RuntimeOptions, as_list, generation_options
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .plan import Plan
 
-DTYPES = ("float32", "bfloat16", "float16")
-DEFAULT_WORKSPACE = "2GB"
 _PREFILL_ROWS = 2048  # most rows of a prefill chunk
 
 
@@ -57,7 +54,7 @@ def load(
 
     Raises CheckpointError, UnsupportedError (bad arguments) or BackendError (a backend that cannot run here).
     """
-    options = _Options.check(backend, device, dtype, weights, max_workspace, threads)
+    options = RuntimeOptions.check(backend, device, dtype, weights, max_workspace, threads)
     directory = resolve(path, download=download)
     config = read_config(directory)
     tokenizer = load_tokenizer(directory)
@@ -79,7 +76,7 @@ def load_vision(
     download: bool = False,
 ) -> VisionModel:
     """The tower alone: only its tensors are read. Arguments as ``load``."""
-    options = _Options.check(backend, device, dtype, weights, max_workspace, threads)
+    options = RuntimeOptions.check(backend, device, dtype, weights, max_workspace, threads)
     directory = resolve(path, download=download)
     config = read_config(directory)
     with options.limited():
@@ -87,65 +84,10 @@ def load_vision(
     return VisionModel(config, options.place(tensors), options)
 
 
-class _Options:
-    """Checked arguments of ``load``."""
-
-    def __init__(self, backend: str, device: str, dtype: str, max_workspace: int, threads: int | None) -> None:
-        self.backend, self.device, self.dtype = backend, device, dtype
-        self.max_workspace, self.threads = max_workspace, threads
-
-    @classmethod
-    def check(
-        cls, backend: str, device: str | None, dtype: str | None, weights: str | None, workspace: int | str | None, threads: int | None
-    ) -> _Options:
-        from .errors import BackendError
-
-        if backend not in ("auto", *BACKENDS):
-            raise UnsupportedError(f"backend: {backend!r}; allowed: auto, {', '.join(BACKENDS)}")
-        if backend == "auto":
-            on_host = device is None or str(device) == "cpu"
-            backend = "cpu" if on_host and unavailable("cpu") is None else "reference"
-        elif (reason := unavailable(backend)) is not None:
-            raise BackendError(f"backend {backend!r}: {reason}")
-        if backend == "cpu" and device not in (None, "cpu"):
-            raise UnsupportedError(f"device: {device!r}; allowed with backend 'cpu': cpu")
-        dtype = "float32" if dtype is None else str(dtype).removeprefix("torch.")
-        if dtype not in DTYPES:
-            raise UnsupportedError(f"dtype: {dtype!r}; allowed: {', '.join(DTYPES)}")
-        stored = dtype if weights is None else str(weights).removeprefix("torch.")
-        if stored != dtype:
-            raise UnsupportedError(f"weights: {weights!r} with dtype {dtype!r}; allowed in this version: the same as dtype")
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024):
-            raise UnsupportedError(f"threads: {threads!r}; allowed: 1 to 1024, or None")
-        limit = planning.parse_bytes(DEFAULT_WORKSPACE if workspace is None else workspace)
-        assert limit is not None
-        return cls(backend, device or "cpu", dtype, limit, threads)
-
-    def place(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return tensors if self.device == "cpu" else {name: t.to(self.device) for name, t in tensors.items()}
-
-    @property
-    def op_threads(self) -> int:
-        return self.threads or torch.get_num_threads()
-
-    @contextlib.contextmanager
-    def limited(self) -> Iterator[None]:
-        """torch's own thread count is process-wide, so the cap holds only while we run."""
-        if self.threads is None or self.threads == torch.get_num_threads():
-            yield
-            return
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
 class VisionModel:
     """InternViT with its tiling: ``load_vision`` makes one, and ``Model`` contains one."""
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor], options: _Options) -> None:
+    def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor], options: RuntimeOptions) -> None:
         self.config = config
         self._options = options
         tiling = config.tiling
@@ -178,7 +120,9 @@ class VisionModel:
             states = self._tower(self._tiles(tiles, check_finite), layers)
         if pool is None:
             return states
-        pooled = [s[:, 0] if pool == "cls" else s[:, 1:].mean(1) for s in (states if isinstance(states, list) else [states])]
+        pooled = [
+            s[:, 0] if pool == "cls" else s[:, 1:].mean(1) for s in (states if isinstance(states, list) else [states])
+        ]
         return pooled if isinstance(states, list) else pooled[0]
 
     def tile(self, image: Any, *, max_tiles: int | None = None) -> Tiles:
@@ -207,13 +151,14 @@ class VisionModel:
 class Model(VisionModel):
     """A complete InternVL. Made by ``load``; every method is free of gradients and safe to call repeatedly."""
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, options: _Options) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, options: RuntimeOptions
+    ) -> None:
         super().__init__(config, weights, options)
         run = {"backend": options.backend, "threads": options.op_threads}
         self.tokenizer = tokenizer
         self._projector = Projector(config.projector, weights, **run)  # type: ignore[arg-type]
         self._language = LanguageModel(config.language, weights, **run)  # type: ignore[arg-type]
-        self._weight_bytes = sum(t.numel() * t.element_size() for t in weights.values())
         self.times: dict[str, float] = {}  # seconds of the last chat, stream or batch_chat, by stage
         image_token = tokenizer.token_id(config.chat.image_token)
         if image_token is None:
@@ -232,7 +177,7 @@ class Model(VisionModel):
 
     def encode(self, images: Any, *, max_tiles: int | None = None) -> list[Tensor]:
         """One ``[tokens_i, H]`` per image (path, PIL image, uint8 array, or a list of them; a ``Video`` is one entry)."""
-        items = [self._prepare(item, max_tiles) for item in _as_list(images)]
+        items = [self._prepare(item, max_tiles) for item in as_list(images)]
         visual = self.encode_tiles(np.concatenate([pixels for item in items for pixels in item])) if items else None
         result, begin = [], 0
         for item in items:
@@ -263,14 +208,16 @@ class Model(VisionModel):
             visual = self._visual(ids, tiles)
             return self._language.logits(ids, visual, self.image_token_id)
 
-    def generate(self, input_ids: Any, tiles: Any = None, *, attention_mask: Any = None, **generate_options: Any) -> Tensor:
+    def generate(
+        self, input_ids: Any, tiles: Any = None, *, attention_mask: Any = None, **generate_options: Any
+    ) -> Tensor:
         """Continue ``[B, L]`` ids -> ``[B, L + new]``; finished rows are filled with the pad token.
 
         tiles fill the IMG_CONTEXT positions of all rows in order. attention_mask ``[B, L]`` (0 = padding, either side).
         Options: max_new_tokens=256, do_sample=False, temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0,
         stop_token_ids=None (the checkpoint's), seed=None. Row r samples with ``seed + r``. Generation also ends at the context.
         """
-        options = _generation_options(generate_options)
+        options = generation_options(generate_options)
         ids = self._ids(input_ids)
         keep = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else self._mask(attention_mask, ids)
         with torch.no_grad(), self._options.limited():
@@ -307,7 +254,9 @@ class Model(VisionModel):
         history: earlier (question, answer) pairs; images belong to the ``<image>`` marks in order, and the first question gets
         one when no mark is there. system: replaces the template's system message. max_tiles: per image. Options as ``generate``.
         """
-        return "".join(self.stream(question, images, history=history, system=system, max_tiles=max_tiles, **generate_options))
+        return "".join(
+            self.stream(question, images, history=history, system=system, max_tiles=max_tiles, **generate_options)
+        )
 
     def stream(
         self,
@@ -341,55 +290,38 @@ class Model(VisionModel):
         max_tiles: int | None = None,
     ) -> list[int]:
         """The exact token ids that ``chat`` would send, image positions expanded."""
-        items = [self._prepare(item, max_tiles) for item in _as_list(images)]
-        return self.tokenizer.encode(self._prompt(question, _as_list(images), items, history, system))
+        items = [self._prepare(item, max_tiles) for item in as_list(images)]
+        return self.tokenizer.encode(self._prompt(question, as_list(images), items, history, system))
 
     # ---- planning --------------------------------------------------------------------------------------------------------
 
     def plan(
-        self, images_or_tile_counts: Any = None, *, text_tokens: int = 64, max_new_tokens: int = 256, max_tiles: int | None = None
+        self,
+        images_or_tile_counts: Any = None,
+        *,
+        text_tokens: int = 64,
+        max_new_tokens: int = 256,
+        max_tiles: int | None = None,
     ) -> Plan:
         """Tiles, tokens, FLOPs and peak bytes of a request, before any work. Prints as a table; ``to_dict()`` for data.
 
         images_or_tile_counts: images as in ``chat``, or a list of tile counts. Only image headers are read.
         """
-        names, grids, counts = [], [], []
-        for number, item in enumerate(_as_list(images_or_tile_counts), 1):
-            grid = None
-            if isinstance(item, bool) or (isinstance(item, int) and item < 1):
-                raise UnsupportedError(f"images_or_tile_counts: {item!r}; allowed: images, or tile counts of at least 1")
-            if isinstance(item, int):
-                name, count = f"{item} tiles", item
-            elif isinstance(item, Video):
-                name, count = "video", len(item.frames)
-            else:
-                from .io.images import image_size
-
-                width, height = image_size(item)
-                name, (grid, count) = f"{width} x {height}", self._grid(width, height, max_tiles)
-            names.append(f"{number}: {name}")
-            grids.append(grid)
-            counts.append(count)
-        c, tokens = self.config, [n * self.config.tokens_per_tile for n in counts]
-        itemsize = getattr(torch, self.dtype).itemsize
-        per_pass = self._tower.micro_batch() or max(sum(counts), 1)
-        prompt = sum(tokens) + text_tokens
-        rows = min(prompt, _PREFILL_ROWS)
-        inner = c.language.experts_per_token * 3 * c.language.expert_size or 3 * c.language.intermediate_size
-        size = {
-            "weights": self._weight_bytes,
-            "tiles": sum(counts) * c.tiling.size**2 * 3,
-            "tower workspace": min(per_pass, sum(counts)) * self._tower.workspace_per_tile(),
-            "visual tokens": sum(tokens) * c.language.hidden_size * itemsize,
-            "prefill workspace": rows * (4 * c.language.hidden_size + 2 * c.language.q_size + inner) * itemsize,
-            "kv cache": KVCache.bytes(c.language, min(prompt + max_new_tokens, c.language.max_positions), itemsize),
-        }
-        return planning.Plan(
-            names=tuple(names), grids=tuple(grids), tiles=tuple(counts), visual_tokens=tuple(tokens), text_tokens=text_tokens,
-            new_tokens=max_new_tokens, context=c.language.max_positions, micro_batch=per_pass,
-            vision_flops=planning.vision_flops(c.vision, sum(counts)), prefill_flops=planning.language_flops(c.language, prompt),
-            bytes=size,
-        )  # fmt: skip
+        items = [
+            (f"{number}: {name}", grid, count)
+            for number, (name, grid, count) in enumerate(
+                (self._count(item, max_tiles) for item in as_list(images_or_tile_counts)), start=1
+            )
+        ]
+        return planning.make_plan(
+            self.config,
+            items,
+            itemsize=getattr(torch, self.dtype).itemsize,
+            micro_batch=self._tower.micro_batch(),
+            text_tokens=text_tokens,
+            new_tokens=max_new_tokens,
+            prefill_rows=_PREFILL_ROWS,
+        )
 
     # ---- inside ----------------------------------------------------------------------------------------------------------
 
@@ -397,14 +329,16 @@ class Model(VisionModel):
         """Check everything, prepare all images, encode all tiles in one run of micro-batches, and build the prompts."""
         self.times = {}
         with self._stage("tiling"):
-            parsed = [_ChatArguments.check(r, number) for number, r in enumerate(requests)]
+            parsed = [ChatArguments.check(r, number) for number, r in enumerate(requests)]
             items = [[self._prepare(item, p.max_tiles) for item in p.images] for p in parsed]
         prompts = [self._prompt(p.question, p.images, its, p.history, p.system) for p, its in zip(parsed, items)]
         ids = [torch.tensor(self.tokenizer.encode(prompt), device=self._options.device) for prompt in prompts]
         context = self.config.language.max_positions
         for number, tokens in enumerate(ids):
             if len(tokens) >= context:
-                raise UnsupportedError(f"question: request {number} is {len(tokens)} tokens; allowed: fewer than {context}, the model's context")
+                raise UnsupportedError(
+                    f"question: request {number} is {len(tokens)} tokens; allowed: fewer than {context}, the model's context"
+                )
         pixels = [p for its in items for item in its for p in item]
         result, begin = [], 0
         with self._stage("vision"):
@@ -423,7 +357,10 @@ class Model(VisionModel):
         if not requests:
             return
         streams = [self.tokenizer.stream() for _ in requests]
-        stops = [self.stop_token_ids if r.options.stop_token_ids is None else frozenset(r.options.stop_token_ids) for r in requests]
+        stops = [
+            self.stop_token_ids if r.options.stop_token_ids is None else frozenset(r.options.stop_token_ids)
+            for r in requests
+        ]
         decoder = self._decoder(requests)
         steps = iter(decoder)
         stage = "prefill"
@@ -444,7 +381,11 @@ class Model(VisionModel):
 
     def _decoder(self, requests: list[Request]) -> Decoder:
         return Decoder(
-            self._language, requests, image_token_id=self.image_token_id, stop_token_ids=self.stop_token_ids, prefill_rows=_PREFILL_ROWS
+            self._language,
+            requests,
+            image_token_id=self.image_token_id,
+            stop_token_ids=self.stop_token_ids,
+            prefill_rows=_PREFILL_ROWS,
         )
 
     @contextlib.contextmanager
@@ -461,14 +402,32 @@ class Model(VisionModel):
             return [self.tile(frame, max_tiles=1).pixels for frame in item.frames]
         return [self.tile(item, max_tiles=max_tiles).pixels]
 
+    def _count(self, item: Any, max_tiles: int | None) -> tuple[str, tuple[int, int] | None, int]:
+        """Name, grid and tiles of one entry of ``plan``."""
+        if isinstance(item, bool) or (isinstance(item, int) and item < 1):
+            raise UnsupportedError(f"images_or_tile_counts: {item!r}; allowed: images, or tile counts of at least 1")
+        if isinstance(item, int):
+            return f"{item} tiles", None, item
+        if isinstance(item, Video):
+            return "video", None, len(item.frames)
+        width, height = image_size(item)
+        return f"{width} x {height}", *self._grid(width, height, max_tiles)
+
     def _grid(self, width: int, height: int, max_tiles: int | None) -> tuple[tuple[int, int], int]:
         t = self.config.tiling
         most = (t.max_tiles if max_tiles is None else max_tiles) if t.dynamic else 1
-        columns, rows = choose_grid(width, height, min_tiles=min(t.min_tiles, most), max_tiles=most, size=t.size, rule=t.rule)
+        columns, rows = choose_grid(
+            width, height, min_tiles=min(t.min_tiles, most), max_tiles=most, size=t.size, rule=t.rule
+        )
         return (columns, rows), columns * rows + (1 if t.thumbnail and t.dynamic and columns * rows > 1 else 0)
 
     def _prompt(
-        self, question: str, images: Sequence[Any], items: Sequence[Sequence[np.ndarray]], history: Any, system: str | None
+        self,
+        question: str,
+        images: Sequence[Any],
+        items: Sequence[Sequence[np.ndarray]],
+        history: Any,
+        system: str | None,
     ) -> str:
         per_tile = self.config.tokens_per_tile
         described: list[ImageItem | VideoItem] = []
@@ -486,7 +445,9 @@ class Model(VisionModel):
     def _mask(self, attention_mask: Any, ids: Tensor) -> Tensor:
         mask = torch.as_tensor(attention_mask).to(ids.device)
         if mask.shape != ids.shape:
-            raise UnsupportedError(f"attention_mask: {list(mask.shape)}; allowed: the shape of input_ids, {list(ids.shape)}")
+            raise UnsupportedError(
+                f"attention_mask: {list(mask.shape)}; allowed: the shape of input_ids, {list(ids.shape)}"
+            )
         return mask != 0
 
     def _visual(self, ids: Tensor, tiles: Any) -> Tensor | None:
@@ -495,7 +456,9 @@ class Model(VisionModel):
         pixels = None if tiles is None else self._tiles(tiles)
         if pixels is None:
             if wanted:
-                raise UnsupportedError(f"input_ids: {wanted} {self.config.chat.image_token} tokens but no tiles; pass tiles")
+                raise UnsupportedError(
+                    f"input_ids: {wanted} {self.config.chat.image_token} tokens but no tiles; pass tiles"
+                )
             return None
         visual = self._encode(pixels)
         given = visual.shape[0] * visual.shape[1]
@@ -511,43 +474,6 @@ class Model(VisionModel):
             if candidate is not None:
                 return candidate
         return min(self.stop_token_ids, default=0)
-
-
-class _ChatArguments:
-    """The arguments of one chat, checked."""
-
-    _KEYS = ("question", "images", "history", "system", "max_tiles")
-
-    def __init__(self, question: str, images: list[Any], history: Any, system: str | None, max_tiles: int | None, options: GenerationOptions) -> None:
-        self.question, self.images, self.history, self.system = question, images, history, system
-        self.max_tiles, self.options = max_tiles, options
-
-    @classmethod
-    def check(cls, request: Mapping[str, Any], number: int) -> _ChatArguments:
-        if not isinstance(request, Mapping):
-            raise UnsupportedError(f"requests: entry {number} is a {type(request).__name__}; allowed: a mapping of chat arguments")
-        known = {key: request.get(key) for key in cls._KEYS}
-        if not isinstance(known["question"], str):
-            raise UnsupportedError(f"question: {known['question']!r}; allowed: text")
-        most = known["max_tiles"]
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-            raise UnsupportedError(f"max_tiles: {most!r}; allowed: an integer of at least 1, or None")
-        options = _generation_options({k: v for k, v in request.items() if k not in cls._KEYS})
-        return cls(known["question"], _as_list(known["images"]), known["history"], known["system"], most, options)
-
-
-def _generation_options(given: Mapping[str, Any]) -> GenerationOptions:
-    allowed = [f.name for f in fields(GenerationOptions)]
-    for name in given:
-        if name not in allowed:
-            raise UnsupportedError(f"{name}: is not an option; allowed: {', '.join(allowed)}")
-    return replace(GenerationOptions(), **given)
-
-
-def _as_list(images: Any) -> list[Any]:
-    if images is None:
-        return []
-    return list(images) if isinstance(images, (list, tuple)) else [images]
 
 
 __all__ = ["Model", "VisionModel", "load", "load_vision"]

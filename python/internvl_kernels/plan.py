@@ -2,55 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .config import LanguageConfig, ModelConfig, VisionConfig
-
-
-def vision_parameters(c: VisionConfig) -> int:
-    """Parameters of the layers that run, embeddings included."""
-    d, rms = c.hidden_size, c.norm == "rms_norm"
-    norms = 2 * (d if rms else 2 * d) + (2 * d if c.qk_norm else 0)
-    attention = 3 * d * d + (3 * d if c.qkv_bias else 0) + d * d + d
-    mlp = 2 * d * c.intermediate_size + c.intermediate_size + d
-    stem = 3 * c.patch_size**2 * d + d + d + (1 + c.num_patches) * d
-    return stem + c.num_layers * (norms + attention + mlp + 2 * d)
-
-
-def projector_parameters(c: ModelConfig) -> int:
-    wide, hidden = c.projector.input_size, c.projector.hidden_size
-    return 2 * wide + wide * hidden + hidden + hidden * hidden + hidden
-
-
-def language_parameters(c: LanguageConfig) -> int:
-    h = c.hidden_size
-    attention = h * (c.q_size + 2 * c.kv_size) + c.q_size * h
-    attention += (c.q_size + 2 * c.kv_size if c.qkv_bias else 0) + (h if c.output_bias else 0)
-    attention += 2 * c.head_dim if c.qk_norm else 0
-    total = c.vocab_size * h * (1 if c.tied_embeddings else 2) + h
-    for layer in range(c.num_layers):
-        sparse = c.is_sparse(layer)
-        mlp = c.num_experts * (h + 3 * h * c.expert_size) if sparse else 3 * h * c.intermediate_size
-        total += attention + mlp + 2 * h
-    return total
-
-
-def vision_flops(c: VisionConfig, tiles: int) -> int:
-    """Multiply-adds counted as two, GEMMs and attention."""
-    s, d = 1 + c.num_patches, c.hidden_size
-    layer = 2 * s * (4 * d * d + 2 * d * c.intermediate_size) + 4 * s * s * d
-    return tiles * (c.num_layers * layer + 2 * c.num_patches * 3 * c.patch_size**2 * d)
-
-
-def language_flops(c: LanguageConfig, tokens: int) -> int:
-    """Prefill of ``tokens`` tokens with one row of logits."""
-    h, total = c.hidden_size, 2 * c.hidden_size * c.vocab_size
-    for layer in range(c.num_layers):
-        sparse = c.is_sparse(layer)
-        inner = c.experts_per_token * 3 * h * c.expert_size + c.num_experts * h if sparse else 3 * h * c.intermediate_size
-        total += 2 * tokens * (h * (c.q_size + 2 * c.kv_size) + c.q_size * h + inner) + 2 * tokens * (tokens + 1) * c.q_size
-    return total
+from . import costs
+from .config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -165,10 +122,56 @@ def parse_bytes(value: int | str | None) -> int | None:
     if value is None:
         return None
     units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", str(value).strip().upper()) if not isinstance(value, bool) else None
+    match = (
+        re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", str(value).strip().upper())
+        if not isinstance(value, bool)
+        else None
+    )
     if match is None or float(match[1]) <= 0:
-        raise UnsupportedError(f"max_workspace: {value!r}; allowed: a positive number of bytes, or text such as '2GB' or '512MiB'")
+        raise UnsupportedError(
+            f"max_workspace: {value!r}; allowed: a positive number of bytes, or text such as '2GB' or '512MiB'"
+        )
     return int(float(match[1]) * units[match[2] or ""])
 
 
-__all__ = ["Plan", "human_bytes", "parse_bytes"]
+def make_plan(
+    config: ModelConfig,
+    items: Sequence[tuple[str, tuple[int, int] | None, int]],
+    *,
+    itemsize: int,
+    micro_batch: int | None,
+    text_tokens: int,
+    new_tokens: int,
+    prefill_rows: int,
+) -> Plan:
+    """Plan for ``items`` = (name, grid or None, tiles) with weights and activations of ``itemsize`` bytes."""
+    counts = [count for _, _, count in items]
+    tiles = sum(counts)
+    tokens = [count * config.tokens_per_tile for count in counts]
+    prompt = sum(tokens) + text_tokens
+    per_pass = max(min(micro_batch or tiles, tiles), 1)
+    context = config.language.max_positions
+    size = {
+        "weights": costs.model_parameters(config) * itemsize,
+        "tiles": tiles * config.tiling.size**2 * 3,
+        "tower workspace": min(per_pass, tiles) * costs.tower_workspace(config.vision, itemsize),
+        "visual tokens": sum(tokens) * config.language.hidden_size * itemsize,
+        "prefill workspace": costs.prefill_workspace(config.language, min(prompt, prefill_rows), itemsize),
+        "kv cache": costs.kv_bytes(config.language, min(prompt + new_tokens, context), itemsize),
+    }
+    return Plan(
+        names=tuple(name for name, _, _ in items),
+        grids=tuple(grid for _, grid, _ in items),
+        tiles=tuple(counts),
+        visual_tokens=tuple(tokens),
+        text_tokens=text_tokens,
+        new_tokens=new_tokens,
+        context=context,
+        micro_batch=per_pass,
+        vision_flops=costs.vision_flops(config.vision, tiles),
+        prefill_flops=costs.language_flops(config.language, prompt),
+        bytes=size,
+    )
+
+
+__all__ = ["Plan", "make_plan", "human_bytes", "parse_bytes"]

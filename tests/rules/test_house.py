@@ -41,7 +41,9 @@ def test_family_has_all_its_parts(family: str) -> None:
 
 @pytest.mark.parametrize(("pattern", "limit"), BUDGETS, ids=[b[0] for b in BUDGETS])
 def test_files_stay_small(pattern: str, limit: int) -> None:
-    lengths = {p.relative_to(ROOT).as_posix(): len(p.read_text().splitlines()) for p in ROOT.glob(pattern) if p.is_file()}
+    lengths = {
+        p.relative_to(ROOT).as_posix(): len(p.read_text().splitlines()) for p in ROOT.glob(pattern) if p.is_file()
+    }
     assert lengths, f"nothing matches {pattern}"
     assert not {name: n for name, n in lengths.items() if n > limit}
 

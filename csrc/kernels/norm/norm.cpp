@@ -45,9 +45,9 @@ void norm(const TensorView& x, const TensorView& branch, const TensorView& scale
     check_vector("weight", weight, x);
     check_vector("bias", bias, x);
 
-    const NormParams params{x.data,       branch.data,      scale.data,  weight.data, bias.data, h.data, y.data, x.shape[0],
-                            x.shape[1],   x.stride[0],      branch.stride[0], h.stride[0], y.stride[0], eps,    x.dtype,
-                            kind};
+    const NormParams params{x.data,      branch.data, scale.data, weight.data, bias.data,        h.data,
+                            y.data,      x.shape[0],  x.shape[1], x.stride[0], branch.stride[0], h.stride[0],
+                            y.stride[0], eps,         x.dtype,    kind};
     const NormTable& table = IVK_SELECT(norm_table);
     const NormRows rows = x.dtype == DType::f32 ? table.f32 : x.dtype == DType::bf16 ? table.bf16 : table.f16;
     const int64_t grain = 1 + (1 << 14) / params.cols;

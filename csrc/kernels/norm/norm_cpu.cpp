@@ -1,6 +1,5 @@
-#include "kernels/norm/norm.h"
-
 #include "core/simd.h"
+#include "kernels/norm/norm.h"
 
 namespace ivk {
 namespace IVK_ISA {

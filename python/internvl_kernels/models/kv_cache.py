@@ -27,9 +27,5 @@ class KVCache:
         shape = (config.num_layers, 2, num_slots, config.num_kv_heads, config.head_dim)
         self._memory = torch.zeros(shape, dtype=dtype, device=device)
 
-    @staticmethod
-    def bytes(config: LanguageConfig, num_slots: int, itemsize: int) -> int:
-        return 2 * config.num_layers * num_slots * config.kv_size * itemsize
-
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         return self._memory[index, 0], self._memory[index, 1]

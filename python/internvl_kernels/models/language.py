@@ -54,7 +54,9 @@ class CachedAttention:
 class LanguageModel:
     """The decoder on canonical weights ``language.*``."""
 
-    def __init__(self, config: LanguageConfig, weights: Mapping[str, Tensor], *, backend: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self, config: LanguageConfig, weights: Mapping[str, Tensor], *, backend: str = "auto", threads: int = 0
+    ) -> None:
         self.config = config
         self._run = {"backend": backend, "threads": threads}
         self._weights = group(weights, "language.")
@@ -99,7 +101,9 @@ class LanguageModel:
         """``[B, L]`` ids -> ``[B, L, vocab]`` without a cache."""
         batch, length = input_ids.shape
         if length > self.config.max_positions:
-            raise UnsupportedError(f"input_ids: {length} tokens; allowed: at most {self.config.max_positions} (the model's context)")
+            raise UnsupportedError(
+                f"input_ids: {length} tokens; allowed: at most {self.config.max_positions} (the model's context)"
+            )
         h = self.embed(input_ids, visual, image_token_id).reshape(batch * length, -1)
         positions = torch.arange(length, device=h.device).repeat(batch)
         y = self.forward(h, positions, DenseAttention(batch, length, **self._run))

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class Projector:
     """``projector.*`` on the tower's hidden state."""
 
-    def __init__(self, config: ProjectorConfig, weights: Mapping[str, Tensor], *, backend: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self, config: ProjectorConfig, weights: Mapping[str, Tensor], *, backend: str = "auto", threads: int = 0
+    ) -> None:
         self.config = config
         self._run = {"backend": backend, "threads": threads}
         self._weights = group(weights, "projector.")

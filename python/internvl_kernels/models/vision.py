@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .. import ops
 from .._lazy import torch
 from ..config import VisionConfig
+from ..costs import tower_workspace
 from ..errors import ImageError, UnsupportedError
 from ._weights import group, layers
 
@@ -50,20 +51,15 @@ class VisionTower:
     def dtype(self) -> torch.dtype:
         return self._stem["patch.weight"].dtype
 
-    def workspace_per_tile(self, height: int | None = None, width: int | None = None) -> int:
-        """Bytes one tile needs while a layer runs: hidden, normed, branch, q|k|v, attention output and the MLP's inner rows."""
-        c = self.config
-        rows = 1 + ((height or c.image_size) // c.patch_size) * ((width or c.image_size) // c.patch_size)
-        columns = max(3 * c.hidden_size + 4 * c.hidden_size, c.intermediate_size + 3 * c.hidden_size)
-        return rows * columns * self.dtype.itemsize
-
     def micro_batch(self, height: int | None = None, width: int | None = None) -> int | None:
         """Tiles per pass that keep ``max_workspace``; None without a limit. Raises when one tile does not fit."""
         if self.max_workspace is None:
             return None
-        need = self.workspace_per_tile(height, width)
+        need = tower_workspace(self.config, self.dtype.itemsize, height, width)
         if self.max_workspace < need:
-            raise UnsupportedError(f"max_workspace={self.max_workspace} bytes: one tile needs {need}; allowed: at least that")
+            raise UnsupportedError(
+                f"max_workspace={self.max_workspace} bytes: one tile needs {need}; allowed: at least that"
+            )
         return self.max_workspace // need
 
     def __call__(self, tiles: Tensor, layers: Sequence[int] | None = None) -> Tensor | list[Tensor]:
@@ -76,7 +72,11 @@ class VisionTower:
         chunk = self.micro_batch(height, width) or max(len(tiles), 1)
         wanted = None if layers is None else [self._layer_index(i) for i in layers]
         parts = [self._forward(tiles[i : i + chunk], wanted) for i in range(0, len(tiles), chunk)]
-        columns = [part[0] if len(parts) == 1 else torch.cat(part) for part in map(list, zip(*parts))] if len(parts) > 1 else parts[0]
+        columns = (
+            [part[0] if len(parts) == 1 else torch.cat(part) for part in map(list, zip(*parts))]
+            if len(parts) > 1
+            else parts[0]
+        )
         return columns[0] if layers is None else columns
 
     def _forward(self, tiles: Tensor, wanted: list[int] | None) -> list[Tensor]:
@@ -127,7 +127,9 @@ class VisionTower:
             return ops.rms_norm(x, w[f"{name}.weight"], eps=eps, **self._run)
         return ops.layer_norm(x, w[f"{name}.weight"], w[f"{name}.bias"], eps=eps, **self._run)
 
-    def _add_norm(self, h: Tensor, branch: Tensor, scale: Tensor, w: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+    def _add_norm(
+        self, h: Tensor, branch: Tensor, scale: Tensor, w: Mapping[str, Tensor], name: str
+    ) -> tuple[Tensor, Tensor]:
         rms = self.config.norm == "rms_norm"
         return ops.add_norm(
             h, branch, w[f"{name}.weight"], None if rms else w[f"{name}.bias"], scale=scale, eps=self.config.norm_eps,
@@ -137,17 +139,23 @@ class VisionTower:
     def _layer_index(self, index: int) -> int:
         count = self.config.num_layers + 1
         if not -count <= index < count:
-            raise UnsupportedError(f"layers: {index}; allowed: {-count} to {count - 1} (hidden state 0 is the embedding)")
+            raise UnsupportedError(
+                f"layers: {index}; allowed: {-count} to {count - 1} (hidden state 0 is the embedding)"
+            )
         return index % count
 
     def _check(self, tiles: Tensor) -> tuple[int, int]:
         patch = self.config.patch_size
         if not isinstance(tiles, torch.Tensor):
-            raise ImageError(f"tiles: a {type(tiles).__name__}; allowed: a torch tensor, uint8 [T, H, W, 3] or float [T, 3, H, W]")
+            raise ImageError(
+                f"tiles: a {type(tiles).__name__}; allowed: a torch tensor, uint8 [T, H, W, 3] or float [T, 3, H, W]"
+            )
         bytes_in = tiles.dtype == torch.uint8
         channels = tiles.shape[-1 if bytes_in else 1] if tiles.ndim == 4 else None
         if channels != 3 or not (bytes_in or tiles.is_floating_point()):
-            raise ImageError(f"tiles: {tiles.dtype} {list(tiles.shape)}; allowed: uint8 [T, H, W, 3] or float [T, 3, H, W]")
+            raise ImageError(
+                f"tiles: {tiles.dtype} {list(tiles.shape)}; allowed: uint8 [T, H, W, 3] or float [T, 3, H, W]"
+            )
         height, width = tiles.shape[1:3] if bytes_in else tiles.shape[2:4]
         if len(tiles) == 0:
             raise ImageError("tiles: zero tiles; allowed: one and more")

@@ -50,7 +50,7 @@ def moe_permute(experts: Any, num_experts: int, *, threads: int = 0, backend: st
 
 def moe_permute_reference(experts: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
     flat = experts.flatten()
-    if flat.numel() and not (0 <= int(flat.min()) and int(flat.max()) < num_experts):
+    if flat.numel() and not (int(flat.min()) >= 0 and int(flat.max()) < num_experts):
         raise UnsupportedError(
             f"moe_permute: experts in [{int(flat.min())}, {int(flat.max())}]; allowed: 0 to {num_experts - 1}"
         )

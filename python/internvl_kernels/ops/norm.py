@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._backend import choose, cpu
-from ._tensor import as_kind, empty, host, to_torch
+from ._tensor import empty, host
 
 if TYPE_CHECKING:
     from torch import Tensor

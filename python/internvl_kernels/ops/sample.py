@@ -51,7 +51,7 @@ def penalise_reference(logits: Tensor, token_ids: Tensor | Sequence[Sequence[int
     rows = []
     for row, seen in zip(logits, token_ids):
         ids = torch.as_tensor(seen, dtype=torch.int64, device=logits.device)
-        if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < row.shape[0]):
+        if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < row.shape[0]):
             raise UnsupportedError(
                 f"penalise: token_ids in [{int(ids.min())}, {int(ids.max())}]; allowed: 0 to {row.shape[0] - 1}"
             )

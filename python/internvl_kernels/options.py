@@ -1,0 +1,133 @@
+"""Checked arguments of the public calls."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from ._lazy import torch
+from .errors import BackendError, UnsupportedError
+from .generate import GenerationOptions
+from .ops._backend import BACKENDS, unavailable
+from .plan import parse_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DTYPES = ("float32", "bfloat16", "float16")
+DEFAULT_WORKSPACE = "2GB"
+
+
+class RuntimeOptions:
+    """Checked arguments of ``load``."""
+
+    def __init__(self, backend: str, device: str, dtype: str, max_workspace: int, threads: int | None) -> None:
+        self.backend, self.device, self.dtype = backend, device, dtype
+        self.max_workspace, self.threads = max_workspace, threads
+
+    @classmethod
+    def check(
+        cls,
+        backend: str,
+        device: str | None,
+        dtype: str | None,
+        weights: str | None,
+        workspace: int | str | None,
+        threads: int | None,
+    ) -> RuntimeOptions:
+        if backend not in ("auto", *BACKENDS):
+            raise UnsupportedError(f"backend: {backend!r}; allowed: auto, {', '.join(BACKENDS)}")
+        if backend == "auto":
+            on_host = device is None or str(device) == "cpu"
+            backend = "cpu" if on_host and unavailable("cpu") is None else "reference"
+        elif (reason := unavailable(backend)) is not None:
+            raise BackendError(f"backend {backend!r}: {reason}")
+        if backend == "cpu" and device not in (None, "cpu"):
+            raise UnsupportedError(f"device: {device!r}; allowed with backend 'cpu': cpu")
+        dtype = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise UnsupportedError(f"dtype: {dtype!r}; allowed: {', '.join(DTYPES)}")
+        stored = dtype if weights is None else str(weights).removeprefix("torch.")
+        if stored != dtype:
+            raise UnsupportedError(
+                f"weights: {weights!r} with dtype {dtype!r}; allowed in this version: the same as dtype"
+            )
+        if threads is not None and (
+            isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024
+        ):
+            raise UnsupportedError(f"threads: {threads!r}; allowed: 1 to 1024, or None")
+        limit = parse_bytes(DEFAULT_WORKSPACE if workspace is None else workspace)
+        assert limit is not None
+        return cls(backend, device or "cpu", dtype, limit, threads)
+
+    def place(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return tensors if self.device == "cpu" else {name: t.to(self.device) for name, t in tensors.items()}
+
+    @property
+    def op_threads(self) -> int:
+        return self.threads or torch.get_num_threads()
+
+    @contextlib.contextmanager
+    def limited(self) -> Iterator[None]:
+        """torch's own thread count is process-wide, so the cap holds only while we run."""
+        if self.threads is None or self.threads == torch.get_num_threads():
+            yield
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+class ChatArguments:
+    """The arguments of one chat, checked."""
+
+    _KEYS = ("question", "images", "history", "system", "max_tiles")
+
+    def __init__(
+        self,
+        question: str,
+        images: list[Any],
+        history: Any,
+        system: str | None,
+        max_tiles: int | None,
+        options: GenerationOptions,
+    ) -> None:
+        self.question, self.images, self.history, self.system = question, images, history, system
+        self.max_tiles, self.options = max_tiles, options
+
+    @classmethod
+    def check(cls, request: Mapping[str, Any], number: int) -> ChatArguments:
+        if not isinstance(request, Mapping):
+            raise UnsupportedError(
+                f"requests: entry {number} is a {type(request).__name__}; allowed: a mapping of chat arguments"
+            )
+        known = {key: request.get(key) for key in cls._KEYS}
+        if not isinstance(known["question"], str):
+            raise UnsupportedError(f"question: {known['question']!r}; allowed: text")
+        most = known["max_tiles"]
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+            raise UnsupportedError(f"max_tiles: {most!r}; allowed: an integer of at least 1, or None")
+        options = generation_options({k: v for k, v in request.items() if k not in cls._KEYS})
+        return cls(known["question"], as_list(known["images"]), known["history"], known["system"], most, options)
+
+
+def generation_options(given: Mapping[str, Any]) -> GenerationOptions:
+    allowed = [f.name for f in fields(GenerationOptions)]
+    for name in given:
+        if name not in allowed:
+            raise UnsupportedError(f"{name}: is not an option; allowed: {', '.join(allowed)}")
+    return replace(GenerationOptions(), **given)
+
+
+def as_list(images: Any) -> list[Any]:
+    if images is None:
+        return []
+    return list(images) if isinstance(images, (list, tuple)) else [images]
+
+
+__all__ = ["ChatArguments", "RuntimeOptions", "as_list", "generation_options"]
