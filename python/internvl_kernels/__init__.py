@@ -1,7 +1,63 @@
-"""internvl-kernels: the kernels InternVL needs, and the complete model on top of them."""
+"""internvl-kernels: the kernels InternVL needs, and the complete model on top of them.
+
+Importing this package never fails, never imports torch and never touches a GPU; names are loaded on first use.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .errors import BackendError, CheckpointError, ImageError, UnsupportedError
 
-__all__ = ["BackendError", "CheckpointError", "ImageError", "UnsupportedError"]
+if TYPE_CHECKING:
+    from . import ops, reference
+    from .encoder import VisionModel, load_vision
+    from .info import info
+    from .io.images import Tiles, Video, tile_image
+    from .model import Model, load
+
+# Public name -> module that holds it ("" for the module itself).
+_LAZY = {
+    "Model": "model",
+    "Tiles": "io.images",
+    "Video": "io.images",
+    "VisionModel": "encoder",
+    "info": "info",
+    "load": "model",
+    "load_vision": "encoder",
+    "ops": "",
+    "reference": "",
+    "tile_image": "io.images",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ImageError",
+    "Model",
+    "Tiles",
+    "UnsupportedError",
+    "Video",
+    "VisionModel",
+    "info",
+    "load",
+    "load_vision",
+    "ops",
+    "reference",
+    "tile_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'internvl_kernels' has no attribute {name!r}")
+    module = importlib.import_module(f".{_LAZY[name] or name}", __name__)
+    value = getattr(module, name) if _LAZY[name] else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

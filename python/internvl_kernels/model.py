@@ -1,4 +1,4 @@
-"""The public classes: a whole InternVL, and its tower alone."""
+"""The public class of a whole InternVL."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import numpy as np
 from . import plan as planning
 from ._lazy import torch
 from .config import ModelConfig
-from .errors import ImageError, UnsupportedError
+from .encoder import VisionModel
+from .errors import UnsupportedError
 from .generate import Decoder, Request
 from .io.checkpoint import load_weights, resolve
 from .io.config import read_config
-from .io.images import Tiles, Video, image_size, tile_image
+from .io.images import Video, image_size
 from .io.prompt import ImageItem, VideoItem, build_prompt
 from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
-from .models import LanguageModel, Projector, VisionTower
+from .models import LanguageModel, Projector
 from .ops import choose_grid
 from .options import ChatArguments, RuntimeOptions, as_list, generation_options
 
@@ -61,91 +62,6 @@ def load(
     with options.limited():
         tensors = load_weights(directory, config, options.dtype, progress=progress)
     return Model(config, options.place(tensors), tokenizer, options)
-
-
-def load_vision(
-    path: str | Path,
-    *,
-    backend: str = "auto",
-    device: str | None = None,
-    dtype: str | None = None,
-    weights: str | None = None,
-    max_workspace: int | str | None = None,
-    threads: int | None = None,
-    progress: bool = True,
-    download: bool = False,
-) -> VisionModel:
-    """The tower alone: only its tensors are read. Arguments as ``load``."""
-    options = RuntimeOptions.check(backend, device, dtype, weights, max_workspace, threads)
-    directory = resolve(path, download=download)
-    config = read_config(directory)
-    with options.limited():
-        tensors = load_weights(directory, config, options.dtype, parts=("vision",), progress=progress)
-    return VisionModel(config, options.place(tensors), options)
-
-
-class VisionModel:
-    """InternViT with its tiling: ``load_vision`` makes one, and ``Model`` contains one."""
-
-    def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor], options: RuntimeOptions) -> None:
-        self.config = config
-        self._options = options
-        tiling = config.tiling
-        self._tower = VisionTower(
-            config.vision, weights, mean=tiling.mean, std=tiling.std, backend=options.backend, threads=options.op_threads,
-            max_workspace=options.max_workspace,
-        )  # fmt: skip
-
-    @property
-    def backend(self) -> str:
-        return self._options.backend
-
-    @property
-    def dtype(self) -> str:
-        return self._options.dtype
-
-    def vision(
-        self, tiles: Any, *, layers: Sequence[int] | None = None, pool: str | None = None, check_finite: bool = False
-    ) -> Tensor | list[Tensor]:
-        """The tower's hidden states.
-
-        tiles: uint8 ``[T, H, W, 3]`` (normalised inside) or float ``[T, 3, H, W]`` already normalised; any multiple of the patch
-        size. Returns the last hidden state ``[T, 1 + N, D]`` (CLS first); with ``layers`` a list of hidden states, indexed like
-        ``[embedding, layer 1, ..., layer L]``; with ``pool`` "cls" or "mean" (over patches) ``[T, D]``. ``check_finite`` raises
-        ImageError when a float tile holds NaN or Inf.
-        """
-        if pool not in (None, "cls", "mean"):
-            raise UnsupportedError(f"pool: {pool!r}; allowed: 'cls', 'mean' or None")
-        with torch.no_grad(), self._options.limited():
-            states = self._tower(self._tiles(tiles, check_finite), layers)
-        if pool is None:
-            return states
-        pooled = [
-            s[:, 0] if pool == "cls" else s[:, 1:].mean(1) for s in (states if isinstance(states, list) else [states])
-        ]
-        return pooled if isinstance(states, list) else pooled[0]
-
-    def tile(self, image: Any, *, max_tiles: int | None = None) -> Tiles:
-        """One image as this checkpoint tiles it."""
-        t = self.config.tiling
-        most = t.max_tiles if max_tiles is None else max_tiles
-        if not t.dynamic:
-            most = 1
-        return tile_image(
-            image, size=t.size, min_tiles=min(t.min_tiles, most), max_tiles=most, thumbnail=t.thumbnail and t.dynamic, rule=t.rule,
-            pad_to_square=t.pad_to_square, threads=self._options.threads or 1,
-        )  # fmt: skip
-
-    def _tiles(self, tiles: Any, check_finite: bool = False) -> Tensor:
-        if isinstance(tiles, Tiles):
-            tiles = tiles.pixels
-        if isinstance(tiles, np.ndarray):
-            tiles = torch.from_numpy(np.ascontiguousarray(tiles))
-        if not isinstance(tiles, torch.Tensor):
-            raise ImageError(f"tiles: a {type(tiles).__name__}; allowed: Tiles, a numpy array or a torch tensor")
-        if check_finite and tiles.is_floating_point() and not bool(torch.isfinite(tiles).all()):
-            raise ImageError("tiles: hold NaN or Inf; allowed with check_finite: finite values")
-        return tiles.to(self._options.device)
 
 
 class Model(VisionModel):
@@ -476,4 +392,4 @@ class Model(VisionModel):
         return min(self.stop_token_ids, default=0)
 
 
-__all__ = ["Model", "VisionModel", "load", "load_vision"]
+__all__ = ["Model", "load"]

@@ -25,13 +25,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plan": set(),
     "generate": {"models", "ops"},
     "options": {"ops", "plan", "generate"},
-    "model": {"generate", "io", "models", "ops", "options", "plan"},
+    "encoder": {"io", "models", "options"},
+    "model": {"encoder", "generate", "io", "models", "ops", "options", "plan"},
     "info": {"ops"},
     "registry": set(),
     "testing": {"io", "models", "ops", "reference"},
-    "demo": {"generate", "io", "model", "models", "ops", "options"},
-    "cli": {"demo", "info", "io", "model", "ops", "plan", "registry", "testing"},
-    "__init__": {"info", "io", "model", "ops", "reference"},
+    "demo": {"encoder", "generate", "io", "model", "models", "ops", "options"},
+    "cli": {"demo", "encoder", "info", "io", "model", "ops", "plan", "registry", "testing"},
+    "__init__": {"encoder", "info", "io", "model", "ops", "reference"},
 }
 MAY_INCLUDE = {
     "core": {"core"},
