@@ -7,7 +7,7 @@ import math
 import secrets
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import ops
 from ._lazy import torch
@@ -63,6 +63,18 @@ class Request:
     visual: Tensor | None = None
     options: GenerationOptions = field(default_factory=GenerationOptions)
     row_seed: int = 0  # added to the seed, so that the rows of one generate() call differ
+
+
+class Piece(NamedTuple):
+    """Positions ``[first, last)`` of sequence ``index``, the rows of one step."""
+
+    index: int
+    first: int
+    last: int
+
+    @property
+    def rows(self) -> int:
+        return self.last - self.first
 
 
 @dataclass
@@ -121,28 +133,39 @@ class Decoder:
         return [list(s.tokens) for s in self._sequences]
 
     def _prefill(self) -> Tensor:
-        """All prompts as one run of rows, cut into chunks of at most ``prefill_rows``; logits ``[B, vocab]`` of the last rows."""
-        bounds = [0, *itertools.accumulate(s.length for s in self._sequences)]
+        """Every prompt into the cache; logits ``[B, vocab]`` of the last rows.
+
+        A prompt is cut at multiples of ``prefill_rows`` of its own positions, wherever it stands in the batch, so that its bits do
+        not depend on its neighbours; whole pieces then share steps of at most ``prefill_rows`` rows.
+        """
+        steps: list[list[Piece]] = []
+        free = 0
+        for i, s in enumerate(self._sequences):
+            for first in range(0, s.length, self._prefill_rows):
+                piece = Piece(i, first, min(first + self._prefill_rows, s.length))
+                if piece.rows > free:
+                    steps.append([])
+                    free = self._prefill_rows
+                steps[-1].append(piece)
+                free -= piece.rows
         lasts: list[Tensor] = []
-        embedded = [
-            self._language.embed(s.request.input_ids.reshape(-1), s.request.visual, self._image_token_id)
-            for s in self._sequences
-        ]
-        for begin in range(0, bounds[-1], self._prefill_rows):
-            end = min(begin + self._prefill_rows, bounds[-1])
-            pieces: list[tuple[int, int, int]] = []  # sequence, first and last+1 position
-            for i in range(len(self._sequences)):
-                first, last = max(begin, bounds[i]) - bounds[i], min(end, bounds[i + 1]) - bounds[i]
-                if first < last:
-                    pieces.append((i, first, last))
-            h = torch.cat([embedded[i][first:last] for i, first, last in pieces])
-            y = self._forward(h, pieces)
-            row = 0
-            for i, first, last in pieces:
-                row += last - first
-                if last == self._sequences[i].length:
-                    lasts.append(y[row - 1])
+        for pieces in steps:
+            y = self._forward(torch.cat([self._embedded(piece) for piece in pieces]), pieces)
+            ends = itertools.accumulate(piece.rows for piece in pieces)
+            lasts += [
+                y[end - 1] for piece, end in zip(pieces, ends) if piece.last == self._sequences[piece.index].length
+            ]
         return self._language.head(torch.stack(lasts))
+
+    def _embedded(self, piece: Piece) -> Tensor:
+        """Embedding rows of a prompt's piece; its visual rows follow those of the positions before it."""
+        request = self._sequences[piece.index].request
+        ids, visual = request.input_ids.reshape(-1), request.visual
+        window = ids[piece.first : piece.last]
+        if visual is not None:
+            begin = int((ids[: piece.first] == self._image_token_id).sum())
+            visual = visual[begin : begin + int((window == self._image_token_id).sum())]
+        return self._language.embed(window, visual, self._image_token_id)
 
     def _step(self, active: Sequence[int]) -> Tensor:
         """One new row for every active sequence; logits ``[len(active), vocab]``."""
@@ -150,22 +173,21 @@ class Decoder:
         pieces = []
         for i in active:
             s = self._sequences[i]
-            pieces.append((i, s.length, s.length + 1))
+            pieces.append(Piece(i, s.length, s.length + 1))
             s.length += 1
         return self._language.head(self._forward(self._language.embed(ids), pieces))
 
-    def _forward(self, h: Tensor, pieces: Sequence[tuple[int, int, int]]) -> Tensor:
+    def _forward(self, h: Tensor, pieces: Sequence[Piece]) -> Tensor:
         spans, row = [], 0
         positions, slots = [], []
-        for i, first, last in pieces:
-            base = self._sequences[i].slot_begin
-            spans.append(Span(row, row + last - first, base, last))
-            positions.append(torch.arange(first, last))
-            slots.append(torch.arange(base + first, base + last))
-            row += last - first
-        device = h.device
-        attend = self._language.cached(self._cache, spans, torch.cat(slots).to(device))
-        return self._language.forward(h, torch.cat(positions).to(device), attend)
+        for piece in pieces:
+            base = self._sequences[piece.index].slot_begin
+            spans.append(Span(row, row + piece.rows, base, piece.last))
+            positions.append(torch.arange(piece.first, piece.last))
+            slots.append(torch.arange(base + piece.first, base + piece.last))
+            row += piece.rows
+        attend = self._language.cached(self._cache, spans, torch.cat(slots).to(h.device))
+        return self._language.forward(h, torch.cat(positions).to(h.device), attend)
 
     def _choose(self, active: Sequence[int], logits: Tensor) -> list[tuple[int, int]]:
         greedy = ops.argmax(logits).tolist()
