@@ -9,6 +9,12 @@
 #include <cstring>
 #include <type_traits>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 #ifndef IVK_ISA
 #error "core/simd.h is for files compiled once per instruction set"
 #endif
@@ -60,6 +66,25 @@ IVK_BINARY(*)
 IVK_BINARY(/)
 #undef IVK_BINARY
 
+// a * b + c: one rounding where the instruction set has a fused form (kFused), else two.
+#if defined(__AVX512F__)
+constexpr bool kFused = true;
+inline native_f32 multiply_add(native_f32 a, native_f32 b, native_f32 c) { return _mm512_fmadd_ps(a, b, c); }
+#elif defined(__FMA__)
+constexpr bool kFused = true;
+inline native_f32 multiply_add(native_f32 a, native_f32 b, native_f32 c) { return _mm256_fmadd_ps(a, b, c); }
+#elif defined(__aarch64__)
+constexpr bool kFused = true;
+inline native_f32 multiply_add(native_f32 a, native_f32 b, native_f32 c) { return vfmaq_f32(c, a, b); }
+#else
+constexpr bool kFused = false;
+inline native_f32 multiply_add(native_f32 a, native_f32 b, native_f32 c) { return a * b + c; }
+#endif
+inline f32x16 multiply_add(const f32x16& a, const f32x16& b, f32x16 c) {
+    for (int p = 0; p < kParts; ++p) c.part[p] = multiply_add(a.part[p], b.part[p], c.part[p]);
+    return c;
+}
+
 inline f32x16& operator+=(f32x16& a, const f32x16& b) { return a = a + b; }
 
 // Elementwise b > a ? b : a, so a NaN in b is dropped and one in a is kept.
@@ -87,9 +112,10 @@ inline native_u16 narrow(native_f32 v) {
     return __builtin_convertvector((rounded & mask) | (quiet & ~mask), native_u16);
 }
 
+// Part by part: one copy of all sixteen goes through the stack on GCC 12.
 inline f32x16 load(const float* x) {
     f32x16 r;
-    std::memcpy(&r, x, sizeof r);
+    for (int p = 0; p < kParts; ++p) std::memcpy(&r.part[p], x + p * kNative, sizeof r.part[p]);
     return r;
 }
 inline f32x16 load(const bf16* x) {
@@ -110,7 +136,9 @@ inline f32x16 load(const f16* x) {
     }
     return r;
 }
-inline void store(float* y, const f32x16& v) { std::memcpy(y, &v, sizeof v); }
+inline void store(float* y, const f32x16& v) {
+    for (int p = 0; p < kParts; ++p) std::memcpy(y + p * kNative, &v.part[p], sizeof v.part[p]);
+}
 inline void store(bf16* y, const f32x16& v) {
     for (int p = 0; p < kParts; ++p) {
         const native_u16 h = narrow(v.part[p]);
