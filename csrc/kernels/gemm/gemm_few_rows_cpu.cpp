@@ -38,15 +38,15 @@ void block(const FewRowsParams& p, int64_t row, int64_t column) {
     }
 }
 
+// Accumulators must stay in registers: 4 x 4 of them with 512-bit registers, 2 x 2 where sixteen lanes take several.
+constexpr int kBlock = kParts == 1 ? 4 : 2;
+
 template <typename T, int C>
 void rows(const FewRowsParams& p, int64_t column) {
     int64_t row = 0;
-    for (; row + 4 <= p.m; row += 4) block<T, 4, C>(p, row, column);
-    if (p.m - row >= 2) {
-        block<T, 2, C>(p, row, column);
-        row += 2;
-    }
-    if (row < p.m) block<T, 1, C>(p, row, column);
+    for (; row + kBlock <= p.m; row += kBlock)
+        for (int c = 0; c < C; c += kBlock) block<T, kBlock, (C < kBlock ? C : kBlock)>(p, row, column + c);
+    for (; row < p.m; ++row) block<T, 1, C>(p, row, column);
 }
 
 template <typename T>
