@@ -8,7 +8,10 @@
 namespace py = pybind11;
 
 namespace ivk::binding {
+void bind_moe(py::module_& m);
 void bind_norm(py::module_& m);
+void bind_rope(py::module_& m);
+void bind_sample(py::module_& m);
 }
 
 PYBIND11_MODULE(_cpu, m) {
@@ -28,5 +31,8 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("default_threads", &default_threads);
     m.def("set_default_threads", &set_default_threads, py::arg("threads"));
     m.attr("compiler") = __VERSION__;
+    binding::bind_moe(m);
     binding::bind_norm(m);
+    binding::bind_rope(m);
+    binding::bind_sample(m);
 }
