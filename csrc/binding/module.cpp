@@ -9,7 +9,10 @@ namespace py = pybind11;
 
 namespace ivk::binding {
 void bind_gemm_few_rows(py::module_& m);
+void bind_moe(py::module_& m);
 void bind_norm(py::module_& m);
+void bind_rope(py::module_& m);
+void bind_sample(py::module_& m);
 }
 
 PYBIND11_MODULE(_cpu, m) {
@@ -30,5 +33,8 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("set_default_threads", &set_default_threads, py::arg("threads"));
     m.attr("compiler") = __VERSION__;
     binding::bind_gemm_few_rows(m);
+    binding::bind_moe(m);
     binding::bind_norm(m);
+    binding::bind_rope(m);
+    binding::bind_sample(m);
 }

@@ -1,0 +1,24 @@
+#include "binding/convert.h"
+#include "kernels/rope/rope.h"
+
+namespace ivk::binding {
+
+void bind_rope(py::module_& m) {
+    m.def(
+        "qkv_rope",
+        [](py::handle qkv, py::handle cos, py::handle sin, py::handle q_weight, py::handle k_weight, py::handle q,
+           py::handle k, py::handle v, py::handle slots, float eps, int threads) {
+            const TensorView views[] = {
+                to_view(qkv, "qkv"),           to_view(cos, "cos"),           to_view(sin, "sin"),
+                to_view(q_weight, "q_weight"), to_view(k_weight, "k_weight"), to_view(q, "q", true),
+                to_view(k, "k", true),         to_view(v, "v", true),         to_view(slots, "slots")};
+            py::gil_scoped_release release;
+            qkv_rope(views[0], views[1], views[2], views[3], views[4], views[5], views[6], views[7], views[8], eps,
+                     threads);
+        },
+        py::arg("qkv"), py::arg("cos"), py::arg("sin"), py::arg("q_weight"), py::arg("k_weight"), py::arg("q"),
+        py::arg("k"), py::arg("v"), py::arg("slots"), py::arg("eps"), py::arg("threads") = 0,
+        "See csrc/kernels/rope/rope.h.");
+}
+
+}  // namespace ivk::binding

@@ -1,0 +1,64 @@
+// Fused qkv rows -> rotated q, and k and v either as tensors (qkv_rope) or appended to the KV cache (qkv_rope_append),
+// in one pass.
+//
+//   head     x = qkv[r, head * d : (head + 1) * d], q heads first, then k, then v
+//   QK-norm  x = round(round(x * rsqrt(mean(x^2) + eps)) * weight)                 only when the weights are given
+//   rotation y[i] = x[i] * cos[r, i] - x[i + d/2] * sin[r, i]                      i in [0, d/2): half-split (NeoX)
+//   pairs
+//            y[i + d/2] = x[i + d/2] * cos[r, i] + x[i] * sin[r, i]
+//   v is copied.
+//
+// Rounding: the norm is norm.h's RMSNorm (statistics in fp32, the normalised value and its product with the weight each
+// rounded to the dtype), the order of the published Qwen3 code. The rotation takes the rounded value and fp32 tables
+// and rounds once, at the store: Qwen3 code in a low precision also rounds cos, sin and both products, so there this is
+// the closer of the two to the formula; in f32 both are the same.
+//
+//   name              shape                        dtype              notes
+//   qkv               [rows, (Hq + 2 Hkv) d]       f32 | bf16 | f16   last dimension contiguous, any row stride; d even
+//   cos, sin          [rows, d/2]                  f32                last dimension contiguous
+//   q_weight, k_weight [d]                         as qkv             contiguous; both or neither
+//   q                 [rows, Hq, d]                as qkv             contiguous, apart from all inputs
+//   k, v              [rows or slots, Hkv, d]      as qkv             last dimension contiguous, elements apart; not
+//   qkv's memory slots             [rows]                       i64                row r goes to k[slots[r]],
+//   v[slots[r]]; absent: to row r
+//
+// Slots out of range or named twice are refused before anything is written. NaN and Inf stay in their head (RMSNorm) or
+// pair. Deterministic; a row's bits depend on that row alone. Workspace: rows int64 when slots do not ascend. Bytes: 2
+// * rows * (Hq + 2 Hkv) * d * s + 4 * rows * d; the weights are cached.
+#pragma once
+
+#include <cstdint>
+
+#include "core/isa.h"
+#include "core/tensor.h"
+
+namespace ivk {
+
+struct RopeParams {
+    const void* qkv;
+    const float* cos;
+    const float* sin;
+    const void* q_weight;  // [head_dim] or null
+    const void* k_weight;
+    void* q;
+    void* k;
+    void* v;
+    const int64_t* slots;  // [rows] or null
+    int64_t heads, kv_heads, head_dim;
+    int64_t stride_qkv, stride_cos, stride_sin, stride_slot;  // rows, in elements
+    int64_t stride_k, stride_k_head, stride_v, stride_v_head;
+    float eps;
+};
+
+using RopeRows = void (*)(const RopeParams&, int64_t begin, int64_t end);
+struct RopeTable {
+    RopeRows f32, bf16, f16;
+};
+IVK_DECLARE_TABLE(RopeTable, rope_table)
+
+// Checks the contract, then runs on at most `threads` threads (0: the default cap). Shapes come from q and k.
+void qkv_rope(const TensorView& qkv, const TensorView& cos, const TensorView& sin, const TensorView& q_weight,
+              const TensorView& k_weight, const TensorView& q, const TensorView& k, const TensorView& v,
+              const TensorView& slots, float eps, int threads);
+
+}  // namespace ivk
