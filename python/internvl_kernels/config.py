@@ -110,6 +110,7 @@ class ChatConfig:
     image_end: str = "</img>"
     eos_token_ids: tuple[int, ...] = ()  # from the language config and generation_config; the template's stop is added
     pad_token_id: int | None = None
+    image_token_id: int | None = None  # as the "hf" layout states it; None: resolved by string from the tokenizer
 
 
 @dataclass(frozen=True)
@@ -125,4 +126,4 @@ class ModelConfig:
 
     @property
     def tokens_per_tile(self) -> int:
-        return self.vision.num_patches // (self.projector.factor * self.projector.factor)
+        return (self.tiling.size // (self.vision.patch_size * self.projector.factor)) ** 2

@@ -1,0 +1,137 @@
+"""Weights between a checkpoint directory and the flat dictionary of canonical tensors that the models read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._lazy import torch
+from ..config import ModelConfig
+from ..errors import CheckpointError
+from .config import read_config
+from .hub import resolve
+from .layouts import PARTS, Naming, Parameter, Piece, detect, ignored, parameters
+from .save import save_checkpoint
+from .shards import FLOATS, MappedShard, StoredTensor, read_shards
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["PARTS", "load_weights", "read_config", "resolve", "save_checkpoint"]
+
+DTYPES = ("float32", "bfloat16", "float16")
+_SHOWN = 5  # names in an error text
+_FINITE_BLOCK = 1 << 22  # elements checked at once
+
+
+class _Progress(Protocol):
+    def __call__(self, done: int) -> None: ...
+
+
+def load_weights(
+    path: str | Path,
+    config: ModelConfig,
+    dtype: str | torch.dtype,
+    *,
+    parts: Collection[str] = PARTS,
+    check_finite: bool = False,
+    progress: bool = True,
+) -> dict[str, Tensor]:
+    """Every parameter of ``parts`` by its canonical name (layouts.py), contiguous on the CPU in ``dtype``.
+
+    Files are mapped, each result is allocated once in its final dtype, and stored bytes are converted straight into it, in the order of
+    the files; pages already read are dropped. So private memory stays at the size of the result.
+
+    ``dtype``: "float32" | "bfloat16" | "float16", or torch's. ``parts``: some of "vision", "projector", "language"; tensors of the others
+    need not be complete. ``check_finite``: raise for a NaN or infinity, also one that the conversion makes.
+
+    Raises ``CheckpointError`` naming the tensor or file: missing, unknown or misshapen tensors, integers, cut or corrupt files, pickles.
+    """
+    final = _dtype(dtype)
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise CheckpointError(f"parts: {unknown[0]!r} is not one; allowed: {', '.join(PARTS)}")
+    directory = Path(path)
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory}: no such directory")
+    stored = read_shards(directory)
+    naming = detect(stored, config.layout)
+    wanted = list(parameters(config, naming, parts))
+    _check(stored, wanted, config, naming)
+    jobs = sorted(
+        ((stored[piece.name], parameter, piece) for parameter in wanted for piece in parameter.pieces),
+        key=lambda job: (job[0].file.name, job[0].begin),
+    )
+    made: dict[str, Tensor] = {}
+    shards: dict[Path, MappedShard] = {}
+    with _bar(sum(job[0].nbytes for job in jobs), progress) as advance:
+        for source, parameter, piece in jobs:
+            if source.file not in shards:
+                shards[source.file] = MappedShard(source.file)
+            if parameter.name not in made:
+                made[parameter.name] = torch.empty(parameter.shape, dtype=final)
+            block = made[parameter.name].view(-1)[piece.start : piece.start + piece.size].view(piece.shape)
+            block.copy_(shards[source.file].tensor(source))
+            if check_finite:
+                _check_finite(block, source, final)
+            shards[source.file].release(source)
+            advance(source.nbytes)
+    return {parameter.name: made[parameter.name] for parameter in wanted}
+
+
+def _dtype(dtype: Any) -> torch.dtype:
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise CheckpointError(f"dtype: {dtype!r}; allowed: {', '.join(DTYPES)}")
+    return getattr(torch, name)  # type: ignore[no-any-return]
+
+
+def _check(stored: Mapping[str, StoredTensor], wanted: list[Parameter], config: ModelConfig, naming: Naming) -> None:
+    """Stored tensors must be the described ones: all of ``wanted``, nothing unknown, right shapes and floats."""
+    pieces: list[Piece] = [piece for parameter in wanted for piece in parameter.pieces]
+    missing = [f"{piece.name} {list(piece.shape)}" for piece in pieces if piece.name not in stored]
+    if missing:
+        raise CheckpointError(f"missing {_count(missing)} (layout {config.layout!r}): {_some(missing)}")
+    known = {piece.name for parameter in parameters(config, naming) for piece in parameter.pieces}
+    extra = [name for name in stored if name not in known and not ignored(name, config, naming)]
+    if extra:
+        raise CheckpointError(f"unknown {_count(extra)}, which this configuration does not have: {_some(extra)}")
+    for piece in pieces:
+        tensor = stored[piece.name]
+        if tensor.shape != piece.shape:
+            raise CheckpointError(f"{piece.name} has shape {list(tensor.shape)} in {tensor.file.name}; allowed: {list(piece.shape)}")
+        if tensor.dtype not in FLOATS:
+            raise CheckpointError(f"{piece.name} has dtype {tensor.dtype} in {tensor.file.name}; allowed: {', '.join(FLOATS)}")
+
+
+def _count(names: list[str]) -> str:
+    return "tensor" if len(names) == 1 else f"{len(names)} tensors"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _check_finite(block: Tensor, source: StoredTensor, final: torch.dtype) -> None:
+    for part in block.view(-1).split(_FINITE_BLOCK):
+        if not torch.isfinite(part).all():
+            at = int((~torch.isfinite(block.view(-1))).nonzero()[0])
+            raise CheckpointError(f"{source.name} in {source.file.name} is not finite as {final} at element {at}")
+
+
+@contextmanager
+def _bar(total: int, shown: bool) -> Iterator[_Progress]:
+    """A byte counter on standard error, where that is a terminal."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Loading weights", total=total)
+        yield lambda done: progress.advance(task, done)
