@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._backend import choose
+from ._backend import choose, cpu
+from ._tensor import as_kind, empty, host, to_torch
+from .gemm import linear, linear_reference, swiglu, swiglu_reference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,18 +22,23 @@ def moe_route(
 
     logits ``[n, E]`` float32 | bfloat16 | float16; 1 <= k <= E. Returns weights ``[n, k]`` of logits' dtype, descending, and
     experts int64 ``[n, k]``; equal logits keep the lower expert first. ``normalize=False`` leaves the softmax as it is. A row
-    with NaN, +inf or nothing but -inf has no softmax: its weights are NaN, its experts still k different valid ones.
+    with NaN, +inf or nothing but -inf has no softmax: its weights are NaN, its experts 0 to k - 1.
     """
     _check_k(logits, k)
-    choose("moe_route", backend, logits)
-    return moe_route_reference(logits, k, normalize=normalize)
+    if choose("moe_route", backend, logits) == "reference":
+        return moe_route_reference(logits, k, normalize=normalize)
+    logits = host(logits)
+    weights, experts = empty(logits, (logits.shape[0], k)), empty(logits, (logits.shape[0], k), "int64")
+    cpu().moe_route(logits, weights, experts, normalize, threads)
+    return weights, experts
 
 
 def moe_route_reference(logits: Tensor, k: int, *, normalize: bool = True) -> tuple[Tensor, Tensor]:
     wide = logits if logits.dtype == torch.float64 else logits.float()
     probability = wide.softmax(-1)
-    # softmax is monotone; sorting the logits keeps apart what it rounds together
-    experts = wide.sort(dim=-1, descending=True, stable=True).indices[:, :k]
+    # Softmax is monotone: sorting the logits keeps apart what it rounds together. A row without a softmax keeps 0 .. k - 1.
+    ranked = wide.masked_fill(probability.isnan(), 0.0)
+    experts = ranked.sort(dim=-1, descending=True, stable=True).indices[:, :k]
     weights = probability.gather(-1, experts)
     if normalize:
         weights = weights / weights.sum(-1, keepdim=True)
@@ -44,8 +52,17 @@ def moe_permute(experts: Any, num_experts: int, *, threads: int = 0, backend: st
     their order), and offsets int64 ``[num_experts + 1]``: expert e owns ``order[offsets[e]:offsets[e + 1]]``. An expert outside
     [0, num_experts) raises UnsupportedError.
     """
-    choose("moe_permute", backend, experts)
-    return moe_permute_reference(experts, num_experts)
+    if len(experts.shape) != 2 or num_experts < 1:
+        raise UnsupportedError(
+            f"moe_permute: experts has shape {list(experts.shape)}, num_experts={num_experts}; allowed: [n, k], at least 1"
+        )
+    if choose("moe_permute", backend, experts) == "reference":
+        return moe_permute_reference(experts, num_experts)
+    experts = host(experts)
+    order = empty(experts, (experts.shape[0] * experts.shape[1],), "int64")
+    offsets = empty(experts, (num_experts + 1,), "int64")
+    cpu().moe_permute(experts, order, offsets)
+    return order, offsets
 
 
 def moe_permute_reference(experts: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
@@ -65,8 +82,16 @@ def moe_combine(y: Any, weights: Any, order: Any, *, threads: int = 0, backend: 
     y ``[n * k, H]`` in ``moe_permute``'s order; weights ``[n, k]`` of y's dtype; order int64 ``[n * k]``, a permutation.
     Returns ``[n, H]``: products and sum in fp32, j = 0 to k - 1 in that order, rounded once.
     """
-    choose("moe_combine", backend, y, weights)
-    return moe_combine_reference(y, weights, order)
+    if len(y.shape) != 2 or len(weights.shape) != 2:
+        raise UnsupportedError(
+            f"moe_combine: y has shape {list(y.shape)}, weights {list(weights.shape)}; allowed: [n * k, H] and [n, k]"
+        )
+    if choose("moe_combine", backend, y, weights) == "reference":
+        return moe_combine_reference(y, weights, order)
+    y = host(y)
+    out = empty(y, (weights.shape[0], y.shape[1]))
+    cpu().moe_combine(y, host(weights), host(order), out, threads)
+    return out
 
 
 def moe_combine_reference(y: Tensor, weights: Tensor, order: Tensor) -> Tensor:
@@ -90,19 +115,45 @@ def moe_experts(
     x ``[n, H]``; gate_up ``[E, 2I, H]`` (gate rows first), down ``[E, H, I]``; weights ``[n, k]`` and experts int64 ``[n, k]``
     from ``moe_route``. Returns ``[n, H]``. An expert's weights are read once, and only when a token chose it.
     """
-    choose("moe_experts", backend, x, gate_up, down, weights)
-    return moe_experts_reference(x, gate_up, down, weights, experts)
+    _check_experts(x, gate_up, down, weights, experts)
+    if choose("moe_experts", backend, x, gate_up, down, weights, experts) == "reference":
+        return moe_experts_reference(x, gate_up, down, weights, experts)
+    run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
+    rows, gate_up, down, experts = (to_torch(t) for t in (x, gate_up, down, experts))
+    order, offsets = moe_permute(experts, gate_up.shape[0], **run)
+    y = torch.empty(len(order), x.shape[1], dtype=rows.dtype)
+    tokens = order // max(experts.shape[1], 1)
+    # Rows are gathered per expert: one copy of a few rows at a time instead of k copies of x.
+    for e, (begin, end) in enumerate(pairwise(offsets.tolist())):
+        if begin < end:
+            inner = swiglu(linear(rows[tokens[begin:end]], gate_up[e], **run), **run)
+            y[begin:end] = linear(inner, down[e], **run)
+    return as_kind(moe_combine(y, to_torch(weights), order, **run), x)
 
 
 def moe_experts_reference(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
     order, offsets = moe_permute_reference(experts, gate_up.shape[0])
     rows = x[order // experts.shape[1]]
     parts = []
-    for e, (begin, end) in enumerate(zip(offsets.tolist(), offsets.tolist()[1:])):
+    for e, (begin, end) in enumerate(pairwise(offsets.tolist())):
         if begin < end:
-            gate, up = torch.nn.functional.linear(rows[begin:end], gate_up[e]).chunk(2, dim=-1)
-            parts.append(torch.nn.functional.linear(torch.nn.functional.silu(gate) * up, down[e]))
+            parts.append(linear_reference(swiglu_reference(linear_reference(rows[begin:end], gate_up[e])), down[e]))
     return moe_combine_reference(torch.cat(parts) if parts else rows, weights, order)
+
+
+def _check_experts(x: Any, gate_up: Any, down: Any, weights: Any, experts: Any) -> None:
+    shapes = [list(t.shape) for t in (x, gate_up, down, weights, experts)]
+    if [len(s) for s in shapes] == [2, 3, 3, 2, 2]:
+        (n, hidden), (count, _, _), (_, _, inner) = shapes[:3]
+        if (
+            shapes[1:] == [[count, 2 * inner, hidden], [count, hidden, inner], [n, shapes[4][1]], shapes[4]]
+            and shapes[4][1]
+        ):
+            return
+    raise UnsupportedError(
+        "moe_experts: x, gate_up, down, weights, experts have shapes {}, {}, {}, {}, {}; allowed: [n, H], [E, 2I, H], [E, H, I], "
+        "[n, k], [n, k], k >= 1".format(*shapes)
+    )
 
 
 def _check_k(logits: Any, k: int) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._backend import choose, is_torch
+from ._backend import choose, cpu, is_torch
+from ._tensor import empty, host
 from .norm import rms_norm_reference
 
 if TYPE_CHECKING:
@@ -23,12 +24,10 @@ def rope_table(
     positions ``[rows]``, integer or float (fractions are fine). Returns two float32 ``[rows, head_dim / 2]``; angles are
     computed in float64 and rounded once, after cos and sin. An entry depends on its own position only.
     """
-    _check_table(head_dim, theta)
+    _check_table(positions, head_dim, theta)
     if choose("rope_table", backend, positions) == "reference":
         return rope_table_reference(positions, head_dim, theta)
-    values = positions.double().numpy() if is_torch(positions) else np.asarray(positions, dtype=np.float64)
-    if values.ndim != 1:
-        raise UnsupportedError(f"rope_table: positions has shape {list(values.shape)}; allowed: [rows]")
+    values = np.asarray(positions.double() if is_torch(positions) else host(positions), dtype=np.float64)
     angles = np.outer(values, theta ** (-2.0 / head_dim * np.arange(head_dim // 2)))
     cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
     return (torch.from_numpy(cos), torch.from_numpy(sin)) if is_torch(positions) else (cos, sin)
@@ -62,9 +61,15 @@ def qkv_rope(
     ``rms_norm`` does. The rotation is computed in fp32 from the rounded norm and rounded once.
     Returns contiguous q ``[rows, num_heads, head_dim]``, k and v ``[rows, num_kv_heads, head_dim]``.
     """
-    choose("qkv_rope", backend, qkv, q_weight, k_weight)
     heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
-    return qkv_rope_reference(qkv, cos, sin, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps)
+    _check_heads("qkv_rope", qkv, **heads)
+    if choose("qkv_rope", backend, qkv, cos, sin, q_weight, k_weight) == "reference":
+        return qkv_rope_reference(qkv, cos, sin, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps)
+    qkv = host(qkv)
+    q = empty(qkv, (qkv.shape[0], num_heads, head_dim))
+    k, v = (empty(qkv, (qkv.shape[0], num_kv_heads, head_dim)) for _ in range(2))
+    cpu().qkv_rope(qkv, host(cos), host(sin), host(q_weight), host(k_weight), q, k, v, None, eps, threads)
+    return q, k, v
 
 
 def qkv_rope_reference(
@@ -107,11 +112,17 @@ def qkv_rope_append(
     k_cache, v_cache ``[num_slots, num_kv_heads, head_dim]`` of qkv's dtype, written in place at int64 slots ``[rows]``. A slot
     outside the cache or named twice raises UnsupportedError before anything is written. The rest as in ``qkv_rope``.
     """
-    choose("qkv_rope_append", backend, qkv, q_weight, k_weight)
     heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
-    return qkv_rope_append_reference(
-        qkv, cos, sin, k_cache, v_cache, slots, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps
-    )
+    _check_heads("qkv_rope_append", qkv, **heads)
+    if choose("qkv_rope_append", backend, qkv, cos, sin, k_cache, v_cache, slots, q_weight, k_weight) == "reference":
+        return qkv_rope_append_reference(
+            qkv, cos, sin, k_cache, v_cache, slots, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps
+        )
+    qkv = host(qkv)
+    q = empty(qkv, (qkv.shape[0], num_heads, head_dim))
+    norms = (host(q_weight), host(k_weight))
+    cpu().qkv_rope(qkv, host(cos), host(sin), *norms, q, host(k_cache), host(v_cache), host(slots), eps, threads)
+    return q
 
 
 def qkv_rope_append_reference(
@@ -148,7 +159,19 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
-def _check_table(head_dim: int, theta: float) -> None:
+def _check_heads(op: str, qkv: Any, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
+    sizes = f"num_heads={num_heads}, num_kv_heads={num_kv_heads}, head_dim={head_dim}"
+    if num_heads < 1 or num_kv_heads < 1 or head_dim < 2 or head_dim % 2:
+        raise UnsupportedError(f"{op}: {sizes}; allowed: at least one head of each kind, head_dim even")
+    if len(qkv.shape) != 2 or qkv.shape[1] != (num_heads + 2 * num_kv_heads) * head_dim:
+        raise UnsupportedError(
+            f"{op}: qkv has shape {list(qkv.shape)}; allowed: [rows, {(num_heads + 2 * num_kv_heads) * head_dim}] for {sizes}"
+        )
+
+
+def _check_table(positions: Any, head_dim: int, theta: float) -> None:
+    if len(positions.shape) != 1:
+        raise UnsupportedError(f"rope_table: positions has shape {list(positions.shape)}; allowed: [rows]")
     if head_dim < 2 or head_dim % 2:
         raise UnsupportedError(f"rope_table: head_dim is {head_dim}; allowed: even, 2 and more")
     if not theta > 0:

@@ -10,7 +10,8 @@ import numpy as np
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._backend import choose
+from ._backend import choose, cpu
+from ._tensor import as_kind, empty, host, to_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,8 +22,12 @@ def argmax(logits: Any, *, threads: int = 0, backend: str = "auto") -> Any:
 
     logits ``[B, V]`` float32 | bfloat16 | float16, V >= 1. A NaN raises UnsupportedError naming its row.
     """
-    choose("argmax", backend, logits)
-    return argmax_reference(logits)
+    if choose("argmax", backend, logits) == "reference":
+        return argmax_reference(logits)
+    logits = host(logits)
+    tokens = empty(logits, logits.shape[:1], "int64")
+    cpu().argmax(logits, tokens, threads)
+    return tokens
 
 
 def argmax_reference(logits: Tensor) -> Tensor:
@@ -43,8 +48,11 @@ def penalise(logits: Any, token_ids: Any, penalty: float, *, threads: int = 0, b
         raise UnsupportedError(f"penalise: penalty is {penalty}; allowed: greater than 0 (1 for none)")
     if len(token_ids) != logits.shape[0]:
         raise UnsupportedError(f"penalise: {len(token_ids)} rows of token_ids for {logits.shape[0]} rows of logits")
-    choose("penalise", backend, logits)
-    return penalise_reference(logits, token_ids, penalty)
+    if choose("penalise", backend, logits) == "reference":
+        return penalise_reference(logits, token_ids, penalty)
+    return as_kind(
+        penalise_reference(to_torch(logits), token_ids, penalty), logits
+    )  # a few gathered elements of a copy
 
 
 def penalise_reference(logits: Tensor, token_ids: Tensor | Sequence[Sequence[int]], penalty: float) -> Tensor:
@@ -80,9 +88,14 @@ def sample(
     NaN, +inf or nothing but -inf.
     """
     check_sampling(temperature, top_k, top_p)
-    choose("sample", backend, logits)
-    uniform = torch.as_tensor(uniform, dtype=torch.float64, device=logits.device)
-    return sample_reference(logits, temperature=temperature, top_k=top_k, top_p=top_p, uniform=uniform)
+    if choose("sample", backend, logits) == "reference":
+        uniform = torch.as_tensor(uniform, dtype=torch.float64, device=logits.device)
+        return sample_reference(logits, temperature=temperature, top_k=top_k, top_p=top_p, uniform=uniform)
+    logits = host(logits)
+    tokens = empty(logits, logits.shape[:1], "int64")
+    numbers = np.ascontiguousarray(host(uniform), dtype=np.float64)
+    cpu().sample(logits, numbers, tokens, temperature, top_k, top_p, threads)
+    return tokens
 
 
 def sample_reference(logits: Tensor, *, temperature: float, top_k: int, top_p: float, uniform: Tensor) -> Tensor:
@@ -94,7 +107,7 @@ def sample_reference(logits: Tensor, *, temperature: float, top_k: int, top_p: f
     _refuse_rows("sample", logits, ~best[:, 0].isfinite(), "NaN, +inf or nothing but -inf")
     order = logits.sort(dim=-1, descending=True, stable=True).indices[:, : top_k or None]
     # the distance to the best logit first: a small temperature must not overflow
-    weight = ((logits - best).double() / temperature).exp().gather(-1, order)
+    weight = ((logits.double() - best.double()) / temperature).exp().gather(-1, order)
     cumulated = weight.cumsum(-1)
     before = cumulated - weight
     kept = ((before < top_p * cumulated[:, -1:]) & (weight > 0)).sum(-1, keepdim=True).clamp(min=1)
@@ -103,8 +116,8 @@ def sample_reference(logits: Tensor, *, temperature: float, top_k: int, top_p: f
     return order.gather(-1, pick)[:, 0]
 
 
-def uniforms(seed: int | Sequence[int], step: int | Sequence[int]) -> np.ndarray:
-    """Counter-based random numbers in [0, 1): float64, a function of (seed, step) alone, broadcast over both.
+def uniforms(seed: int | Sequence[int], step: int | Sequence[int]) -> Any:
+    """Counter-based random numbers in [0, 1), a function of (seed, step) alone: a float for two integers, else float64 ``[n]``.
 
     Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011) with the seed as key and the step as counter; the first 53 bits count.
     seed and step are integers from 0 to 2^64 - 1.
@@ -112,7 +125,8 @@ def uniforms(seed: int | Sequence[int], step: int | Sequence[int]) -> np.ndarray
     key, counter = _words("seed", seed), _words("step", step)
     words = np.broadcast_arrays(*counter, np.uint64(0), np.uint64(0), *key)
     first, second = philox4x32(words[:4], words[4:])[:2]
-    return np.asarray(((first << np.uint64(32) | second) >> np.uint64(11)) * 2.0**-53)
+    numbers = np.asarray((first << np.uint64(32) | second) >> np.uint64(11)) * 2.0**-53
+    return numbers if numbers.ndim else float(numbers)
 
 
 def philox4x32(counter: Sequence[Any], key: Sequence[Any], rounds: int = 10) -> list[Any]:
