@@ -175,9 +175,9 @@ class Decoder:
             s = self._sequences[i]
             pieces.append(Piece(i, s.length, s.length + 1))
             s.length += 1
-        return self._language.head(self._forward(self._language.embed(ids), pieces))
+        return self._language.head(self._forward(self._language.embed(ids), pieces, decode=True))
 
-    def _forward(self, h: Tensor, pieces: Sequence[Piece]) -> Tensor:
+    def _forward(self, h: Tensor, pieces: Sequence[Piece], *, decode: bool = False) -> Tensor:
         spans, row = [], 0
         positions, slots = [], []
         for piece in pieces:
@@ -187,7 +187,7 @@ class Decoder:
             slots.append(torch.arange(base + piece.first, base + piece.last))
             row += piece.rows
         attend = self._language.cached(self._cache, spans, torch.cat(slots).to(h.device))
-        return self._language.forward(h, torch.cat(positions).to(h.device), attend)
+        return self._language.forward(h, torch.cat(positions).to(h.device), attend, decode=decode)
 
     def _choose(self, active: Sequence[int], logits: Tensor) -> list[tuple[int, int]]:
         greedy = ops.argmax(logits).tolist()

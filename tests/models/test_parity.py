@@ -44,14 +44,20 @@ class Case:
             tower = self.theirs.model.vision_tower(self.tiles, output_hidden_states=True)
             self.hidden = tower.hidden_states
             self.last = tower.last_hidden_state
-            self.logits = self.theirs(input_ids=ids, pixel_values=self.tiles, attention_mask=torch.ones_like(ids)).logits
+            self.logits = self.theirs(
+                input_ids=ids, pixel_values=self.tiles, attention_mask=torch.ones_like(ids)
+            ).logits
 
     def parts(self, layout: str, backend: str) -> tuple[VisionTower, Projector, LanguageModel]:
         config = read_config(self.folders[layout])
         weights = load_weights(self.folders[layout], config, "float32", progress=False)
         tiling = config.tiling
         tower = VisionTower(config.vision, weights, mean=tiling.mean, std=tiling.std, backend=backend)
-        return tower, Projector(config.projector, weights, backend=backend), LanguageModel(config.language, weights, backend=backend)
+        return (
+            tower,
+            Projector(config.projector, weights, backend=backend),
+            LanguageModel(config.language, weights, backend=backend),
+        )
 
 
 @pytest.fixture(scope="module")

@@ -76,26 +76,30 @@ class LanguageModel:
         """Token embeddings ``[..., H]``; positions holding ``image_token_id`` take the rows of ``visual`` in order."""
         return ops.embed_tokens(input_ids, self._embed, visual=visual, image_token_id=image_token_id, **self._run)
 
-    def forward(self, h: Tensor, positions: Tensor, attend: Attention) -> Tensor:
-        """Hidden rows ``[rows, H]`` at ``positions [rows]`` through every layer; returns the rows after the final norm."""
+    def forward(self, h: Tensor, positions: Tensor, attend: Attention, *, decode: bool = False) -> Tensor:
+        """Hidden rows ``[rows, H]`` at ``positions [rows]`` through every layer; returns the rows after the final norm.
+
+        decode: the rows are single new tokens; products then stream the weights for few rows.
+        """
         c, run = self.config, self._run
+        product = {**run, "decode": decode}
         heads = {"num_heads": c.num_heads, "num_kv_heads": c.num_kv_heads, "head_dim": c.head_dim, "eps": c.norm_eps}
         cos, sin = ops.rope_table(positions, c.head_dim, c.rope_theta, **run)
         y = ops.rms_norm(h, self._layers[0]["norm1.weight"], eps=c.norm_eps, **run)
         for i, w in enumerate(self._layers):
-            qkv = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), **run)
+            qkv = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), **product)
             norms = {"q_weight": w.get("q_norm.weight"), "k_weight": w.get("k_norm.weight")}
             mixed = attend(i, qkv, cos, sin, {**heads, **norms})
-            branch = ops.linear(mixed, w["o.weight"], w.get("o.bias"), **run)
+            branch = ops.linear(mixed, w["o.weight"], w.get("o.bias"), **product)
             h, y = ops.add_norm(h, branch, w["norm2.weight"], eps=c.norm_eps, rms=True, inplace=i > 0, **run)
-            branch = self._experts(y, w) if c.is_sparse(i) else self._mlp(y, w)
+            branch = self._experts(y, w, product) if c.is_sparse(i) else self._mlp(y, w, product)
             following = self._layers[i + 1]["norm1.weight"] if i + 1 < c.num_layers else self._weights["norm.weight"]
             h, y = ops.add_norm(h, branch, following, eps=c.norm_eps, rms=True, inplace=True, **run)
         return y
 
     def head(self, rows: Tensor) -> Tensor:
-        """Logits ``[..., vocab]`` of normed rows."""
-        return ops.linear(rows, self._head, **self._run)
+        """Logits ``[rows, vocab]`` of the normed rows that choose a token, one per sequence."""
+        return ops.linear(rows, self._head, decode=True, **self._run)
 
     def logits(self, input_ids: Tensor, visual: Tensor | None = None, image_token_id: int | None = None) -> Tensor:
         """``[B, L]`` ids -> ``[B, L, vocab]`` without a cache."""
@@ -107,17 +111,17 @@ class LanguageModel:
         h = self.embed(input_ids, visual, image_token_id).reshape(batch * length, -1)
         positions = torch.arange(length, device=h.device).repeat(batch)
         y = self.forward(h, positions, DenseAttention(batch, length, **self._run))
-        return self.head(y).reshape(batch, length, -1)
+        return ops.linear(y, self._head, **self._run).reshape(batch, length, -1)
 
     def cached(self, cache: KVCache, spans: Sequence[Span], slots: Tensor) -> CachedAttention:
         return CachedAttention(cache, spans, slots, **self._run)
 
-    def _mlp(self, y: Tensor, w: Mapping[str, Tensor]) -> Tensor:
-        inner = ops.swiglu(ops.linear(y, w["gate_up.weight"], **self._run), **self._run)
-        return ops.linear(inner, w["down.weight"], **self._run)
+    def _mlp(self, y: Tensor, w: Mapping[str, Tensor], product: Mapping[str, Any]) -> Tensor:
+        inner = ops.swiglu(ops.linear(y, w["gate_up.weight"], **product), **self._run)
+        return ops.linear(inner, w["down.weight"], **product)
 
-    def _experts(self, y: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+    def _experts(self, y: Tensor, w: Mapping[str, Tensor], product: Mapping[str, Any]) -> Tensor:
         c = self.config
-        scores = ops.linear(y, w["router.weight"], **self._run)
+        scores = ops.linear(y, w["router.weight"], **product)
         weights, experts = ops.moe_route(scores, c.experts_per_token, normalize=c.norm_topk_prob, **self._run)
-        return ops.moe_experts(y, w["experts.gate_up"], w["experts.down"], weights, experts, **self._run)
+        return ops.moe_experts(y, w["experts.gate_up"], w["experts.down"], weights, experts, **product)

@@ -108,12 +108,20 @@ def moe_combine_reference(y: Tensor, weights: Tensor, order: Tensor) -> Tensor:
 
 
 def moe_experts(
-    x: Any, gate_up: Any, down: Any, weights: Any, experts: Any, *, threads: int = 0, backend: str = "auto"
+    x: Any,
+    gate_up: Any,
+    down: Any,
+    weights: Any,
+    experts: Any,
+    *,
+    decode: bool = False,
+    threads: int = 0,
+    backend: str = "auto",
 ) -> Any:
     """Every token through its chosen SwiGLU experts: ``sum_j w_j * down_e(silu(gate_e x) * (up_e x))``, e = experts[t, j].
 
     x ``[n, H]``; gate_up ``[E, 2I, H]`` (gate rows first), down ``[E, H, I]``; weights ``[n, k]`` and experts int64 ``[n, k]``
-    from ``moe_route``. Returns ``[n, H]``. An expert's weights are read once, and only when a token chose it.
+    from ``moe_route``. Returns ``[n, H]``. An expert's weights are read once, and only when a token chose it. ``decode`` as in ``linear``.
     """
     _check_experts(x, gate_up, down, weights, experts)
     if choose("moe_experts", backend, x, gate_up, down, weights, experts) == "reference":
@@ -126,8 +134,8 @@ def moe_experts(
     # Rows are gathered per expert: one copy of a few rows at a time instead of k copies of x.
     for e, (begin, end) in enumerate(pairwise(offsets.tolist())):
         if begin < end:
-            inner = swiglu(linear(rows[tokens[begin:end]], gate_up[e], **run), **run)
-            y[begin:end] = linear(inner, down[e], **run)
+            inner = swiglu(linear(rows[tokens[begin:end]], gate_up[e], decode=decode, **run), **run)
+            y[begin:end] = linear(inner, down[e], decode=decode, **run)
     return as_kind(moe_combine(y, to_torch(weights), order, **run), x)
 
 
