@@ -42,13 +42,15 @@ def load_weights(
 ) -> dict[str, Tensor]:
     """Every parameter of ``parts`` by its canonical name (layouts.py), contiguous on the CPU in ``dtype``.
 
-    Files are mapped, each result is allocated once in its final dtype, and stored bytes are converted straight into it, in the order of
-    the files; pages already read are dropped. So private memory stays at the size of the result.
+    Files are mapped, each result is allocated once in its final dtype, and stored bytes are converted straight into
+    it, in the order of the files; pages already read are dropped. So private memory stays at the size of the result.
 
-    ``dtype``: "float32" | "bfloat16" | "float16", or torch's. ``parts``: some of "vision", "projector", "language"; tensors of the others
-    need not be complete. ``check_finite``: raise for a NaN or infinity, also one that the conversion makes.
+    ``dtype``: "float32" | "bfloat16" | "float16", or torch's. ``parts``: some of "vision", "projector", "language";
+    tensors of the others need not be complete. ``check_finite``: raise for a NaN or infinity, also one that the
+    conversion makes.
 
-    Raises ``CheckpointError`` naming the tensor or file: missing, unknown or misshapen tensors, integers, cut or corrupt files, pickles.
+    Raises ``CheckpointError`` naming the tensor or file: missing, unknown or misshapen tensors, integers, cut or
+    corrupt files, pickles.
     """
     final = _dtype(dtype)
     unknown = [part for part in parts if part not in PARTS]
@@ -86,7 +88,7 @@ def _dtype(dtype: Any) -> torch.dtype:
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise CheckpointError(f"dtype: {dtype!r}; allowed: {', '.join(DTYPES)}")
-    return getattr(torch, name)  # type: ignore[no-any-return]
+    return getattr(torch, name)
 
 
 def _check(stored: Mapping[str, StoredTensor], wanted: list[Parameter], config: ModelConfig, naming: Naming) -> None:
@@ -102,9 +104,13 @@ def _check(stored: Mapping[str, StoredTensor], wanted: list[Parameter], config: 
     for piece in pieces:
         tensor = stored[piece.name]
         if tensor.shape != piece.shape:
-            raise CheckpointError(f"{piece.name} has shape {list(tensor.shape)} in {tensor.file.name}; allowed: {list(piece.shape)}")
+            raise CheckpointError(
+                f"{piece.name} has shape {list(tensor.shape)} in {tensor.file.name}; allowed: {list(piece.shape)}"
+            )
         if tensor.dtype not in FLOATS:
-            raise CheckpointError(f"{piece.name} has dtype {tensor.dtype} in {tensor.file.name}; allowed: {', '.join(FLOATS)}")
+            raise CheckpointError(
+                f"{piece.name} has dtype {tensor.dtype} in {tensor.file.name}; allowed: {', '.join(FLOATS)}"
+            )
 
 
 def _count(names: list[str]) -> str:
@@ -131,7 +137,13 @@ def _bar(total: int, shown: bool) -> Iterator[_Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("Loading weights", total=total)
         yield lambda done: progress.advance(task, done)

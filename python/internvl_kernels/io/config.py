@@ -1,7 +1,8 @@
-"""``config.json`` and its companions -> ``ModelConfig``, for the family's own layout and for transformers' ``-hf`` layout.
+"""``config.json`` and its companions -> ``ModelConfig``, for the family's own layout and for transformers' ``-hf``
+layout.
 
-A missing key means what the publishing code's class says; a value that cannot be right, or a feature that is not built, raises
-``CheckpointError`` naming file, key and value.
+A missing key means what the publishing code's class says; a value that cannot be right, or a feature that is not
+built, raises ``CheckpointError`` naming file, key and value.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import ChatConfig, LanguageConfig, ModelConfig, ProjectorConfig, TilingConfig, VisionConfig
+from ..config import ChatConfig, ModelConfig, ProjectorConfig, TilingConfig, VisionConfig
 from ..errors import CheckpointError
 from .fields import Fields, read_object, show
 from .language_config import read_language
@@ -25,15 +26,21 @@ _MAX_SIDE = 1 << 14  # pixels
 
 
 def read_config(path: str | Path) -> ModelConfig:
-    """The model that a checkpoint directory holds. Weights need not be there; where they are, their headers settle dtype and tying.
+    """The model that a checkpoint directory holds. Weights need not be there; where they are, their headers settle
+    dtype and tying.
 
-    Raises ``CheckpointError``: no directory or config.json, an unknown architecture or quantisation, a key of wrong type or range.
+    Raises ``CheckpointError``: no directory or config.json, an unknown architecture or quantisation, a key of wrong
+    type or range.
     """
     directory = Path(path)
     if not directory.is_dir():
-        raise CheckpointError(f"{directory}: no such directory; a checkpoint is a directory with config.json and safetensors")
+        raise CheckpointError(
+            f"{directory}: no such directory; a checkpoint is a directory with config.json and safetensors"
+        )
     if not (directory / "config.json").is_file():
-        raise CheckpointError(f"{directory}: has no config.json; a checkpoint is a directory with config.json and safetensors")
+        raise CheckpointError(
+            f"{directory}: has no config.json; a checkpoint is a directory with config.json and safetensors"
+        )
     top = Fields(read_object(directory / "config.json"), "config.json")
     layout = _layout(top)
     _refuse_unbuilt(top)
@@ -63,7 +70,9 @@ def _layout(top: Fields) -> str:
     else:
         raise top.refuse("architectures", "a list with one of " + ", ".join(ARCHITECTURES))
     if not isinstance(name, str) or name not in known:
-        raise CheckpointError(f"config.json: unknown architecture: {key} is {show(top.get(key))}; supported: {', '.join(known)}")
+        raise CheckpointError(
+            f"config.json: unknown architecture: {key} is {show(top.get(key))}; supported: {', '.join(known)}"
+        )
     return known[name]
 
 
@@ -81,7 +90,7 @@ def _vision(top: Fields) -> VisionConfig:
     v.choice("hidden_act", "gelu", ("gelu",))
     v.integer("num_channels", 3, low=3, high=3)
     stored = v.integer("num_hidden_layers", 48, high=1024)
-    # The 48-block tower predates the key in the repository's class: those releases took the output four blocks from the end.
+    # A 48-block tower without the key is of the releases that took the output four blocks from the end.
     select = top.integer("select_layer", -4 if stored == 48 else -1, low=-stored, high=stored)
     return _checked_vision(
         v,
@@ -156,8 +165,8 @@ def _factor(top: Fields, vision: VisionConfig, tiling: TilingConfig) -> int:
     for key, side in (("vision_config.image_size", vision.image_size), ("size of a tile", tiling.size)):
         if side % (vision.patch_size * factor):
             raise CheckpointError(
-                f"config.json: {key} is {side}; allowed: a multiple of {vision.patch_size * factor}, patch_size {vision.patch_size} "
-                f"times the pixel-shuffle factor {factor} of downsample_ratio {ratio:g}"
+                f"config.json: {key} is {side}; allowed: a multiple of {vision.patch_size * factor}, patch_size "
+                f"{vision.patch_size} times the pixel-shuffle factor {factor} of downsample_ratio {ratio:g}"
             )
     return factor
 
@@ -176,7 +185,9 @@ def _tiling(top: Fields) -> TilingConfig:
 
 
 def _tiling_hf(directory: Path, vision: VisionConfig) -> TilingConfig:
-    """transformers' processor always cuts into tiles and adds a thumbnail; sizes and colours are the image processor's."""
+    """transformers' processor always cuts into tiles and adds a thumbnail; sizes and colours are the image
+    processor's.
+    """
     p = _optional(directory, "preprocessor_config.json")
     if not p.data:  # transformers 5 keeps every processor in one file
         p = _optional(directory, "processor_config.json").section("image_processor")
@@ -187,7 +198,9 @@ def _tiling_hf(directory: Path, vision: VisionConfig) -> TilingConfig:
     low = p.integer("min_patches", 1, high=_MAX_TILES)
     default = TilingConfig()
     return TilingConfig(
-        size=Fields({"height": height}, p.source, p.path + "size.").integer("height", vision.image_size, high=_MAX_SIDE),
+        size=Fields({"height": height}, p.source, p.path + "size.").integer(
+            "height", vision.image_size, high=_MAX_SIDE
+        ),
         dynamic=True,
         min_tiles=low,
         max_tiles=p.integer("max_patches", max(12, low), low=low, high=_MAX_TILES),
@@ -203,7 +216,10 @@ def _optional(directory: Path, name: str) -> Fields:
 
 
 def _chat(directory: Path, top: Fields, text: Fields, layout: str, architecture: str) -> ChatConfig:
-    generation, tokenizer = _optional(directory, "generation_config.json"), _optional(directory, "tokenizer_config.json")
+    generation, tokenizer = (
+        _optional(directory, "generation_config.json"),
+        _optional(directory, "tokenizer_config.json"),
+    )
     eos: dict[int, None] = {}  # a set that keeps the order
     for fields in (generation, text, top):
         eos.update(dict.fromkeys(fields.integers("eos_token_id") or ()))
@@ -228,7 +244,10 @@ def _chat(directory: Path, top: Fields, text: Fields, layout: str, architecture:
 def _token(tokenizer: Fields, key: str) -> str | None:
     """A named special token: a string or an object with ``content``, at the top or among ``extra_special_tokens``."""
     extra = tokenizer.data.get("extra_special_tokens")
-    for fields in (tokenizer, Fields(extra if isinstance(extra, dict) else {}, tokenizer.source, "extra_special_tokens.")):
+    for fields in (
+        tokenizer,
+        Fields(extra if isinstance(extra, dict) else {}, tokenizer.source, "extra_special_tokens."),
+    ):
         if isinstance(fields.data.get(key), dict):
             return fields.section(key).text("content")
         if value := fields.text(key):
@@ -237,7 +256,7 @@ def _token(tokenizer: Fields, key: str) -> str | None:
 
 
 def _chat_template(directory: Path, tokenizer: Fields) -> str | None:
-    """Jinja text in the order of precedence of transformers: its own file, the processor's file, the tokenizer's key."""
+    """Jinja text by transformers' order of precedence: its own file, the processor's file, the tokenizer's key."""
     file = directory / "chat_template.jinja"
     if file.is_file():
         try:

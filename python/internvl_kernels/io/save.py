@@ -35,14 +35,16 @@ def save_checkpoint(
     extra_files: Mapping[str, bytes | str | Path] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write config.json, its companions and safetensors, so that ``read_config`` and ``load_weights`` give the same back bit for bit.
+    """Write config.json, its companions and safetensors, so that ``read_config`` and ``load_weights`` give the same
+    back bit for bit.
 
-    ``weights``: every canonical parameter, each in its own float dtype. Layers of the tower past ``num_layers`` are not in it, so the
-    written config counts only those that run. ``layout``: "original" | "hf". ``prefixes``: of "hf", "legacy" (read by every transformers)
-    | "new". ``extra_files``: name -> content or a file to copy, such as the tokenizer's. ``overwrite``: replace a directory that is there.
+    ``weights``: every canonical parameter, each in its own float dtype. Layers of the tower past ``num_layers`` are
+    not in it, so the written config counts only those that run. ``layout``: "original" | "hf". ``prefixes``: of "hf",
+    "legacy" (read by every transformers) | "new". ``extra_files``: name -> content or a file to copy, such as the
+    tokenizer's. ``overwrite``: replace a directory that is there.
 
-    The directory appears complete or not at all. Raises ``CheckpointError``: tensors that do not fit ``config``, a config that the layout
-    cannot express, a path that is taken.
+    The directory appears complete or not at all. Raises ``CheckpointError``: tensors that do not fit ``config``, a
+    config that the layout cannot express, a path that is taken.
     """
     for argument, value, allowed in (("layout", layout, ("original", "hf")), ("prefixes", prefixes, ("legacy", "new"))):
         if value not in allowed:
@@ -55,7 +57,9 @@ def save_checkpoint(
     files: dict[str, bytes | str | Path] = dict(config_files(config, layout, dtype=_common_dtype(weights)))
     for name, content in (extra_files or {}).items():
         if name != os.path.basename(name) or not name or name.startswith("model.safetensors") or name == "config.json":
-            raise CheckpointError(f"extra_files: {name!r}; allowed: a plain file name other than config.json and the weights'")
+            raise CheckpointError(
+                f"extra_files: {name!r}; allowed: a plain file name other than config.json and the weights'"
+            )
         files[name] = content
     target = Path(path)
     taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
@@ -79,7 +83,9 @@ def _check(weights: Mapping[str, Tensor], described: list[Parameter]) -> None:
         if tensor is None:
             raise CheckpointError(f"weights: {parameter.name} {list(parameter.shape)} is missing")
         if tuple(tensor.shape) != parameter.shape:
-            raise CheckpointError(f"weights: {parameter.name} has shape {list(tensor.shape)}; allowed: {list(parameter.shape)}")
+            raise CheckpointError(
+                f"weights: {parameter.name} has shape {list(tensor.shape)}; allowed: {list(parameter.shape)}"
+            )
         if str(tensor.dtype).removeprefix("torch.") not in CODES:
             raise CheckpointError(f"weights: {parameter.name} has dtype {tensor.dtype}; allowed: {', '.join(CODES)}")
     names = {parameter.name for parameter in described}
@@ -103,7 +109,9 @@ def _write(file: Path, content: bytes | str | Path) -> None:
 
 
 def _write_weights(directory: Path, weights: Mapping[str, Tensor], described: list[Parameter], limit: int) -> None:
-    """Shards in the order of the forward pass, each as full as ``limit`` allows; a tensor larger than that gets its own."""
+    """Shards in the order of the forward pass, each as full as ``limit`` allows; a tensor larger than that gets its
+    own.
+    """
     shards: list[list[tuple[str, Parameter, int]]] = [[]]
     room = limit
     total = 0
@@ -116,7 +124,11 @@ def _write_weights(directory: Path, weights: Mapping[str, Tensor], described: li
             shards[-1].append((piece.name, parameter, k))
             room -= size
             total += size
-    names = [SINGLE] if len(shards) == 1 else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    names = (
+        [SINGLE]
+        if len(shards) == 1
+        else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    )
     for name, shard in zip(names, shards):
         write_shard(directory / name, [(source, _block(weights[p.name], p, k)) for source, p, k in shard])
     if len(shards) > 1:
