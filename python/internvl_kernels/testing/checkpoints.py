@@ -1,0 +1,234 @@
+"""Small checkpoints with random weights, for tests: our own by ``tiny_config`` and ``random_weights``, and
+transformers' own.
+
+transformers is imported only by the functions whose names say so. Every parameter is random, norms, biases, layer
+scales and position embeddings included, so that a swapped or forgotten tensor shows.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._lazy import torch
+from ..config import ChatConfig, LanguageConfig, ModelConfig, ProjectorConfig, TilingConfig, VisionConfig
+from ..io.layouts import Naming, parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TEXT_MODELS = ("qwen2", "qwen3", "qwen3_moe", "llama")
+VISION_STYLES = ("layer_norm", "rms_norm")  # the 300M tower's (with qkv bias) and the 6B tower's (with QK-norm)
+IMAGE_TOKEN_ID = 7
+
+_VISION = {
+    "hidden_size": 64,
+    "num_layers": 3,
+    "num_heads": 4,
+    "intermediate_size": 96,
+    "image_size": 56,
+    "patch_size": 14,
+}
+_TEXT = {
+    "hidden_size": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "intermediate_size": 80,
+    "vocab_size": 128,
+}
+
+
+def tiny_config(
+    text: str = "qwen2",
+    vision: str = "layer_norm",
+    *,
+    tied: bool = False,
+    layout: str = "original",
+    text_overrides: dict[str, Any] | None = None,
+    vision_overrides: dict[str, Any] | None = None,
+) -> ModelConfig:
+    """A model of 4 visual tokens per 56-pixel tile. Overrides name fields of ``LanguageConfig`` and ``VisionConfig``.
+
+    Heads have 12 values in Qwen2 and Llama and 24 in Qwen3, where they do not multiply to the hidden size.
+    """
+    hf = layout == "hf"
+    fields = _VISION | (vision_overrides or {})
+    fields.setdefault("stored_layers", fields["num_layers"])
+    plain = vision == "layer_norm"
+    tower = VisionConfig(**({"norm": vision, "qkv_bias": plain, "qk_norm": not plain} | fields))
+    language: dict[str, Any] = {
+        "architecture": text,
+        "head_dim": 24 if text.startswith("qwen3") else 12,
+        "qkv_bias": text == "qwen2",
+        "qk_norm": text.startswith("qwen3"),
+        "tied_embeddings": tied,
+        "rope_theta": 1e6 if text.startswith("qwen") else 1e4,
+        "max_positions": 512,
+    }
+    if text == "qwen3_moe":
+        language |= {"num_experts": 4, "experts_per_token": 2, "expert_size": 40}
+    spoken = LanguageConfig(**(language | _TEXT | (text_overrides or {})))
+    tiling = TilingConfig(
+        size=tower.image_size, dynamic=True, max_tiles=12, thumbnail=True, rule="hf" if hf else "original"
+    )
+    chat = ChatConfig(
+        template=None if hf else "internvl2_5", eos_token_ids=(2,), image_token_id=IMAGE_TOKEN_ID if hf else None
+    )
+    projector = ProjectorConfig(tower.hidden_size, spoken.hidden_size)
+    return ModelConfig(tower, projector, spoken, tiling, chat, layout, "float32")
+
+
+def random_weights(config: ModelConfig, *, dtype: str = "float32", seed: int = 0) -> dict[str, Tensor]:
+    """Every canonical parameter, contiguous on the CPU, scaled so that activations stay near one."""
+    generator = torch.Generator().manual_seed(seed)
+    final = getattr(torch, dtype)
+    return {p.name: _random(p.name, p.shape, generator).to(final) for p in parameters(config, Naming())}
+
+
+def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    noise = torch.randn(shape, generator=generator)
+    if "norm" in name and name.endswith("weight"):
+        return 1 + 0.1 * noise
+    if name.endswith(("ls1", "ls2", "lambda_1", "lambda_2")):
+        return 0.5 + 0.1 * noise
+    if name.endswith("bias"):
+        return 0.1 * noise
+    if len(shape) < 2 or any(part in name for part in ("cls", "position", "embed_tokens", "embed.weight")):
+        return 0.5 * noise
+    return noise * (shape[-1] if len(shape) < 4 else shape[1] * shape[2] * shape[3]) ** -0.5
+
+
+def transformers_config(
+    text: str = "qwen2",
+    vision: str = "layer_norm",
+    *,
+    tied: bool = False,
+    text_overrides: dict[str, Any] | None = None,
+    vision_overrides: dict[str, Any] | None = None,
+) -> Any:
+    """transformers' ``InternVLConfig`` of the same model as ``tiny_config``; overrides name transformers' keys."""
+    from transformers import InternVLConfig
+
+    plain = vision == "layer_norm"
+    tower: dict[str, Any] = {
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+        "image_size": [56, 56],
+        "patch_size": [14, 14],
+        "norm_type": vision,
+        "attention_bias": plain,
+        "use_qk_norm": not plain,
+    }
+    language: dict[str, Any] = {
+        "model_type": text,
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 80,
+        "vocab_size": 128,
+        "max_position_embeddings": 512,
+        "rope_theta": 1e6 if text.startswith("qwen") else 1e4,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "tie_word_embeddings": tied,
+    }
+    if text.startswith("qwen3"):
+        language["head_dim"] = 24
+    if text == "qwen3_moe":
+        language |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "norm_topk_prob": True}
+    return InternVLConfig(
+        vision_config=tower | (vision_overrides or {}),
+        text_config=language | (text_overrides or {}),
+        image_token_id=IMAGE_TOKEN_ID,
+        image_seq_length=4,
+        tie_word_embeddings=tied,
+    )
+
+
+def transformers_model(config: Any, *, dtype: str = "float32", seed: int = 0) -> Any:
+    """``InternVLForConditionalGeneration`` with every parameter random, in evaluation mode."""
+    from transformers import InternVLForConditionalGeneration
+
+    generator = torch.Generator().manual_seed(seed)
+    model = InternVLForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # a tied matrix appears once
+            parameter.copy_(_random(name, tuple(parameter.shape), generator))
+    return model.to(getattr(torch, dtype)).requires_grad_(False)
+
+
+def write_transformers(
+    path: str | Path,
+    text: str = "qwen2",
+    vision: str = "layer_norm",
+    *,
+    tied: bool = False,
+    dtype: str = "float32",
+    seed: int = 0,
+    prefixes: str = "legacy",
+    fused_experts: bool = False,
+    max_shard_size: str | int = "5GB",
+    text_overrides: dict[str, Any] | None = None,
+    vision_overrides: dict[str, Any] | None = None,
+) -> Any:
+    """Write a checkpoint with transformers' own ``save_pretrained`` and return the model that it holds.
+
+    transformers 5 writes ``prefixes`` "legacy" with one tensor per expert, or "new" with fused experts. The two other
+    combinations are its files with the prefixes changed.
+    """
+    config = transformers_config(
+        text, vision, tied=tied, text_overrides=text_overrides, vision_overrides=vision_overrides
+    )
+    model = transformers_model(config, dtype=dtype, seed=seed)
+    fused = fused_experts and text == "qwen3_moe"
+    own = "new" if fused or (prefixes == "new" and text != "qwen3_moe") else "legacy"
+    model.save_pretrained(path, save_original_format=own == "legacy", max_shard_size=max_shard_size)
+    if own != prefixes:
+        _change_prefixes(Path(path), to_new=prefixes == "new")
+    return model
+
+
+_PREFIXES = (  # legacy, new; in the order in which they must be tried
+    ("language_model.lm_head.", "lm_head."),
+    ("language_model.model.", "model.language_model."),
+    ("vision_tower.", "model.vision_tower."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+)
+
+
+def _change_prefixes(directory: Path, *, to_new: bool) -> None:
+    def renamed(name: str) -> str:
+        for pair in _PREFIXES:
+            old, new = pair if to_new else pair[::-1]
+            if name.startswith(old):
+                return new + name[len(old) :]
+        raise ValueError(f"{name}: no known prefix")
+
+    rename_tensors(directory, renamed)
+
+
+def rename_tensors(directory: Path, renamed: Any) -> None:
+    """Rewrite every shard and the index with ``renamed(name)`` for each tensor; None drops the tensor."""
+    from safetensors.torch import load_file, save_file
+
+    for file in directory.glob("*.safetensors"):
+        tensors = {renamed(name): tensor for name, tensor in load_file(file).items()}
+        tensors.pop(None, None)
+        save_file(tensors, file, metadata={"format": "pt"})
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        data = json.loads(index.read_text())
+        data["weight_map"] = {renamed(name): file for name, file in data["weight_map"].items() if renamed(name)}
+        index.write_text(json.dumps(data))
+
+
+def cut_tower(config: ModelConfig, layers: int) -> ModelConfig:
+    """``config`` running only the first ``layers`` of the tower's stored layers, as ``select_layer`` does."""
+    return replace(config, vision=replace(config.vision, num_layers=layers))
