@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
-from ._backend import choose
-from ._tensor import as_kind, to_torch
+from ..errors import UnsupportedError
+from ._backend import choose, cpu
+from ._tensor import as_kind, empty, host, to_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def linear(x: Any, weight: Any, bias: Any = None, *, threads: int = 0, backend: str = "auto") -> Any:
-    """``x @ weight.T + bias``: x ``[..., K]``, weight ``[N, K]``, bias ``[N]`` or None, one dtype; returns ``[..., N]``."""
+    """``x @ weight.T + bias``: x ``[..., K]``, weight ``[N, K]``, bias ``[N]`` or None, one dtype; result ``[..., N]``.
+
+    The cpu backend computes this product with torch and with torch's own number of threads.
+    """
+    _check("linear", x, weight, bias)
     if choose("linear", backend, x, weight, bias) == "reference":
         return linear_reference(x, weight, bias)
-    return as_kind(linear_reference(to_torch(x), to_torch(weight), to_torch(bias)), x)
+    return as_kind(_product(x, weight, bias), x)
 
 
 def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -25,9 +30,12 @@ def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 def linear_gelu(x: Any, weight: Any, bias: Any = None, *, threads: int = 0, backend: str = "auto") -> Any:
     """``gelu(linear(x, weight, bias))`` with the exact (erf) GELU. Shapes and dtypes as ``linear``."""
+    _check("linear_gelu", x, weight, bias)
     if choose("linear_gelu", backend, x, weight, bias) == "reference":
         return linear_gelu_reference(x, weight, bias)
-    return as_kind(linear_gelu_reference(to_torch(x), to_torch(weight), to_torch(bias)), x)
+    y = _product(x, weight, bias)
+    cpu().gelu(y, y, threads)
+    return as_kind(y, x)
 
 
 def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -35,15 +43,42 @@ def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None)
 
 
 def swiglu(gate_up: Any, *, threads: int = 0, backend: str = "auto") -> Any:
-    """``silu(gate) * up`` of a fused projection: gate_up ``[..., 2I]`` holds gate, then up; returns ``[..., I]``."""
+    """``silu(gate) * up`` of a fused projection: gate_up ``[..., 2I]`` holds gate, then up; returns ``[..., I]``.
+
+    float32 | bfloat16 | float16, last dimension contiguous; computed in fp32 and rounded once.
+    """
+    if not gate_up.shape or gate_up.shape[-1] % 2:
+        raise UnsupportedError(
+            f"swiglu: gate_up is {list(gate_up.shape)}; allowed: an even last dimension, gate then up"
+        )
     if choose("swiglu", backend, gate_up) == "reference":
         return swiglu_reference(gate_up)
-    return as_kind(swiglu_reference(to_torch(gate_up)), gate_up)
+    x = host(gate_up)
+    y = empty(x, (*x.shape[:-1], x.shape[-1] // 2))
+    cpu().swiglu(x, y, threads)
+    return y
 
 
 def swiglu_reference(gate_up: Tensor) -> Tensor:
     gate, up = gate_up.chunk(2, dim=-1)
     return torch.nn.functional.silu(gate) * up
+
+
+def _product(x: Any, weight: Any, bias: Any) -> Tensor:
+    with torch.no_grad():
+        return torch.nn.functional.linear(to_torch(x, "x"), to_torch(weight, "weight"), to_torch(bias, "bias"))
+
+
+def _check(op: str, x: Any, weight: Any, bias: Any) -> None:
+    if not x.shape or len(weight.shape) != 2 or x.shape[-1] != weight.shape[1]:
+        raise UnsupportedError(
+            f"{op}: x {list(x.shape)}, weight {list(weight.shape)}; allowed: x [..., K], weight [N, K]"
+        )
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        raise UnsupportedError(f"{op}: bias {list(bias.shape)}, weight {list(weight.shape)}; allowed: bias [N]")
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and value.dtype != x.dtype:
+            raise UnsupportedError(f"{op}: {name} is {value.dtype}; allowed: x's dtype, {x.dtype}")
 
 
 __all__ = ["linear", "linear_gelu", "linear_gelu_reference", "linear_reference", "swiglu", "swiglu_reference"]
