@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "binding/convert.h"
 #include "core/check.h"
 #include "core/isa.h"
 #include "core/parallel.h"
@@ -8,12 +9,16 @@
 namespace py = pybind11;
 
 namespace ivk::binding {
+void bind_embed(py::module_& m);
+void bind_gemm(py::module_& m);
 void bind_gemm_few_rows(py::module_& m);
 void bind_moe(py::module_& m);
 void bind_norm(py::module_& m);
+void bind_patch_embed(py::module_& m);
+void bind_pixel_shuffle(py::module_& m);
 void bind_rope(py::module_& m);
 void bind_sample(py::module_& m);
-}
+}  // namespace ivk::binding
 
 PYBIND11_MODULE(_cpu, m) {
     using namespace ivk;
@@ -31,10 +36,18 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("set_isa", &set_isa, py::arg("name"));
     m.def("default_threads", &default_threads);
     m.def("set_default_threads", &set_default_threads, py::arg("threads"));
+    m.def(
+        "check_tensor", [](py::handle x, const char* name) { binding::to_view(x, name); }, py::arg("x"),
+        py::arg("name"),
+        "Raises what any kernel would raise for this tensor: not dense CPU memory, negative or conjugate view, ...");
     m.attr("compiler") = __VERSION__;
+    binding::bind_embed(m);
+    binding::bind_gemm(m);
     binding::bind_gemm_few_rows(m);
     binding::bind_moe(m);
     binding::bind_norm(m);
+    binding::bind_patch_embed(m);
+    binding::bind_pixel_shuffle(m);
     binding::bind_rope(m);
     binding::bind_sample(m);
 }

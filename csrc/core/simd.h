@@ -93,6 +93,30 @@ inline f32x16 max(f32x16 a, const f32x16& b) {
     return a;
 }
 
+// float16 by intrinsics where there are any: GCC 12 turns the generic form into a library call per lane. The 512-bit
+// forms are masked with all lanes on because the plain ones warn there.
+inline native_f32 widen(native_f16 v) {
+#if defined(__AVX512F__)
+    return _mm512_maskz_cvtph_ps(0xffff, reinterpret_cast<__m256i>(v));
+#elif defined(__F16C__)
+    return _mm256_cvtph_ps(reinterpret_cast<__m128i>(v));
+#else
+    return __builtin_convertvector(v, native_f32);
+#endif
+}
+
+// Round to nearest even.
+inline native_f16 narrow_f16(native_f32 v) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<native_f16>(
+        _mm512_maskz_cvtps_ph(0xffff, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__F16C__)
+    return reinterpret_cast<native_f16>(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#else
+    return __builtin_convertvector(v, native_f16);
+#endif
+}
+
 inline native_f32 widen(native_u16 v) {
     const native_u32 wide = __builtin_convertvector(v, native_u32) << 16;
     native_f32 r;
@@ -132,7 +156,7 @@ inline f32x16 load(const f16* x) {
     for (int p = 0; p < kParts; ++p) {
         native_f16 h;
         std::memcpy(&h, x + p * kNative, sizeof h);
-        r.part[p] = __builtin_convertvector(h, native_f32);
+        r.part[p] = widen(h);
     }
     return r;
 }
@@ -147,7 +171,7 @@ inline void store(bf16* y, const f32x16& v) {
 }
 inline void store(f16* y, const f32x16& v) {
     for (int p = 0; p < kParts; ++p) {
-        const native_f16 h = __builtin_convertvector(v.part[p], native_f16);
+        const native_f16 h = narrow_f16(v.part[p]);
         std::memcpy(y + p * kNative, &h, sizeof h);
     }
 }

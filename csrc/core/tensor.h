@@ -85,4 +85,30 @@ struct TensorView {
     }
 };
 
+// Exactly the same elements in the same order.
+inline bool same_place(const TensorView& a, const TensorView& b) {
+    if (a.data != b.data || a.ndim != b.ndim || a.dtype != b.dtype) return false;
+    for (int d = 0; d < a.ndim; ++d)
+        if (a.shape[d] != b.shape[d] || (a.shape[d] > 1 && a.stride[d] != b.stride[d])) return false;
+    return true;
+}
+
+// Whether two matrices (or vectors) with a contiguous last dimension share an element. Column blocks of one buffer
+// (equal row strides) are told apart; for other strides the address ranges decide, which may refuse interleaved views.
+inline bool overlap(const TensorView& a, const TensorView& b) {
+    if (!a.defined() || !b.defined() || a.numel() == 0 || b.numel() == 0) return false;
+    const auto extent = [](const TensorView& v) {
+        int64_t last = 0;
+        for (int d = 0; d < v.ndim; ++d) last += (v.shape[d] - 1) * v.stride[d];
+        return (last + 1) * size_of(v.dtype);
+    };
+    const auto begin_a = reinterpret_cast<intptr_t>(a.data), begin_b = reinterpret_cast<intptr_t>(b.data);
+    if (begin_a + extent(a) <= begin_b || begin_b + extent(b) <= begin_a) return false;
+    if (a.ndim != 2 || b.ndim != 2 || a.stride[0] != b.stride[0] || a.dtype != b.dtype) return true;
+    if (a.shape[0] == 1 || b.shape[0] == 1 || a.stride[0] <= 0) return true;
+    const int64_t pitch = a.stride[0] * size_of(a.dtype);
+    const int64_t offset = ((begin_b - begin_a) % pitch + pitch) % pitch;
+    return offset < a.shape[1] * size_of(a.dtype) || offset + b.shape[1] * size_of(b.dtype) > pitch;
+}
+
 }  // namespace ivk

@@ -39,8 +39,12 @@ void norm(const TensorView& x, const TensorView& branch, const TensorView& scale
     if (branch.defined()) {
         check_matrix("branch", branch, x);
         check_matrix("h", h, x);
-        require(h.data != y.data || x.numel() == 0, "norm: h and y share memory; allowed: y apart from h");
+        require(!overlap(h, y), "norm: h and y share memory; allowed: y apart from h");
     }
+    for (const TensorView* out : {&h, &y})
+        for (const TensorView* in : {&x, &branch})
+            require(same_place(*out, *in) || !overlap(*out, *in), "norm: an output ", out->describe(),
+                    " partly overlaps an input ", in->describe(), "; allowed: the same memory, or apart");
     check_vector("scale", scale, x);
     check_vector("weight", weight, x);
     check_vector("bias", bias, x);

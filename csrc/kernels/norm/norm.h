@@ -1,10 +1,9 @@
 // Norms over the last dimension, alone or fused with the residual branch before them.
 //
-//   norm       y = n(x) * weight + bias                              LayerNorm: n(x) = (x - mean) * rsqrt(var + eps),
-//   var biased
-//                                                                    RMSNorm:   n(x) = x * rsqrt(mean(x^2) + eps), no
-//                                                                    bias
-//   add_norm   h = x + scale * branch;  y = norm(h)                  scale is the layer scale [cols], or null for 1
+//   norm       y = n(x) * weight + bias
+//              LayerNorm: n(x) = (x - mean) * rsqrt(var + eps), var biased;  RMSNorm: n(x) = x * rsqrt(mean(x^2) +
+//              eps), no bias
+//   add_norm   h = x + scale * branch;  y = norm(h)      scale is the layer scale [cols], or null for 1
 //   add_scaled h = x + scale * branch                                the same without weight and y
 //
 // Rounding: statistics, sums and products in fp32. LayerNorm and h round once, at the store. RMSNorm rounds n(x) to the

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._lazy import torch
-from ._backend import is_torch
+from ._backend import cpu, is_torch
 
 
 def host(x: Any) -> Any:
@@ -25,8 +25,13 @@ def empty(like: Any, shape: Sequence[int], dtype: str | None = None) -> Any:
     return np.empty(tuple(shape), dtype=dtype or like.dtype)
 
 
-def to_torch(x: Any) -> Any:
-    """``x`` as a torch tensor on the same memory, for the ops that still compute with torch."""
+def to_torch(x: Any, name: str | None = None) -> Any:
+    """``x`` as a torch tensor on the same memory, for the steps that torch computes.
+
+    With ``name`` the tensor is held to the rules of the kernels: dense host memory, no pending negation or conjugation.
+    """
+    if name is not None and x is not None:
+        cpu().check_tensor(host(x), name)
     if x is None or is_torch(x):
         return x
     array = host(x)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._backend import choose
-from ._tensor import as_kind, to_torch
+from ._backend import choose, cpu
+from ._tensor import empty, host
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,17 +23,22 @@ def embed_tokens(
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
-    """Rows of ``table`` ``[V, H]`` at ``input_ids`` (int64 ``[...]``); positions of ``image_token_id`` take ``visual`` ``[n, H]`` in order.
+    """Rows of ``table`` ``[V, H]`` at ``input_ids`` (int64 ``[...]``); returns ``[..., H]``.
 
-    Returns ``[..., H]``. With ``image_token_id`` given, the number of its positions must equal n (0 without visual); it need
-    not be a row of the table. Raises UnsupportedError naming both numbers, also for an id outside the table.
+    Positions holding ``image_token_id`` take the rows of ``visual`` ``[n, H]`` in order; their number must be n (0 without
+    visual), and the id need not be a row of the table. Raises UnsupportedError naming both numbers, also for an id
+    outside the table, before anything is written.
     """
     if visual is not None and image_token_id is None:
         raise UnsupportedError("embed_tokens: visual without image_token_id; allowed: both or neither")
-    if choose("embed_tokens", backend, table, visual) == "reference":
+    if choose("embed_tokens", backend, input_ids, table, visual) == "reference":
         return embed_tokens_reference(input_ids, table, visual=visual, image_token_id=image_token_id)
-    ids, rows = to_torch(input_ids), to_torch(table)
-    return as_kind(embed_tokens_reference(ids, rows, visual=to_torch(visual), image_token_id=image_token_id), table)
+    ids, rows = host(input_ids), host(table)
+    if len(rows.shape) != 2:
+        raise UnsupportedError(f"embed_tokens: table is {list(rows.shape)}; allowed: [V, H]")
+    out = empty(rows, (math.prod(ids.shape), rows.shape[1]))
+    cpu().embed(ids.reshape(-1), rows, host(visual), out, image_token_id, threads)
+    return out.reshape(*ids.shape, rows.shape[1])
 
 
 def embed_tokens_reference(
@@ -42,18 +48,14 @@ def embed_tokens_reference(
     text = input_ids[~is_image]
     outside = text[(text < 0) | (text >= len(table))]
     if len(outside):
-        raise UnsupportedError(
-            f"embed_tokens: id {int(outside[0])}; allowed: 0 to {len(table) - 1} (table {list(table.shape)})"
-        )
+        raise UnsupportedError(f"embed_tokens: input_ids holds {int(outside[0])}; allowed: 0 to {len(table) - 1}")
     images, rows = int(is_image.sum()), 0 if visual is None else len(visual)
     if images != rows:
         raise UnsupportedError(
-            f"embed_tokens: {images} image positions (id {image_token_id}) for {rows} visual rows; allowed: equal"
+            f"embed_tokens: {images} image positions (id {image_token_id}) for {rows} visual rows; allowed: equal numbers"
         )
-    found = (
-        table[input_ids.masked_fill(is_image, 0)] if len(table) else table.new_empty(*input_ids.shape, table.shape[1])
-    )
-    return found if visual is None else found.masked_scatter(is_image.unsqueeze(-1), visual.to(table.dtype))
+    found = torch.nn.functional.embedding(input_ids.masked_fill(is_image, 0), table)
+    return found if visual is None else found.masked_scatter(is_image.unsqueeze(-1), visual)
 
 
 __all__ = ["embed_tokens", "embed_tokens_reference"]

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
+from ..errors import UnsupportedError
 from ._backend import choose, cpu
 from ._tensor import as_kind, empty, host, to_torch
 
@@ -13,17 +14,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_FEWEST_ROWS = 8  # torch's CPU GEMM takes other paths, with other bits, below this many rows
+_FEWEST_ROWS = 8  # below this many rows torch's CPU GEMM takes other paths, with other bits
 
 
 def linear(
     x: Any, weight: Any, bias: Any = None, *, decode: bool = False, threads: int = 0, backend: str = "auto"
 ) -> Any:
-    """``x @ weight.T + bias``: x ``[..., K]``, weight ``[N, K]``, bias ``[N]`` or None, one dtype; returns ``[..., N]``.
+    """``x @ weight.T + bias``: x ``[..., K]``, weight ``[N, K]``, bias ``[N]`` or None, one dtype; result ``[..., N]``.
 
-    A row's bits do not depend on the other rows within one phase. decode=True is the decode phase: the weights are streamed
-    once for a few rows (contract: csrc/kernels/gemm/gemm_few_rows.h). Otherwise, on the CPU, torch's GEMM on at least 8 rows.
+    decode=True is the decode phase: the weights are streamed once for a few rows, on at most ``threads`` threads (contract:
+    csrc/kernels/gemm/gemm_few_rows.h). Otherwise the cpu backend computes the product with torch, on torch's own number of
+    threads and never fewer than eight rows, so that within a phase a row's bits do not depend on the rows beside it.
     """
+    _check("linear", x, weight, bias)
     if choose("linear", backend, x, weight, bias) == "reference":
         return linear_reference(x, weight, bias)
     if decode:
@@ -31,15 +34,7 @@ def linear(
         y = empty(x, (*x.shape[:-1], weight.shape[0]))
         cpu().gemm_few_rows(x, host(weight), host(bias), y, threads)
         return y
-    rows = to_torch(x)
-    count = math.prod(rows.shape[:-1])
-    if 0 < count < _FEWEST_ROWS:
-        padded = torch.zeros(_FEWEST_ROWS, rows.shape[-1], dtype=rows.dtype)
-        padded[:count] = rows.reshape(count, -1)
-        y = linear_reference(padded, to_torch(weight), to_torch(bias))[:count].reshape(*rows.shape[:-1], -1)
-    else:
-        y = linear_reference(rows, to_torch(weight), to_torch(bias))
-    return as_kind(y, x)
+    return as_kind(_product(x, weight, bias), x)
 
 
 def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -48,9 +43,12 @@ def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 def linear_gelu(x: Any, weight: Any, bias: Any = None, *, threads: int = 0, backend: str = "auto") -> Any:
     """``gelu(linear(x, weight, bias))`` with the exact (erf) GELU. Shapes and dtypes as ``linear``."""
+    _check("linear_gelu", x, weight, bias)
     if choose("linear_gelu", backend, x, weight, bias) == "reference":
         return linear_gelu_reference(x, weight, bias)
-    return as_kind(linear_gelu_reference(to_torch(x), to_torch(weight), to_torch(bias)), x)
+    y = _product(x, weight, bias)
+    cpu().gelu(y, y, threads)
+    return as_kind(y, x)
 
 
 def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -58,15 +56,49 @@ def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None)
 
 
 def swiglu(gate_up: Any, *, threads: int = 0, backend: str = "auto") -> Any:
-    """``silu(gate) * up`` of a fused projection: gate_up ``[..., 2I]`` holds gate, then up; returns ``[..., I]``."""
+    """``silu(gate) * up`` of a fused projection: gate_up ``[..., 2I]`` holds gate, then up; returns ``[..., I]``.
+
+    float32 | bfloat16 | float16, last dimension contiguous; computed in fp32 and rounded once.
+    """
+    if not gate_up.shape or gate_up.shape[-1] % 2:
+        raise UnsupportedError(
+            f"swiglu: gate_up is {list(gate_up.shape)}; allowed: an even last dimension, gate then up"
+        )
     if choose("swiglu", backend, gate_up) == "reference":
         return swiglu_reference(gate_up)
-    return as_kind(swiglu_reference(to_torch(gate_up)), gate_up)
+    x = host(gate_up)
+    y = empty(x, (*x.shape[:-1], x.shape[-1] // 2))
+    cpu().swiglu(x, y, threads)
+    return y
 
 
 def swiglu_reference(gate_up: Tensor) -> Tensor:
     gate, up = gate_up.chunk(2, dim=-1)
     return torch.nn.functional.silu(gate) * up
+
+
+def _product(x: Any, weight: Any, bias: Any) -> Tensor:
+    rows = to_torch(x, "x")
+    count = math.prod(rows.shape[:-1])
+    with torch.no_grad():
+        if 0 < count < _FEWEST_ROWS:
+            padded = rows.new_zeros(_FEWEST_ROWS, rows.shape[-1])
+            padded[:count] = rows.reshape(count, -1)
+            y = torch.nn.functional.linear(padded, to_torch(weight, "weight"), to_torch(bias, "bias"))[:count]
+            return y.reshape(*rows.shape[:-1], -1)
+        return torch.nn.functional.linear(rows, to_torch(weight, "weight"), to_torch(bias, "bias"))
+
+
+def _check(op: str, x: Any, weight: Any, bias: Any) -> None:
+    if not x.shape or len(weight.shape) != 2 or x.shape[-1] != weight.shape[1]:
+        raise UnsupportedError(
+            f"{op}: x {list(x.shape)}, weight {list(weight.shape)}; allowed: x [..., K], weight [N, K]"
+        )
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        raise UnsupportedError(f"{op}: bias {list(bias.shape)}, weight {list(weight.shape)}; allowed: bias [N]")
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and value.dtype != x.dtype:
+            raise UnsupportedError(f"{op}: {name} is {value.dtype}; allowed: x's dtype, {x.dtype}")
 
 
 __all__ = ["linear", "linear_gelu", "linear_gelu_reference", "linear_reference", "swiglu", "swiglu_reference"]

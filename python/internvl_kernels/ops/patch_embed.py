@@ -1,4 +1,7 @@
-"""Pixels to tower input: normalise, patch projection, CLS and position embedding. Contract: csrc/kernels/patch_embed/patch_embed.h."""
+"""Pixels to tower input: normalise, project patches, add CLS and positions.
+
+Contract of the passes around the product: csrc/kernels/patch_embed/patch_embed.h.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
-from ._backend import choose
+from ..errors import UnsupportedError
+from ._backend import choose, cpu
 from ._tensor import as_kind, to_torch
 
 if TYPE_CHECKING:
@@ -26,16 +30,30 @@ def patch_embed(
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
-    """Tower input ``[T, 1 + N, D]``: row 0 is ``cls + pos[0]``, row 1 + n the projection of patch n (row-major) plus ``pos[1 + n]``.
+    """Tower input ``[T, 1 + N, D]``: row 0 is ``cls + pos[0]``, row 1 + n is patch n's projection plus ``pos[1 + n]``.
 
-    tiles uint8 ``[T, H, W, 3]``, normalised here as ``(x / 255 - mean) / std`` per channel in fp32, or float ``[T, 3, H, W]``
-    already normalised; H and W multiples of ``patch_size``. weight ``[D, 3 * patch_size**2]`` (a Conv2d weight flattened as
-    channel, row, column); bias, cls ``[D]``; pos ``[1 + N, D]`` for this grid. All but tiles have one dtype, the result's.
+    tiles uint8 ``[T, H, W, 3]``, normalised here as ``(x / 255 - mean) / std`` per channel in fp32, or float
+    ``[T, 3, H, W]`` (float32 or weight's dtype) already normalised; H and W multiples of ``patch_size``, patches numbered
+    row by row. weight ``[D, 3 * patch_size**2]``, a Conv2d weight flattened as channel, row, column; bias, cls ``[D]``;
+    pos ``[1 + N, D]`` for this grid; all of weight's dtype, which is the result's. Workspace: one tile's patches.
     """
+    _check(tiles, weight, patch_size, mean, std)
     if choose("patch_embed", backend, tiles, weight, bias, cls, pos) == "reference":
         return patch_embed_reference(tiles, weight, bias, cls, pos, mean=mean, std=std, patch_size=patch_size)
-    tensors = [to_torch(t) for t in (tiles, weight, bias, cls, pos)]
-    return as_kind(patch_embed_reference(*tensors, mean=mean, std=std, patch_size=patch_size), weight)
+    kernels = cpu()
+    pixels, matrix = to_torch(tiles), to_torch(weight)
+    vectors = [to_torch(t) for t in (bias, cls, pos)]
+    height, width = _size(pixels)
+    rows = (height // patch_size) * (width // patch_size)
+    out = torch.empty((len(pixels), 1 + rows, len(matrix)), dtype=matrix.dtype)
+    patches = torch.empty((rows, matrix.shape[1]), dtype=matrix.dtype)
+    scale = [float(m) for m in mean], [float(s) for s in std]
+    with torch.no_grad():
+        for tile, target in zip(pixels.split(1), out):
+            kernels.patchify(tile, patches, *scale, patch_size, threads)
+            torch.mm(patches, matrix.t(), out=target[1:])
+    kernels.add_positions(out, *vectors, threads)
+    return as_kind(out, weight)
 
 
 def patch_embed_reference(
@@ -54,10 +72,31 @@ def patch_embed_reference(
         channel_mean, channel_std = (torch.tensor(v, dtype=wide, device=tiles.device) for v in (mean, std))
         tiles = ((tiles.to(wide) / 255 - channel_mean) / channel_std).permute(0, 3, 1, 2)
     kernel = weight.reshape(-1, 3, patch_size, patch_size)
-    patches = (
-        torch.nn.functional.conv2d(tiles.to(weight.dtype), kernel, bias, stride=patch_size).flatten(2).transpose(1, 2)
-    )
-    return torch.cat([cls.expand(len(tiles), 1, -1), patches], dim=1) + pos
+    maps = torch.nn.functional.conv2d(tiles.to(weight.dtype), kernel, bias, stride=patch_size)
+    return torch.cat([cls.expand(len(tiles), 1, -1), maps.flatten(2).transpose(1, 2)], dim=1) + pos
+
+
+def _size(tiles: Any) -> tuple[int, int]:
+    shape = tuple(tiles.shape)
+    return (shape[1], shape[2]) if str(tiles.dtype).endswith("uint8") else (shape[2], shape[3])
+
+
+def _check(tiles: Any, weight: Any, patch_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    if len(tiles.shape) != 4 or tiles.shape[3 if str(tiles.dtype).endswith("uint8") else 1] != 3:
+        raise UnsupportedError(
+            f"patch_embed: tiles is {tiles.dtype} {list(tiles.shape)}; allowed: uint8 [T, H, W, 3] or float [T, 3, H, W]"
+        )
+    height, width = _size(tiles)
+    if patch_size < 1 or min(height, width) < patch_size or height % patch_size or width % patch_size:
+        raise UnsupportedError(
+            f"patch_embed: tiles of {height} x {width} pixels; allowed: positive multiples of the patch size {patch_size}"
+        )
+    if len(weight.shape) != 2 or weight.shape[1] != 3 * patch_size**2:
+        raise UnsupportedError(
+            f"patch_embed: weight is {list(weight.shape)}; allowed: [D, {3 * patch_size**2}] for patch size {patch_size}"
+        )
+    if len(mean) != 3 or len(std) != 3 or not all(std):
+        raise UnsupportedError(f"patch_embed: mean={mean!r}, std={std!r}; allowed: three values each, std other than 0")
 
 
 __all__ = ["patch_embed", "patch_embed_reference"]

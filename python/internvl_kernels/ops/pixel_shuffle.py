@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnsupportedError
-from ._backend import choose
-from ._tensor import as_kind, to_torch
+from ._backend import choose, cpu
+from ._tensor import empty, host
 from .norm import layer_norm_reference
 
 if TYPE_CHECKING:
@@ -27,19 +27,23 @@ def pixel_shuffle(
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
-    """Folds each ``factor`` x ``factor`` block of patches into one token: ``[T, 1 + N, D]`` -> ``[T, N / factor^2, D * factor^2]``.
+    """Folds each ``factor`` x ``factor`` block of patches into one token: ``[T, 1 + N, D]`` -> ``[T, N / f^2, D * f^2]``.
 
-    grid: (rows, columns) of patches, default square; both multiples of ``factor``. A token holds its block's patches row by
-    row. version "v2" orders tokens row-major, "v1" column-major. drop_cls: x's first row is CLS and is left out; with False
-    x is ``[T, N, D]``. With weight (and bias) ``[D * factor^2]`` the tokens go through LayerNorm in the same pass.
+    grid: (rows, columns) of patches, default square; both multiples of ``factor``. A token holds its block's patches
+    row by row. version "v2" orders tokens row-major, "v1" column-major. drop_cls: x's first row is CLS and is left out;
+    with False x is ``[T, N, D]``. With weight (and bias) ``[D * f^2]`` the tokens go through LayerNorm in the same pass.
     """
     grid = _grid(x, grid, factor, version, drop_cls)
     if bias is not None and weight is None:
         raise UnsupportedError("pixel_shuffle: bias without weight; allowed: both, weight alone, or neither")
-    options: dict[str, Any] = {"grid": grid, "factor": factor, "version": version, "drop_cls": drop_cls, "eps": eps}
     if choose("pixel_shuffle", backend, x, weight, bias) == "reference":
-        return pixel_shuffle_reference(x, weight=weight, bias=bias, **options)
-    return as_kind(pixel_shuffle_reference(to_torch(x), weight=to_torch(weight), bias=to_torch(bias), **options), x)
+        return pixel_shuffle_reference(
+            x, grid=grid, factor=factor, version=version, drop_cls=drop_cls, weight=weight, bias=bias, eps=eps
+        )
+    x, area = host(x), factor * factor
+    y = empty(x, (x.shape[0], grid[0] * grid[1] // area, x.shape[2] * area))
+    cpu().pixel_shuffle(x, host(weight), host(bias), y, *grid, factor, version == "v1", drop_cls, eps, threads)
+    return y
 
 
 def pixel_shuffle_reference(
@@ -67,9 +71,7 @@ def _grid(x: Any, grid: tuple[int, int] | None, factor: int, version: str, drop_
     if version not in ("v1", "v2"):
         raise UnsupportedError(f"pixel_shuffle: version={version!r}; allowed: 'v1', 'v2'")
     if not isinstance(factor, int) or factor < 1:
-        raise UnsupportedError(
-            f"pixel_shuffle: factor={factor!r}; allowed: an integer of at least 1 (2 for a ratio of 0.5)"
-        )
+        raise UnsupportedError(f"pixel_shuffle: factor={factor!r}; allowed: a positive integer (2 for a ratio of 0.5)")
     patches = x.shape[1] - 1 if drop_cls else x.shape[1]
     side = math.isqrt(max(patches, 0))
     rows, cols = (side, side) if grid is None else grid

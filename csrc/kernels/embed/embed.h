@@ -1,0 +1,41 @@
+// Token embeddings with visual rows in their places, in one pass.
+//
+//   y[i] = ids[i] == image_id ? visual[number of image positions before i] : table[ids[i]]
+//
+//   name     shape    dtype              notes
+//   ids      [n]      int64              contiguous
+//   table    [V, H]   f32 | bf16 | f16   rows contiguous, any row stride >= H
+//   visual   [m, H]   as table           absent when there is no image position
+//   y        [n, H]   as table           contiguous, apart from all inputs
+//   image_id          absent: every id is a row of the table
+//
+// Refused before anything is written: a text id outside [0, V), a number of image positions other than m.
+// A copy, so exact. Workspace 8 n bytes. Bytes: 2*n*H*s + 8*n.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "core/isa.h"
+#include "core/tensor.h"
+
+namespace ivk {
+
+struct EmbedParams {
+    const int64_t* source;  // [n]: a table row r as r, a visual row v as -1 - v
+    const char* table;
+    const char* visual;  // null without image positions
+    char* y;
+    int64_t row_bytes, table_stride, visual_stride;  // bytes
+};
+
+using EmbedRows = void (*)(const EmbedParams&, int64_t begin, int64_t end);
+struct EmbedTable {
+    EmbedRows rows;
+};
+IVK_DECLARE_TABLE(EmbedTable, embed_table)
+
+void embed(const TensorView& ids, const TensorView& table, const TensorView& visual, const TensorView& y,
+           std::optional<int64_t> image_id, int threads);
+
+}  // namespace ivk
