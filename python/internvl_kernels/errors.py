@@ -1,4 +1,7 @@
-"""Exceptions of the public surface. Bad input raises one of the three ``ValueError`` kinds; a backend that cannot run raises ``BackendError``."""
+"""Exceptions of the public surface.
+
+Bad input raises one of the three ``ValueError`` kinds; a backend that cannot run raises ``BackendError``.
+"""
 
 from __future__ import annotations
 

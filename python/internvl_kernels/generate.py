@@ -66,9 +66,9 @@ class Request:
 
 
 class Piece(NamedTuple):
-    """Positions ``[first, last)`` of sequence ``index``, the rows of one step."""
+    """Positions ``[first, last)`` of one sequence, rows of one step."""
 
-    index: int
+    sequence: int
     first: int
     last: int
 
@@ -153,18 +153,19 @@ class Decoder:
             y = self._forward(torch.cat([self._embedded(piece) for piece in pieces]), pieces)
             ends = itertools.accumulate(piece.rows for piece in pieces)
             lasts += [
-                y[end - 1] for piece, end in zip(pieces, ends) if piece.last == self._sequences[piece.index].length
+                y[end - 1] for piece, end in zip(pieces, ends) if piece.last == self._sequences[piece.sequence].length
             ]
         return self._language.head(torch.stack(lasts))
 
     def _embedded(self, piece: Piece) -> Tensor:
         """Embedding rows of a prompt's piece; its visual rows follow those of the positions before it."""
-        request = self._sequences[piece.index].request
+        request = self._sequences[piece.sequence].request
         ids, visual = request.input_ids.reshape(-1), request.visual
         window = ids[piece.first : piece.last]
-        if visual is not None:
-            begin = int((ids[: piece.first] == self._image_token_id).sum())
-            visual = visual[begin : begin + int((window == self._image_token_id).sum())]
+        if visual is not None and self._image_token_id is not None:
+            is_image = ids.eq(self._image_token_id)
+            begin, end = int(is_image[: piece.first].sum()), int(is_image[: piece.last].sum())
+            visual = visual[begin:end]
         return self._language.embed(window, visual, self._image_token_id)
 
     def _step(self, active: Sequence[int]) -> Tensor:
@@ -181,7 +182,7 @@ class Decoder:
         spans, row = [], 0
         positions, slots = [], []
         for piece in pieces:
-            base = self._sequences[piece.index].slot_begin
+            base = self._sequences[piece.sequence].slot_begin
             spans.append(Span(row, row + piece.rows, base, piece.last))
             positions.append(torch.arange(piece.first, piece.last))
             slots.append(torch.arange(base + piece.first, base + piece.last))

@@ -18,7 +18,7 @@ from internvl_kernels.io.checkpoint import load_weights
 from internvl_kernels.io.config import read_config
 from internvl_kernels.io.save import save_checkpoint
 from internvl_kernels.models import LanguageModel, Projector, VisionTower
-from internvl_kernels.testing.checkpoints import IMAGE_TOKEN_ID, TEXT_MODELS, VISION_STYLES, write_transformers
+from internvl_kernels.testing.checkpoints import IMAGE_TOKEN_ID, TEXT_MODELS, write_transformers
 
 RELATIVE_L2 = 2e-4  # the promise of the whole model in fp32
 BACKENDS = ("reference", "cpu")

@@ -58,7 +58,7 @@ class LanguageModel:
         self, config: LanguageConfig, weights: Mapping[str, Tensor], *, backend: str = "auto", threads: int = 0
     ) -> None:
         self.config = config
-        self._run = {"backend": backend, "threads": threads}
+        self._run: dict[str, Any] = {"backend": backend, "threads": threads}
         self._weights = group(weights, "language.")
         self._layers = layers(weights, "language", config.num_layers)
         self._embed = self._weights["embed.weight"]
@@ -82,7 +82,7 @@ class LanguageModel:
         decode: the rows are single new tokens; products then stream the weights for few rows.
         """
         c, run = self.config, self._run
-        product = {**run, "decode": decode}
+        product: dict[str, Any] = {**run, "decode": decode}
         heads = {"num_heads": c.num_heads, "num_kv_heads": c.num_kv_heads, "head_dim": c.head_dim, "eps": c.norm_eps}
         cos, sin = ops.rope_table(positions, c.head_dim, c.rope_theta, **run)
         y = ops.rms_norm(h, self._layers[0]["norm1.weight"], eps=c.norm_eps, **run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import ops
 from ..config import ProjectorConfig
@@ -20,7 +20,7 @@ class Projector:
         self, config: ProjectorConfig, weights: Mapping[str, Tensor], *, backend: str = "auto", threads: int = 0
     ) -> None:
         self.config = config
-        self._run = {"backend": backend, "threads": threads}
+        self._run: dict[str, Any] = {"backend": backend, "threads": threads}
         self._weights = group(weights, "projector.")
 
     def __call__(self, hidden: Tensor, grid: tuple[int, int] | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import ops
 from .._lazy import torch
@@ -43,7 +43,7 @@ class VisionTower:
         self.config = config
         self.mean, self.std = tuple(mean), tuple(std)
         self.max_workspace = max_workspace
-        self._run = {"backend": backend, "threads": threads}
+        self._run: dict[str, Any] = {"backend": backend, "threads": threads}
         self._stem = group(weights, "vision.")
         self._layers = layers(weights, "vision", config.num_layers)
 

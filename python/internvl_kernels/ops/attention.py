@@ -64,8 +64,8 @@ def cached_attention(
     queries, keys, values = to_torch(q), to_torch(k_cache), to_torch(v_cache)
     out = torch.empty_like(queries, memory_format=torch.contiguous_format)
     for row, row_end, slot, length in spans:
-        part = queries[row:row_end], keys[slot : slot + length], values[slot : slot + length]
-        out[row:row_end] = _sdpa(*(t.unsqueeze(0) for t in part), True, scale)[0]
+        k, v = keys[None, slot : slot + length], values[None, slot : slot + length]
+        out[row:row_end] = _sdpa(queries[None, row:row_end], k, v, True, scale)[0]
     return as_kind(out, q)
 
 
