@@ -102,9 +102,13 @@ def _check(stored: Mapping[str, StoredTensor], wanted: list[Parameter], config: 
     for piece in pieces:
         tensor = stored[piece.name]
         if tensor.shape != piece.shape:
-            raise CheckpointError(f"{piece.name} has shape {list(tensor.shape)} in {tensor.file.name}; allowed: {list(piece.shape)}")
+            raise CheckpointError(
+                f"{piece.name} has shape {list(tensor.shape)} in {tensor.file.name}; allowed: {list(piece.shape)}"
+            )
         if tensor.dtype not in FLOATS:
-            raise CheckpointError(f"{piece.name} has dtype {tensor.dtype} in {tensor.file.name}; allowed: {', '.join(FLOATS)}")
+            raise CheckpointError(
+                f"{piece.name} has dtype {tensor.dtype} in {tensor.file.name}; allowed: {', '.join(FLOATS)}"
+            )
 
 
 def _count(names: list[str]) -> str:
@@ -131,7 +135,13 @@ def _bar(total: int, shown: bool) -> Iterator[_Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("Loading weights", total=total)
         yield lambda done: progress.advance(task, done)

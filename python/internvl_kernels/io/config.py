@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import ChatConfig, LanguageConfig, ModelConfig, ProjectorConfig, TilingConfig, VisionConfig
+from ..config import ChatConfig, ModelConfig, ProjectorConfig, TilingConfig, VisionConfig
 from ..errors import CheckpointError
 from .fields import Fields, read_object, show
 from .language_config import read_language
@@ -31,9 +31,13 @@ def read_config(path: str | Path) -> ModelConfig:
     """
     directory = Path(path)
     if not directory.is_dir():
-        raise CheckpointError(f"{directory}: no such directory; a checkpoint is a directory with config.json and safetensors")
+        raise CheckpointError(
+            f"{directory}: no such directory; a checkpoint is a directory with config.json and safetensors"
+        )
     if not (directory / "config.json").is_file():
-        raise CheckpointError(f"{directory}: has no config.json; a checkpoint is a directory with config.json and safetensors")
+        raise CheckpointError(
+            f"{directory}: has no config.json; a checkpoint is a directory with config.json and safetensors"
+        )
     top = Fields(read_object(directory / "config.json"), "config.json")
     layout = _layout(top)
     _refuse_unbuilt(top)
@@ -63,7 +67,9 @@ def _layout(top: Fields) -> str:
     else:
         raise top.refuse("architectures", "a list with one of " + ", ".join(ARCHITECTURES))
     if not isinstance(name, str) or name not in known:
-        raise CheckpointError(f"config.json: unknown architecture: {key} is {show(top.get(key))}; supported: {', '.join(known)}")
+        raise CheckpointError(
+            f"config.json: unknown architecture: {key} is {show(top.get(key))}; supported: {', '.join(known)}"
+        )
     return known[name]
 
 
@@ -187,7 +193,9 @@ def _tiling_hf(directory: Path, vision: VisionConfig) -> TilingConfig:
     low = p.integer("min_patches", 1, high=_MAX_TILES)
     default = TilingConfig()
     return TilingConfig(
-        size=Fields({"height": height}, p.source, p.path + "size.").integer("height", vision.image_size, high=_MAX_SIDE),
+        size=Fields({"height": height}, p.source, p.path + "size.").integer(
+            "height", vision.image_size, high=_MAX_SIDE
+        ),
         dynamic=True,
         min_tiles=low,
         max_tiles=p.integer("max_patches", max(12, low), low=low, high=_MAX_TILES),
@@ -203,7 +211,10 @@ def _optional(directory: Path, name: str) -> Fields:
 
 
 def _chat(directory: Path, top: Fields, text: Fields, layout: str, architecture: str) -> ChatConfig:
-    generation, tokenizer = _optional(directory, "generation_config.json"), _optional(directory, "tokenizer_config.json")
+    generation, tokenizer = (
+        _optional(directory, "generation_config.json"),
+        _optional(directory, "tokenizer_config.json"),
+    )
     eos: dict[int, None] = {}  # a set that keeps the order
     for fields in (generation, text, top):
         eos.update(dict.fromkeys(fields.integers("eos_token_id") or ()))
@@ -228,7 +239,10 @@ def _chat(directory: Path, top: Fields, text: Fields, layout: str, architecture:
 def _token(tokenizer: Fields, key: str) -> str | None:
     """A named special token: a string or an object with ``content``, at the top or among ``extra_special_tokens``."""
     extra = tokenizer.data.get("extra_special_tokens")
-    for fields in (tokenizer, Fields(extra if isinstance(extra, dict) else {}, tokenizer.source, "extra_special_tokens.")):
+    for fields in (
+        tokenizer,
+        Fields(extra if isinstance(extra, dict) else {}, tokenizer.source, "extra_special_tokens."),
+    ):
         if isinstance(fields.data.get(key), dict):
             return fields.section(key).text("content")
         if value := fields.text(key):

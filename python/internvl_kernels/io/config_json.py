@@ -27,7 +27,11 @@ def config_files(config: ModelConfig, layout: str, *, dtype: str) -> dict[str, b
             "generation_config.json": generation,
             "preprocessor_config.json": _preprocessor(config),
         }
-    files = {name: (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode() for name, value in objects.items() if value}
+    files = {
+        name: (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+        for name, value in objects.items()
+        if value
+    }
     if chat.chat_template is not None:
         files["chat_template.jinja"] = chat.chat_template.encode()
     return files
@@ -74,11 +78,15 @@ def _original(config: ModelConfig, dtype: str) -> dict[str, Any]:
 def _refuse_hf(config: ModelConfig) -> None:
     t = config.tiling
     if config.projector.version != "v2":
-        raise CheckpointError(f"layout 'hf' cannot express projector.version {config.projector.version!r}; allowed: 'v2'")
+        raise CheckpointError(
+            f"layout 'hf' cannot express projector.version {config.projector.version!r}; allowed: 'v2'"
+        )
     if t.pad_to_square:
         raise CheckpointError("layout 'hf' cannot express tiling.pad_to_square True")
     if t.dynamic and not t.thumbnail and t.max_tiles > 1:
-        raise CheckpointError("layout 'hf' cannot express tiling without a thumbnail: tiling.thumbnail is False with more than one tile")
+        raise CheckpointError(
+            "layout 'hf' cannot express tiling without a thumbnail: tiling.thumbnail is False with more than one tile"
+        )
 
 
 def _hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
@@ -157,7 +165,11 @@ def _language(c: LanguageConfig, dtype: str) -> dict[str, Any]:
         "tie_word_embeddings": c.tied_embeddings,
         "use_cache": True,
     }
-    expected = (c.architecture == "qwen2" or c.output_bias, c.output_bias and c.architecture != "qwen2", c.architecture.startswith("qwen3"))
+    expected = (
+        c.architecture == "qwen2" or c.output_bias,
+        c.output_bias and c.architecture != "qwen2",
+        c.architecture.startswith("qwen3"),
+    )
     if (c.qkv_bias, c.output_bias, c.qk_norm) != expected:
         raise CheckpointError(
             f"language: {c.architecture} cannot have qkv_bias {c.qkv_bias}, output_bias {c.output_bias} and qk_norm {c.qk_norm} together"

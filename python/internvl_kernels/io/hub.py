@@ -34,7 +34,9 @@ def resolve(path: str | Path, download: bool = False, *, revision: str = "main")
     if found is not None:
         return found
     if not download:
-        raise CheckpointError(f"{name}: no such directory, and not in the local Hugging Face cache {cache()}; download=True fetches it")
+        raise CheckpointError(
+            f"{name}: no such directory, and not in the local Hugging Face cache {cache()}; download=True fetches it"
+        )
     return _download(name, revision)
 
 
@@ -62,7 +64,9 @@ def _download(name: str, revision: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise CheckpointError(f"{name}: download=True needs the package huggingface_hub; pip install huggingface_hub") from None
+        raise CheckpointError(
+            f"{name}: download=True needs the package huggingface_hub; pip install huggingface_hub"
+        ) from None
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, cache_dir=cache()))
     except Exception as error:  # the client's, its HTTP library's and the system's errors share no base class

@@ -33,10 +33,14 @@ def read_language(text: Fields, top: Fields, layout: str, *, separate_head: bool
     hidden = text.integer("hidden_size", default["hidden"], high=1 << 17)
     heads = text.integer("num_attention_heads", default["heads"], high=4096)
     # An explicit null differs from a missing key: transformers writes it for "derive from the others".
-    kv = text.integer("num_key_value_heads", heads if _null(text, "num_key_value_heads") else default["kv"] or heads, high=4096)
+    kv = text.integer(
+        "num_key_value_heads", heads if _null(text, "num_key_value_heads") else default["kv"] or heads, high=4096
+    )
     derived = default["head_dim"] is None or _null(text, "head_dim")
     if derived and text.get("head_dim") is None and hidden % heads:
-        raise text.refuse("num_attention_heads", f"a divisor of hidden_size {hidden} where head_dim is not given", heads)
+        raise text.refuse(
+            "num_attention_heads", f"a divisor of hidden_size {hidden} where head_dim is not given", heads
+        )
     head_dim = text.integer("head_dim", hidden // heads if derived else default["head_dim"], high=4096)
     if head_dim % 2:
         raise text.refuse("head_dim", "an even number, for the rotary embedding", head_dim)
@@ -115,7 +119,9 @@ def _rotary(text: Fields, positions: int) -> tuple[float, int]:
 
 def _refuse_window(text: Fields, kind: str, positions: int) -> None:
     layer_types = text.get("layer_types")
-    if layer_types is not None and (not isinstance(layer_types, list) or any(t != "full_attention" for t in layer_types)):
+    if layer_types is not None and (
+        not isinstance(layer_types, list) or any(t != "full_attention" for t in layer_types)
+    ):
         raise text.refuse("layer_types", "'full_attention' for every layer")
     if kind == "llama" or not text.boolean("use_sliding_window", False):
         return
@@ -135,7 +141,9 @@ def _tied(text: Fields, top: Fields, layout: str, separate_head: bool | None) ->
 
 
 def _with_experts(text: Fields, config: LanguageConfig) -> LanguageConfig:
-    key = "num_experts" if text.get("num_experts") is not None else "num_local_experts"  # transformers 5 writes the latter
+    key = (
+        "num_experts" if text.get("num_experts") is not None else "num_local_experts"
+    )  # transformers 5 writes the latter
     experts = text.integer(key, 128, high=4096)
     step = text.integer("decoder_sparse_step", 1, high=1024)
     listed = text.integers("mlp_only_layers", high=1023) or ()

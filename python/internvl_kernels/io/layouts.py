@@ -25,8 +25,12 @@ class Naming:
     """Which of the name systems a checkpoint uses."""
 
     layout: str = "original"  # "original" | "hf"
-    prefixes: str = "legacy"  # of "hf": "legacy" (vision_tower.*, language_model.model.*) | "new" (model.vision_tower.*, lm_head)
-    fused_experts: bool = False  # experts.gate_up_proj [E,2I,H] and experts.down_proj [E,H,I] instead of one tensor per expert
+    prefixes: str = (
+        "legacy"  # of "hf": "legacy" (vision_tower.*, language_model.model.*) | "new" (model.vision_tower.*, lm_head)
+    )
+    fused_experts: bool = (
+        False  # experts.gate_up_proj [E,2I,H] and experts.down_proj [E,H,I] instead of one tensor per expert
+    )
 
     @property
     def vision(self) -> str:
@@ -134,7 +138,12 @@ def _vision(v: VisionConfig, naming: Naming) -> Iterator[Parameter]:
     yield _whole("vision.patch.weight", (d, 3 * p * p), f"{patch}.weight", (d, 3, p, p))
     yield _whole("vision.patch.bias", (d,), f"{patch}.bias")
     yield _whole("vision.cls", (d,), at + ("class_embedding" if original else "cls_token"), (1, 1, d))
-    yield _whole("vision.positions", (1 + n, d), at + ("position_embedding" if original else "position_embeddings"), (1, 1 + n, d))
+    yield _whole(
+        "vision.positions",
+        (1 + n, d),
+        at + ("position_embedding" if original else "position_embeddings"),
+        (1, 1 + n, d),
+    )
     for i in range(v.num_layers):
         yield from _vision_layer(v, naming, i)
 
@@ -218,7 +227,9 @@ def _language_mlp(c: LanguageConfig, naming: Naming, i: int, to: str, at: str) -
         yield _whole(f"{to}experts.gate_up", (e, 2 * size, h), f"{mlp}experts.gate_up_proj")
         yield _whole(f"{to}experts.down", (e, h, size), f"{mlp}experts.down_proj")
         return
-    halves = [(f"{mlp}experts.{x}.{half}_proj.weight", 2 * x + k) for x in range(e) for k, half in enumerate(("gate", "up"))]
+    halves = [
+        (f"{mlp}experts.{x}.{half}_proj.weight", 2 * x + k) for x in range(e) for k, half in enumerate(("gate", "up"))
+    ]
     gate_up = tuple(Piece(source, (size, h), at_half * size * h) for source, at_half in halves)
     down = tuple(Piece(f"{mlp}experts.{x}.down_proj.weight", (h, size), x * h * size) for x in range(e))
     yield Parameter(f"{to}experts.gate_up", (e, 2 * size, h), gate_up)

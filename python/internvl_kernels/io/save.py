@@ -55,7 +55,9 @@ def save_checkpoint(
     files: dict[str, bytes | str | Path] = dict(config_files(config, layout, dtype=_common_dtype(weights)))
     for name, content in (extra_files or {}).items():
         if name != os.path.basename(name) or not name or name.startswith("model.safetensors") or name == "config.json":
-            raise CheckpointError(f"extra_files: {name!r}; allowed: a plain file name other than config.json and the weights'")
+            raise CheckpointError(
+                f"extra_files: {name!r}; allowed: a plain file name other than config.json and the weights'"
+            )
         files[name] = content
     target = Path(path)
     taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
@@ -79,7 +81,9 @@ def _check(weights: Mapping[str, Tensor], described: list[Parameter]) -> None:
         if tensor is None:
             raise CheckpointError(f"weights: {parameter.name} {list(parameter.shape)} is missing")
         if tuple(tensor.shape) != parameter.shape:
-            raise CheckpointError(f"weights: {parameter.name} has shape {list(tensor.shape)}; allowed: {list(parameter.shape)}")
+            raise CheckpointError(
+                f"weights: {parameter.name} has shape {list(tensor.shape)}; allowed: {list(parameter.shape)}"
+            )
         if str(tensor.dtype).removeprefix("torch.") not in CODES:
             raise CheckpointError(f"weights: {parameter.name} has dtype {tensor.dtype}; allowed: {', '.join(CODES)}")
     names = {parameter.name for parameter in described}
@@ -116,7 +120,11 @@ def _write_weights(directory: Path, weights: Mapping[str, Tensor], described: li
             shards[-1].append((piece.name, parameter, k))
             room -= size
             total += size
-    names = [SINGLE] if len(shards) == 1 else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    names = (
+        [SINGLE]
+        if len(shards) == 1
+        else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    )
     for name, shard in zip(names, shards):
         write_shard(directory / name, [(source, _block(weights[p.name], p, k)) for source, p, k in shard])
     if len(shards) > 1:

@@ -55,10 +55,14 @@ def read_shards(directory: Path) -> dict[str, StoredTensor]:
     index = directory / INDEX
     weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: weight_map is {show(weight_map)}; allowed: an object of tensor names to file names")
+        raise CheckpointError(
+            f"{index}: weight_map is {show(weight_map)}; allowed: an object of tensor names to file names"
+        )
     for name, file in weight_map.items():
         if not isinstance(file, str) or file != os.path.basename(file) or not file.endswith(".safetensors"):
-            raise CheckpointError(f"{index}: {show(name)} is in {show(file)}; allowed: a .safetensors file of the same directory")
+            raise CheckpointError(
+                f"{index}: {show(name)} is in {show(file)}; allowed: a .safetensors file of the same directory"
+            )
     found: dict[str, StoredTensor] = {}
     for file in sorted(set(weight_map.values())):
         if not (directory / file).is_file():
@@ -97,7 +101,9 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
             prefix = stream.read(8)
             size = int.from_bytes(prefix, "little")
             if len(prefix) < 8 or size > min(_MAX_HEADER, total - 8):
-                raise CheckpointError(f"{file}: corrupt or truncated: {total} bytes cannot hold the header of {size} bytes it announces")
+                raise CheckpointError(
+                    f"{file}: corrupt or truncated: {total} bytes cannot hold the header of {size} bytes it announces"
+                )
             header = parse_object(stream.read(size), f"{file}: header")
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
@@ -106,7 +112,9 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     end = 8 + size
     for tensor in sorted(tensors, key=lambda t: (t.begin, t.nbytes)):
         if tensor.begin != end:
-            raise CheckpointError(f"{file}: corrupt header: {tensor.name} begins at byte {tensor.begin}, the one before it ends at {end}")
+            raise CheckpointError(
+                f"{file}: corrupt header: {tensor.name} begins at byte {tensor.begin}, the one before it ends at {end}"
+            )
         end += tensor.nbytes
     if end > total:
         first = min((t for t in tensors if t.begin + t.nbytes > total), key=lambda t: t.begin)
