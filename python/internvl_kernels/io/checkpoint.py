@@ -42,13 +42,15 @@ def load_weights(
 ) -> dict[str, Tensor]:
     """Every parameter of ``parts`` by its canonical name (layouts.py), contiguous on the CPU in ``dtype``.
 
-    Files are mapped, each result is allocated once in its final dtype, and stored bytes are converted straight into it, in the order of
-    the files; pages already read are dropped. So private memory stays at the size of the result.
+    Files are mapped, each result is allocated once in its final dtype, and stored bytes are converted straight into
+    it, in the order of the files; pages already read are dropped. So private memory stays at the size of the result.
 
-    ``dtype``: "float32" | "bfloat16" | "float16", or torch's. ``parts``: some of "vision", "projector", "language"; tensors of the others
-    need not be complete. ``check_finite``: raise for a NaN or infinity, also one that the conversion makes.
+    ``dtype``: "float32" | "bfloat16" | "float16", or torch's. ``parts``: some of "vision", "projector", "language";
+    tensors of the others need not be complete. ``check_finite``: raise for a NaN or infinity, also one that the
+    conversion makes.
 
-    Raises ``CheckpointError`` naming the tensor or file: missing, unknown or misshapen tensors, integers, cut or corrupt files, pickles.
+    Raises ``CheckpointError`` naming the tensor or file: missing, unknown or misshapen tensors, integers, cut or
+    corrupt files, pickles.
     """
     final = _dtype(dtype)
     unknown = [part for part in parts if part not in PARTS]
@@ -86,7 +88,7 @@ def _dtype(dtype: Any) -> torch.dtype:
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise CheckpointError(f"dtype: {dtype!r}; allowed: {', '.join(DTYPES)}")
-    return getattr(torch, name)  # type: ignore[no-any-return]
+    return getattr(torch, name)
 
 
 def _check(stored: Mapping[str, StoredTensor], wanted: list[Parameter], config: ModelConfig, naming: Naming) -> None:

@@ -1,7 +1,8 @@
-"""``config.json`` and its companions -> ``ModelConfig``, for the family's own layout and for transformers' ``-hf`` layout.
+"""``config.json`` and its companions -> ``ModelConfig``, for the family's own layout and for transformers' ``-hf``
+layout.
 
-A missing key means what the publishing code's class says; a value that cannot be right, or a feature that is not built, raises
-``CheckpointError`` naming file, key and value.
+A missing key means what the publishing code's class says; a value that cannot be right, or a feature that is not
+built, raises ``CheckpointError`` naming file, key and value.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ _MAX_SIDE = 1 << 14  # pixels
 
 
 def read_config(path: str | Path) -> ModelConfig:
-    """The model that a checkpoint directory holds. Weights need not be there; where they are, their headers settle dtype and tying.
+    """The model that a checkpoint directory holds. Weights need not be there; where they are, their headers settle
+    dtype and tying.
 
-    Raises ``CheckpointError``: no directory or config.json, an unknown architecture or quantisation, a key of wrong type or range.
+    Raises ``CheckpointError``: no directory or config.json, an unknown architecture or quantisation, a key of wrong
+    type or range.
     """
     directory = Path(path)
     if not directory.is_dir():
@@ -87,7 +90,7 @@ def _vision(top: Fields) -> VisionConfig:
     v.choice("hidden_act", "gelu", ("gelu",))
     v.integer("num_channels", 3, low=3, high=3)
     stored = v.integer("num_hidden_layers", 48, high=1024)
-    # The 48-block tower predates the key in the repository's class: those releases took the output four blocks from the end.
+    # A 48-block tower without the key is of the releases that took the output four blocks from the end.
     select = top.integer("select_layer", -4 if stored == 48 else -1, low=-stored, high=stored)
     return _checked_vision(
         v,
@@ -162,8 +165,8 @@ def _factor(top: Fields, vision: VisionConfig, tiling: TilingConfig) -> int:
     for key, side in (("vision_config.image_size", vision.image_size), ("size of a tile", tiling.size)):
         if side % (vision.patch_size * factor):
             raise CheckpointError(
-                f"config.json: {key} is {side}; allowed: a multiple of {vision.patch_size * factor}, patch_size {vision.patch_size} "
-                f"times the pixel-shuffle factor {factor} of downsample_ratio {ratio:g}"
+                f"config.json: {key} is {side}; allowed: a multiple of {vision.patch_size * factor}, patch_size "
+                f"{vision.patch_size} times the pixel-shuffle factor {factor} of downsample_ratio {ratio:g}"
             )
     return factor
 
@@ -182,7 +185,9 @@ def _tiling(top: Fields) -> TilingConfig:
 
 
 def _tiling_hf(directory: Path, vision: VisionConfig) -> TilingConfig:
-    """transformers' processor always cuts into tiles and adds a thumbnail; sizes and colours are the image processor's."""
+    """transformers' processor always cuts into tiles and adds a thumbnail; sizes and colours are the image
+    processor's.
+    """
     p = _optional(directory, "preprocessor_config.json")
     if not p.data:  # transformers 5 keeps every processor in one file
         p = _optional(directory, "processor_config.json").section("image_processor")
@@ -251,7 +256,7 @@ def _token(tokenizer: Fields, key: str) -> str | None:
 
 
 def _chat_template(directory: Path, tokenizer: Fields) -> str | None:
-    """Jinja text in the order of precedence of transformers: its own file, the processor's file, the tokenizer's key."""
+    """Jinja text by transformers' order of precedence: its own file, the processor's file, the tokenizer's key."""
     file = directory / "chat_template.jinja"
     if file.is_file():
         try:

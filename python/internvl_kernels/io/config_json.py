@@ -11,7 +11,10 @@ from .language_config import ARCHITECTURES
 
 
 def config_files(config: ModelConfig, layout: str, *, dtype: str) -> dict[str, bytes]:
-    """File name -> content. ``dtype``: of the stored weights. Raises ``CheckpointError`` where the layout cannot express the config."""
+    """File name -> content.
+
+    ``dtype``: of the stored weights. Raises ``CheckpointError`` where the layout cannot express the config.
+    """
     chat = config.chat
     generation: dict[str, Any] = {}
     if chat.eos_token_ids:
@@ -172,7 +175,8 @@ def _language(c: LanguageConfig, dtype: str) -> dict[str, Any]:
     )
     if (c.qkv_bias, c.output_bias, c.qk_norm) != expected:
         raise CheckpointError(
-            f"language: {c.architecture} cannot have qkv_bias {c.qkv_bias}, output_bias {c.output_bias} and qk_norm {c.qk_norm} together"
+            f"language: {c.architecture} cannot have qkv_bias {c.qkv_bias}, output_bias {c.output_bias} and "
+            f"qk_norm {c.qk_norm} together"
         )
     if c.architecture != "qwen2":
         section["attention_bias"] = c.output_bias

@@ -1,4 +1,6 @@
-"""Typed reading of JSON: a value of the wrong type or range raises ``CheckpointError`` naming file, key, value and what is allowed."""
+"""Typed reading of JSON: a value of the wrong type or range raises ``CheckpointError`` naming file, key, value and
+what is allowed.
+"""
 
 from __future__ import annotations
 

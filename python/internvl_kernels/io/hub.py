@@ -16,9 +16,9 @@ _FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]  # never cod
 def resolve(path: str | Path, download: bool = False, *, revision: str = "main") -> Path:
     """The directory of a checkpoint.
 
-    ``path``: a directory, or a hub id ``owner/name`` that the local Hugging Face cache holds at ``revision`` (a branch, tag or commit).
-    ``download``: fetch the id with ``huggingface_hub`` where the cache lacks it; nothing touches the network otherwise.
-    Raises ``CheckpointError`` where there is no such checkpoint.
+    ``path``: a directory, or a hub id ``owner/name`` that the local Hugging Face cache holds at ``revision`` (a
+    branch, tag or commit). ``download``: fetch the id with ``huggingface_hub`` where the cache lacks it; nothing
+    touches the network otherwise. Raises ``CheckpointError`` where there is no such checkpoint.
     """
     directory = Path(path).expanduser()
     if directory.is_dir():

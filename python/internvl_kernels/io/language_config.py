@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 from ..config import LanguageConfig
 from ..errors import CheckpointError
@@ -15,38 +15,54 @@ ARCHITECTURES = {
     "Qwen3MoeForCausalLM": "qwen3_moe",
     "LlamaForCausalLM": "llama",
 }
-# What a missing key means; num_key_value_heads None: as many as heads, head_dim None: hidden_size / heads.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "qwen2": {"vocab": 151936, "hidden": 4096, "inner": 22016, "layers": 32, "heads": 32, "kv": 32, "head_dim": None, "positions": 32768},
-    "qwen3": {"vocab": 151936, "hidden": 4096, "inner": 22016, "layers": 32, "heads": 32, "kv": 32, "head_dim": 128, "positions": 32768},
-    "qwen3_moe": {"vocab": 151936, "hidden": 2048, "inner": 6144, "layers": 24, "heads": 32, "kv": 4, "head_dim": None, "positions": 32768},
-    "llama": {"vocab": 32000, "hidden": 4096, "inner": 11008, "layers": 32, "heads": 32, "kv": None, "head_dim": None, "positions": 2048},
-}  # fmt: skip
+
+
+class _Default(NamedTuple):
+    """What a missing key means to the class that publishes the model."""
+
+    vocab: int
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    kv: int | None  # None: as many as heads
+    head_dim: int | None  # None: hidden_size / heads
+    positions: int
+
+
+_DEFAULTS = {
+    "qwen2": _Default(151936, 4096, 22016, 32, 32, 32, None, 32768),
+    "qwen3": _Default(151936, 4096, 22016, 32, 32, 32, 128, 32768),
+    "qwen3_moe": _Default(151936, 2048, 6144, 24, 32, 4, None, 32768),
+    "llama": _Default(32000, 4096, 11008, 32, 32, None, None, 2048),
+}
 _MAX_VOCAB = 1 << 24
 
 
 def read_language(text: Fields, top: Fields, layout: str, *, separate_head: bool | None) -> LanguageConfig:
-    """``separate_head``: whether an output matrix is stored; None where no weights are there to ask, then the config's flags count."""
+    """``separate_head``: whether an output matrix is stored; None where no weights are there to ask, then the
+    config's flags count.
+    """
     kind = _kind(text, layout)
     default = _DEFAULTS[kind]
     text.choice("hidden_act", "silu", ("silu",))
-    hidden = text.integer("hidden_size", default["hidden"], high=1 << 17)
-    heads = text.integer("num_attention_heads", default["heads"], high=4096)
+    hidden = text.integer("hidden_size", default.hidden, high=1 << 17)
+    heads = text.integer("num_attention_heads", default.heads, high=4096)
     # An explicit null differs from a missing key: transformers writes it for "derive from the others".
     kv = text.integer(
-        "num_key_value_heads", heads if _null(text, "num_key_value_heads") else default["kv"] or heads, high=4096
+        "num_key_value_heads", heads if _null(text, "num_key_value_heads") else default.kv or heads, high=4096
     )
-    derived = default["head_dim"] is None or _null(text, "head_dim")
-    if derived and text.get("head_dim") is None and hidden % heads:
+    derived = None if _null(text, "head_dim") else default.head_dim
+    if derived is None and text.get("head_dim") is None and hidden % heads:
         raise text.refuse(
             "num_attention_heads", f"a divisor of hidden_size {hidden} where head_dim is not given", heads
         )
-    head_dim = text.integer("head_dim", hidden // heads if derived else default["head_dim"], high=4096)
+    head_dim = text.integer("head_dim", derived or hidden // heads, high=4096)
     if head_dim % 2:
         raise text.refuse("head_dim", "an even number, for the rotary embedding", head_dim)
     if heads % kv:
         raise text.refuse("num_key_value_heads", f"a divisor of num_attention_heads {heads}", kv)
-    theta, positions = _rotary(text, text.integer("max_position_embeddings", default["positions"], high=1 << 30))
+    theta, positions = _rotary(text, text.integer("max_position_embeddings", default.positions, high=1 << 30))
     _refuse_window(text, kind, positions)
     bias = kind != "qwen2" and text.boolean("attention_bias", False)
     if kind == "llama" and text.boolean("mlp_bias", False):
@@ -54,12 +70,12 @@ def read_language(text: Fields, top: Fields, layout: str, *, separate_head: bool
     config = LanguageConfig(
         architecture=kind,
         hidden_size=hidden,
-        num_layers=text.integer("num_hidden_layers", default["layers"], high=1024),
+        num_layers=text.integer("num_hidden_layers", default.layers, high=1024),
         num_heads=heads,
         num_kv_heads=kv,
         head_dim=head_dim,
-        intermediate_size=text.integer("intermediate_size", default["inner"]),
-        vocab_size=text.integer("vocab_size", default["vocab"], high=_MAX_VOCAB),
+        intermediate_size=text.integer("intermediate_size", default.inner),
+        vocab_size=text.integer("vocab_size", default.vocab, high=_MAX_VOCAB),
         rope_theta=theta,
         norm_eps=text.number("rms_norm_eps", 1e-6, high=1.0),
         qkv_bias=kind == "qwen2" or bias,
@@ -94,7 +110,10 @@ def _kind(text: Fields, layout: str) -> str:
 
 
 def _rotary(text: Fields, positions: int) -> tuple[float, int]:
-    """(theta, positions that may be used). Dynamic NTK scaling equals the plain form up to the published length, so that is the limit."""
+    """(theta, positions that may be used).
+
+    Dynamic NTK scaling equals the plain form up to the published length, so that is the limit.
+    """
     theta = text.number("rope_theta", 10000.0)
     for key in ("rope_scaling", "rope_parameters"):  # transformers 4, transformers 5
         rope = text.section(key)
@@ -127,12 +146,15 @@ def _refuse_window(text: Fields, kind: str, positions: int) -> None:
         return
     window = text.integer("sliding_window", 4096, high=1 << 40)
     first = text.integer("max_window_layers", 28, low=0) if kind != "qwen3_moe" else 0
-    if window < positions and first < text.integer("num_hidden_layers", _DEFAULTS[kind]["layers"], high=1024):
+    if window < positions and first < text.integer("num_hidden_layers", _DEFAULTS[kind].layers, high=1024):
         raise text.refuse("use_sliding_window", f"false, or a sliding_window of at least {positions}")
 
 
 def _tied(text: Fields, top: Fields, layout: str, separate_head: bool | None) -> bool:
-    """Tied is what has no output matrix stored. Where both flags rule tying out, the matrix is expected, and its absence an error later."""
+    """Tied is what has no output matrix stored.
+
+    Where both flags rule tying out, the matrix is expected, and its absence an error later.
+    """
     flags = [f.boolean("tie_word_embeddings", False) for f in (text, top) if f.get("tie_word_embeddings") is not None]
     if separate_head is None:
         # The family's code always unties; transformers' top-level class ties unless told otherwise.

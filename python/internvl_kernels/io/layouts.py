@@ -1,11 +1,12 @@
 """What each published layout calls every parameter: one description, used to read and to write.
 
-A parameter has a canonical name and shape, which the models use, and is stored as one or several pieces. Every piece fills a
-contiguous block of the canonical tensor, so reading copies stored bytes to that block and writing copies them back.
+A parameter has a canonical name and shape, which the models use, and is stored as one or several pieces. Every piece
+fills a contiguous block of the canonical tensor, so reading copies stored bytes to that block and writing copies them
+back.
 
-Stored but never needed, and therefore ignored (``ignored``): blocks of the tower past ``select_layer``; the tower's final norm, which the
-family replaces by the identity; its mask token, used in pre-training only; ``inv_freq`` tables of rotary embeddings. Anything else that is
-stored and not described here is an error for the caller.
+Stored but never needed, and therefore ignored (``ignored``): blocks of the tower past ``select_layer``; the tower's
+final norm, which the family replaces by the identity; its mask token, used in pre-training only; ``inv_freq`` tables
+of rotary embeddings. Anything else that is stored and not described here is an error for the caller.
 """
 
 from __future__ import annotations

@@ -35,14 +35,16 @@ def save_checkpoint(
     extra_files: Mapping[str, bytes | str | Path] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write config.json, its companions and safetensors, so that ``read_config`` and ``load_weights`` give the same back bit for bit.
+    """Write config.json, its companions and safetensors, so that ``read_config`` and ``load_weights`` give the same
+    back bit for bit.
 
-    ``weights``: every canonical parameter, each in its own float dtype. Layers of the tower past ``num_layers`` are not in it, so the
-    written config counts only those that run. ``layout``: "original" | "hf". ``prefixes``: of "hf", "legacy" (read by every transformers)
-    | "new". ``extra_files``: name -> content or a file to copy, such as the tokenizer's. ``overwrite``: replace a directory that is there.
+    ``weights``: every canonical parameter, each in its own float dtype. Layers of the tower past ``num_layers`` are
+    not in it, so the written config counts only those that run. ``layout``: "original" | "hf". ``prefixes``: of "hf",
+    "legacy" (read by every transformers) | "new". ``extra_files``: name -> content or a file to copy, such as the
+    tokenizer's. ``overwrite``: replace a directory that is there.
 
-    The directory appears complete or not at all. Raises ``CheckpointError``: tensors that do not fit ``config``, a config that the layout
-    cannot express, a path that is taken.
+    The directory appears complete or not at all. Raises ``CheckpointError``: tensors that do not fit ``config``, a
+    config that the layout cannot express, a path that is taken.
     """
     for argument, value, allowed in (("layout", layout, ("original", "hf")), ("prefixes", prefixes, ("legacy", "new"))):
         if value not in allowed:
@@ -107,7 +109,9 @@ def _write(file: Path, content: bytes | str | Path) -> None:
 
 
 def _write_weights(directory: Path, weights: Mapping[str, Tensor], described: list[Parameter], limit: int) -> None:
-    """Shards in the order of the forward pass, each as full as ``limit`` allows; a tensor larger than that gets its own."""
+    """Shards in the order of the forward pass, each as full as ``limit`` allows; a tensor larger than that gets its
+    own.
+    """
     shards: list[list[tuple[str, Parameter, int]]] = [[]]
     room = limit
     total = 0

@@ -1,6 +1,8 @@
-"""safetensors files, read and written by their published format: 8 bytes of header length, a JSON header, the tensors' bytes.
+"""safetensors files, read and written by their published format: 8 bytes of header length, a JSON header, the
+tensors' bytes.
 
-The header is checked whole before any byte is used, so a cut, corrupt or hostile file ends in a ``CheckpointError`` that names it.
+The header is checked whole before any byte is used, so a cut, corrupt or hostile file ends in a ``CheckpointError``
+that names it.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _MAX_HEADER = 100 << 20  # the format's own limit
 _SIZES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
-    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8, "BOOL": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1,
 }  # fmt: skip
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 CODES = {name: code for code, name in FLOATS.items()}
@@ -126,16 +128,21 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
 def _tensor(file: Path, name: str, entry: Any, data: int) -> StoredTensor:
     def whole(values: Any) -> bool:
-        return isinstance(values, list) and all(type(v) is int and 0 <= v < 1 << 60 for v in values)
+        return all(type(v) is int and 0 <= v < 1 << 60 for v in values)
 
     if not isinstance(entry, dict):
         raise CheckpointError(f"{file}: corrupt header: {show(name)} is {show(entry)}; allowed: an object")
     dtype, shape, span = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _SIZES:
         raise CheckpointError(f"{file}: {name} has dtype {show(dtype)}; allowed: {', '.join(FLOATS)}")
-    if not whole(shape) or len(shape) > 8:
+    if not isinstance(shape, list) or not whole(shape) or len(shape) > 8:
         raise CheckpointError(f"{file}: corrupt header: {name} has shape {show(shape)}; allowed: up to 8 sizes")
-    if not whole(span) or len(span) != 2 or span[1] - span[0] != math.prod(shape) * _SIZES[dtype]:
+    if (
+        not isinstance(span, list)
+        or not whole(span)
+        or len(span) != 2
+        or span[1] - span[0] != math.prod(shape) * _SIZES[dtype]
+    ):
         raise CheckpointError(
             f"{file}: corrupt header: {name} has data_offsets {show(span)}; allowed: a span of "
             f"{math.prod(shape) * _SIZES[dtype]} bytes for {dtype} {list(shape)}"
@@ -170,7 +177,10 @@ class MappedShard:
 
 
 def write_shard(file: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """One safetensors file, streamed from contiguous CPU tensors without a copy. Larger items first keep every tensor aligned."""
+    """One safetensors file, streamed from contiguous CPU tensors without a copy.
+
+    Larger items first keep every tensor aligned.
+    """
     ordered = sorted(tensors, key=lambda item: -item[1].element_size())
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
@@ -184,4 +194,4 @@ def write_shard(file: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for _, tensor in ordered:
-            stream.write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+            stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
