@@ -61,9 +61,9 @@ def add_norm(
 ) -> tuple[Any, Any]:
     """Residual, layer scale and the next norm in one pass: ``h = x + scale * branch``; returns ``(h, norm(h))``.
 
-    x, branch ``[..., cols]`` of one dtype; scale (layer scale, optional), weight, bias ``[cols]``. ``rms`` chooses RMSNorm,
-    which takes no bias. ``inplace`` lets the op write h into x's memory (use the returned h).
-    h is rounded to the dtype once and the norm reads the rounded value.
+    x, branch ``[..., cols]`` of one dtype; scale (layer scale, optional), weight, bias ``[cols]``. ``rms`` chooses
+    RMSNorm, which takes no bias. ``inplace`` lets the op write h into x's memory (use the returned h). h is rounded to
+    the dtype once and the norm reads the rounded value.
     """
     if choose("add_norm", backend, x, branch, weight, bias, scale) == "reference":
         return add_norm_reference(x, branch, weight, bias, scale=scale, eps=eps, rms=rms)
