@@ -5,16 +5,58 @@
 namespace ivk::binding {
 namespace {
 
-DType torch_dtype(const py::handle& dtype, const char* name) {
-    // torch.dtype objects live as long as torch, so their addresses are keys.
+// Attribute by interned name: several are read for every argument of every call.
+struct Name {
+    explicit Name(const char* text) : object(PyUnicode_InternFromString(text)) {}
+    py::object of(const py::handle& t) const {
+        PyObject* value = PyObject_GetAttr(t.ptr(), object);
+        if (value == nullptr) throw py::error_already_set();
+        return py::reinterpret_steal<py::object>(value);
+    }
+    py::object call(const py::handle& t) const {
+        PyObject* value = PyObject_CallMethodObjArgs(t.ptr(), object, nullptr);
+        if (value == nullptr) throw py::error_already_set();
+        return py::reinterpret_steal<py::object>(value);
+    }
+    PyObject* object;
+};
+
+std::string text_of(const py::handle& object) { return py::str(object); }
+
+// torch's types, layouts and dtypes live as long as torch, so their addresses are keys.
+bool is_plain_type(const py::handle& t) {
+    static PyObject* known[2] = {};
+    PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(t.ptr()));
+    if (type == known[0] || type == known[1]) return true;
+    const std::string kind = text_of(py::handle(type).attr("__name__"));
+    if (kind != "Tensor" && kind != "Parameter") return false;
+    known[kind == "Parameter"] = py::handle(type).inc_ref().ptr();
+    return true;
+}
+
+bool is_strided(const py::handle& t) {
+    static const Name name("layout");
+    static PyObject* strided = nullptr;
+    const py::object layout = name.of(t);
+    if (layout.ptr() == strided) return true;
+    if (text_of(layout) != "torch.strided") return false;
+    strided = py::handle(layout).inc_ref().ptr();
+    return true;
+}
+
+DType torch_dtype(const py::handle& t, const char* name) {
+    static const Name attribute("dtype");
     static std::unordered_map<PyObject*, DType> known;
+    const py::object dtype = attribute.of(t);
     const auto found = known.find(dtype.ptr());
     if (found != known.end()) return found->second;
-    const std::string text = py::str(dtype);
+    require(!t.attr("is_conj")().cast<bool>(), name, ": a conjugate view (is_conj); call resolve_conj() first");
+    require(!t.attr("is_quantized").cast<bool>(), name, ": a quantized tensor; allowed: plain dtypes");
+    const std::string text = text_of(dtype);
     for (DType candidate :
          {DType::f32, DType::bf16, DType::f16, DType::f64, DType::u8, DType::i32, DType::i64, DType::boolean}) {
         if (text == std::string("torch.") + name_of(candidate)) {
-            known.emplace(dtype.inc_ref().ptr(), candidate);
+            known.emplace(py::handle(dtype).inc_ref().ptr(), candidate);
             return candidate;
         }
     }
@@ -22,38 +64,39 @@ DType torch_dtype(const py::handle& dtype, const char* name) {
                            "; allowed: float32, bfloat16, float16, float64, uint8, int32, int64, bool");
 }
 
-void refuse_unless_plain(const py::handle& t, const char* name, bool writable) {
-    const std::string kind = py::str(py::type::handle_of(t).attr("__name__"));
-    require(kind == "Tensor" || kind == "Parameter", name, ": a ", kind, "; allowed: a plain torch.Tensor");
-    require(!t.attr("is_sparse").cast<bool>() && py::str(t.attr("layout")).cast<std::string>() == "torch.strided", name,
-            ": a sparse tensor (", py::str(t.attr("layout")).cast<std::string>(), "); allowed: dense, strided");
-    require(t.attr("is_cpu").cast<bool>(), name, ": on device '", py::str(t.attr("device")).cast<std::string>(),
-            "'; the cpu backend takes CPU tensors");
-    require(!t.attr("is_neg")().cast<bool>(), name, ": a negative view (is_neg); call resolve_neg() first");
-    require(!t.attr("is_conj")().cast<bool>(), name, ": a conjugate view (is_conj); call resolve_conj() first");
-    require(!t.attr("is_quantized").cast<bool>(), name, ": a quantized tensor; allowed: plain dtypes");
-    (void)writable;
+void refuse_unless_plain(const py::handle& t, const char* name) {
+    static const Name is_cpu("is_cpu"), is_neg("is_neg");
+    if (!is_plain_type(t))
+        require(false, name, ": a ", text_of(py::type::handle_of(t).attr("__name__")),
+                "; allowed: a plain torch.Tensor");
+    if (!is_strided(t))
+        require(false, name, ": a sparse tensor (", text_of(t.attr("layout")), "); allowed: dense, strided");
+    if (is_cpu.of(t).ptr() != Py_True)
+        require(false, name, ": on device '", text_of(t.attr("device")), "'; the cpu backend takes CPU tensors");
+    if (is_neg.call(t).ptr() != Py_False) require(false, name, ": a negative view (is_neg); call resolve_neg() first");
 }
 
 void refuse_expanded(const TensorView& v, const char* name) {
     for (int d = 0; d < v.ndim; ++d)
-        require(v.shape[d] <= 1 || v.stride[d] != 0, name, ": dimension ", d, " is expanded (stride 0) in ",
-                v.describe(), "; call contiguous() first");
+        if (v.shape[d] > 1 && v.stride[d] == 0)
+            require(false, name, ": dimension ", d, " is expanded (stride 0) in ", v.describe(),
+                    "; call contiguous() first");
 }
 
-TensorView from_torch(const py::handle& t, const char* name, bool writable) {
-    refuse_unless_plain(t, name, writable);
+TensorView from_torch(const py::handle& t, const char* name) {
+    static const Name shape_name("shape"), stride_name("stride"), data_ptr("data_ptr");
+    refuse_unless_plain(t, name);
     TensorView v;
-    v.dtype = torch_dtype(t.attr("dtype"), name);
-    const py::tuple shape = t.attr("shape");
-    const py::tuple stride = t.attr("stride")();
+    v.dtype = torch_dtype(t, name);
+    const py::tuple shape = shape_name.of(t);
+    const py::tuple stride = stride_name.call(t);
     require(shape.size() <= kMaxDims, name, ": ", shape.size(), " dimensions; allowed: at most ", kMaxDims);
     v.ndim = static_cast<int>(shape.size());
     for (int d = 0; d < v.ndim; ++d) {
-        v.shape[d] = shape[d].cast<int64_t>();
-        v.stride[d] = stride[d].cast<int64_t>();
+        v.shape[d] = PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), d));
+        v.stride[d] = PyLong_AsLongLong(PyTuple_GET_ITEM(stride.ptr(), d));
     }
-    v.data = reinterpret_cast<void*>(t.attr("data_ptr")().cast<uintptr_t>());
+    v.data = reinterpret_cast<void*>(data_ptr.call(t).cast<uintptr_t>());
     require(v.data != nullptr || v.numel() == 0, name, ": has no memory behind it (a meta or fake tensor)");
     return v;
 }
@@ -106,7 +149,7 @@ TensorView to_view(const py::handle& object, const char* name, bool writable) {
     if (py::isinstance<py::array>(object)) {
         v = from_numpy(py::reinterpret_borrow<py::array>(object), name, writable);
     } else if (py::hasattr(object, "data_ptr")) {
-        v = from_torch(object, name, writable);
+        v = from_torch(object, name);
     } else {
         throw UnsupportedError(std::string(name) + ": a " +
                                std::string(py::str(py::type::handle_of(object).attr("__name__"))) +

@@ -39,8 +39,13 @@ def unavailable(backend: str) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=64)
+def _is_torch_type(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "torch" or hasattr(kind, "data_ptr")
+
+
 def is_torch(x: Any) -> bool:
-    return type(x).__module__.partition(".")[0] == "torch" or hasattr(x, "data_ptr")
+    return _is_torch_type(type(x))
 
 
 def needs_grad(*tensors: Any) -> bool:
