@@ -8,6 +8,7 @@
 namespace py = pybind11;
 
 namespace ivk::binding {
+void bind_image(py::module_& m);
 void bind_norm(py::module_& m);
 }
 
@@ -28,5 +29,6 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("default_threads", &default_threads);
     m.def("set_default_threads", &set_default_threads, py::arg("threads"));
     m.attr("compiler") = __VERSION__;
+    binding::bind_image(m);
     binding::bind_norm(m);
 }
