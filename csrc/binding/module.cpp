@@ -13,6 +13,7 @@ void bind_embed(py::module_& m);
 void bind_gemm(py::module_& m);
 void bind_gemm_few_rows(py::module_& m);
 void bind_moe(py::module_& m);
+void bind_image(py::module_& m);
 void bind_norm(py::module_& m);
 void bind_patch_embed(py::module_& m);
 void bind_pixel_shuffle(py::module_& m);
@@ -45,6 +46,7 @@ PYBIND11_MODULE(_cpu, m) {
     binding::bind_gemm(m);
     binding::bind_gemm_few_rows(m);
     binding::bind_moe(m);
+    binding::bind_image(m);
     binding::bind_norm(m);
     binding::bind_patch_embed(m);
     binding::bind_pixel_shuffle(m);

@@ -1,0 +1,131 @@
+"""Picture to tiles: the grid, and the resize that cuts while it resizes. Contract: csrc/kernels/image/image.h."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .._lazy import torch
+from ..errors import UnsupportedError
+from ._backend import choose, cpu, is_torch
+from ._tensor import empty, host
+
+RULES = ("original", "hf")
+
+
+def tile_pixels(
+    pixels: Any,
+    grid: tuple[int, int],
+    size: int,
+    *,
+    thumbnail: bool = False,
+    tall_first: bool | None = None,
+    threads: int = 0,
+    backend: str = "auto",
+) -> Any:
+    """Antialiased bicubic resize to ``grid`` = (columns, rows) tiles of ``size`` pixels, row by row, the thumbnail last.
+
+    pixels uint8 ``[H, W, 3]``, channels adjacent and pixels 3 or 4 bytes apart, or a list of such arrays that lie one below
+    the other. Returns contiguous uint8 ``[columns * rows (+ 1), size, size, 3]`` of pixels' kind, the bits of Pillow's
+    ``resize(..., BICUBIC)``. Pillow 13 changed the order of its two passes for tall pictures; ``tall_first`` says whether
+    to follow it (None: as the installed Pillow does). Raises UnsupportedError for anything else.
+    """
+    bands = [host(band) for band in pixels] if isinstance(pixels, (list, tuple)) else [host(pixels)]
+    columns, rows = grid
+    if not bands:
+        raise UnsupportedError("tile_pixels: pixels is an empty list; allowed: one array or more")
+    if choose("tile_pixels", backend, *bands) == "reference":
+        return tile_pixels_reference(pixels, grid, size, thumbnail=thumbnail, tall_first=tall_first)
+    if min(columns, rows, size) < 1:
+        raise UnsupportedError(f"tile_pixels: grid {columns} x {rows} of size {size}; allowed: 1 and more")
+    tall_first = pillow_tall_first() if tall_first is None else tall_first
+    tiles = empty(bands[0], (columns * rows + bool(thumbnail), size, size, 3), "uint8")
+    cpu().tile_pixels(bands, columns, rows, size, bool(thumbnail), tall_first, tiles, threads)
+    return tiles
+
+
+def tile_pixels_reference(
+    pixels: Any, grid: tuple[int, int], size: int, *, thumbnail: bool = False, tall_first: bool | None = None
+) -> Any:
+    """The published algorithm on Pillow: resize, crop, append the thumbnail. ``tall_first`` as the installed Pillow only."""
+    from PIL import Image
+
+    if tall_first not in (None, pillow_tall_first()):
+        raise UnsupportedError(f"tile_pixels: tall_first={tall_first}; the reference follows the installed Pillow: {not tall_first}")
+    bands = list(pixels) if isinstance(pixels, (list, tuple)) else [pixels]
+    array = np.concatenate([np.asarray(band) for band in bands])
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise UnsupportedError(f"tile_pixels: pixels are {array.dtype}{list(array.shape)}; allowed: uint8 [height, width, 3]")
+    image = Image.fromarray(array)
+    columns, rows = grid
+    resized = image.resize((columns * size, rows * size), Image.Resampling.BICUBIC)
+    tiles = []
+    for k in range(columns * rows):
+        left, top = k % columns * size, k // columns * size
+        tiles.append(np.asarray(resized.crop((left, top, left + size, top + size))))
+    if thumbnail:
+        tiles.append(np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)))
+    stacked = np.stack(tiles)
+    return torch.from_numpy(stacked).to(bands[0].device) if is_torch(bands[0]) else stacked
+
+
+@functools.lru_cache(maxsize=1)
+def pillow_tall_first() -> bool:
+    """Whether the installed Pillow resizes a tall picture vertically first (13 and later). Tried out, not read off a version."""
+    from PIL import Image
+
+    noise = (np.arange(64 * 8 * 3, dtype=np.uint32) * 2654435761 >> 7).astype(np.uint8).reshape(64, 8, 3)
+    image, bicubic = Image.fromarray(noise), Image.Resampling.BICUBIC
+    two_steps = image.resize((8, 8), bicubic).resize((7, 8), bicubic)
+    return image.resize((7, 8), bicubic).tobytes() == two_steps.tobytes()
+
+
+def choose_grid(
+    width: int, height: int, *, min_tiles: int = 1, max_tiles: int = 12, size: int = 448, rule: str = "original"
+) -> tuple[int, int]:
+    """The grid (columns, rows) whose aspect ratio is closest to ``width / height``, with min_tiles to max_tiles tiles.
+
+    Grids are tried by number of tiles. On equal distance a later one wins while the picture has more than half its pixels.
+    Among grids of one number of tiles, rule "hf" (transformers) tries fewer columns first; rule "original" tries them in the
+    iteration order of a CPython set filled as the published code fills it. The two differ only for ``min_tiles`` > 1: with 1,
+    no two grids of one number of tiles tie for the best (all grids of up to 40 tiles were enumerated).
+    """
+    if min(width, height) < 1:
+        raise UnsupportedError(f"choose_grid: a picture of {width} x {height} pixels; allowed: 1 x 1 and more")
+    if not 1 <= min_tiles <= max_tiles:
+        raise UnsupportedError(f"choose_grid: min_tiles={min_tiles}, max_tiles={max_tiles}; allowed: 1 <= min_tiles <= max_tiles")
+    if rule not in RULES:
+        raise UnsupportedError(f"choose_grid: rule={rule!r}; allowed: {', '.join(RULES)}")
+    aspect, pixels = width / height, width * height
+    best, best_distance = (1, 1), float("inf")
+    for columns, rows in _grids(min_tiles, max_tiles, rule):
+        distance = abs(aspect - columns / rows)
+        if distance < best_distance:
+            best, best_distance = (columns, rows), distance
+        elif distance == best_distance and pixels > 0.5 * size * size * columns * rows:
+            best = (columns, rows)
+    return best
+
+
+@functools.lru_cache(maxsize=64)
+def _grids(min_tiles: int, max_tiles: int, rule: str) -> Sequence[tuple[int, int]]:
+    def allowed(i: int, j: int) -> bool:
+        return min_tiles <= i * j <= max_tiles
+
+    if rule == "hf":
+        grids = [(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles // i + 1) if allowed(i, j)]
+        return sorted(grids, key=lambda grid: grid[0] * grid[1])
+    # The published loops visit (i, j) for growing n >= max(i, j); a set keeps the first visit's place.
+    filled: set[tuple[int, int]] = set()
+    for n in range(min_tiles, max_tiles + 1):
+        for i in range(1, n + 1):
+            for j in range(1, min(n, max_tiles // i) + 1):
+                if allowed(i, j):
+                    filled.add((i, j))
+    return sorted(filled, key=lambda grid: grid[0] * grid[1])
+
+
+__all__ = ["RULES", "choose_grid", "pillow_tall_first", "tile_pixels", "tile_pixels_reference"]
