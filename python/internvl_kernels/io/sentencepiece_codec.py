@@ -8,12 +8,13 @@ dictionary speed.
 from __future__ import annotations
 
 import heapq
+import math
 import re
 import struct
 from collections.abc import Iterable
 from functools import lru_cache
 
-from .sentencepiece import BYTE, CONTROL, NORMAL, SPACE, UNUSED, USER_DEFINED, SentencePieceModel
+from .sentencepiece import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, SentencePieceModel
 
 _UNK_PENALTY = 10.0  # how far below the lowest score an unknown character stands (unigram)
 _CACHED_WORD = 64  # characters; longer words are rare and would fill the cache
@@ -53,7 +54,7 @@ class Charsmap:
 
 
 class SentencePieceCodec:
-    """encode(text) -> ids, decode(ids) -> text and, for streams, text_of(id). No BOS, no EOS, no added tokens."""
+    """encode(text) -> ids, decode(ids) -> text, stream() for one id at a time. No BOS, no EOS, no added tokens."""
 
     def __init__(self, model: SentencePieceModel) -> None:
         self.model = model
@@ -70,32 +71,31 @@ class SentencePieceCodec:
         self._longest = max(map(len, self.ids), default=0)
         normal = [s for s, kind in zip(model.scores, model.types) if kind == NORMAL]
         self._unk_score = _float32(min(normal, default=0.0) - _UNK_PENALTY)
-        self._max_score = max(normal, default=0.0)
 
     # -- normalisation ------------------------------------------------------------------------------------------------
 
     def normalize(self, text: str, *, prefix: bool | None = None) -> str:
         """Rules, spaces and dummy prefix applied; spaces come out as U+2581. ``prefix`` overrides the model's choice."""
+        if not text:
+            return ""
         trim = self.model.remove_extra_whitespaces
-        prefix = self.model.add_dummy_prefix if prefix is None else prefix
         out: list[str] = []
         after_space = trim
-        for part in self._normalized_parts(text):
+        for part in self._parts(text):
             if trim:
                 part = part.lstrip(" ") if after_space else part
                 if not part:
                     continue
                 after_space = part.endswith(" ")
             out.append(part)
-        joined = "".join(out).replace(" ", SPACE)
-        if not joined:
-            return ""
-        joined = SPACE + joined if prefix else joined
+        joined = (SPACE if (self.model.add_dummy_prefix if prefix is None else prefix) else "") + "".join(out)
+        joined = joined.replace(" ", SPACE)
         return joined.rstrip(SPACE) if trim else joined
 
-    def _normalized_parts(self, text: str) -> Iterable[str]:
-        if self._charsmap is None:
-            return [text] if not self.model.remove_extra_whitespaces else re.findall("(?s) |[^ ]+", text)
+    def _parts(self, text: str) -> list[str]:
+        """The text in pieces that whitespace trimming looks at one by one; user-defined symbols stay whole."""
+        if self._charsmap is None and not self.model.remove_extra_whitespaces:
+            return [text]
         parts, at = [], 0
         for found in self._fixed.finditer(text) if self._fixed else ():
             parts += self._apply_rules(text[at : found.start()])
@@ -104,7 +104,8 @@ class SentencePieceCodec:
         return parts + self._apply_rules(text[at:])
 
     def _apply_rules(self, text: str) -> list[str]:
-        assert self._charsmap is not None
+        if self._charsmap is None:
+            return re.findall("(?s) |[^ ]+", text)
         data, at, parts = text.encode("utf-8"), 0, []
         while at < len(data):
             found = self._charsmap.longest(data, at)
@@ -199,30 +200,22 @@ class SentencePieceCodec:
                 out.append(part if index is None else index)
 
     def _viterbi(self, text: str) -> list[int | str]:
-        """Unigram: the segmentation with the highest sum of scores, summed in float32 from the left."""
-        best: list[float | None] = [0.0] + [None] * len(text)
+        """Unigram: the segmentation with the highest sum of scores, kept in float32 from the left as the library does."""
+        ids, scores, types = self.ids, self.model.scores, self.model.types
+        best = [0.0] + [-math.inf] * len(text)
         last: list[tuple[int, int | None]] = [(0, None)] * (len(text) + 1)
-
-        def offer(start: int, end: int, index: int | None, score: float) -> None:
-            total = _float32(score + best[start])  # type: ignore[operator]
-            held = best[end]
-            if held is None or total > held:
-                best[end], last[end] = total, (start, index)
-
         for start in range(len(text)):
-            single = False
+            steps: list[tuple[int, int | None, float]] = []
             for end in range(start + 1, min(start + self._longest, len(text)) + 1):
-                index = self.ids.get(text[start:end])
-                if index is None or self.model.types[index] == UNUSED:
-                    continue
-                if self.model.types[index] == USER_DEFINED:
-                    score = _float32(len(text[start:end].encode()) * self._max_score - 0.1)
-                else:
-                    score = self.model.scores[index]
-                offer(start, end, index, score)
-                single |= end == start + 1
-            if not single:
-                offer(start, start + 1, None, self._unk_score)
+                index = ids.get(text[start:end])
+                if index is not None and types[index] != UNUSED:
+                    steps.append((end, index, scores[index]))
+            if not steps or steps[0][0] != start + 1:
+                steps.append((start + 1, None, self._unk_score))
+            for end, index, score in steps:
+                total = _float32(best[start] + score)
+                if total > best[end]:
+                    best[end], last[end] = total, (start, index)
         out: list[int | str] = []
         end = len(text)
         while end:
@@ -230,3 +223,58 @@ class SentencePieceCodec:
             out.append(text[start:end] if index is None else index)
             end = start
         return out[::-1]
+
+    # -- decoding -----------------------------------------------------------------------------------------------------
+
+    def stream(self) -> SentencePieceStream:
+        return SentencePieceStream(self.model)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        stream = self.stream()
+        return "".join(map(stream.push, ids)) + stream.flush()
+
+
+class SentencePieceStream:
+    """Ids in, complete text out: bytes of an unfinished character are held back."""
+
+    def __init__(self, model: SentencePieceModel) -> None:
+        self._model = model
+        self._bytes = b""
+        self._at_start = model.add_dummy_prefix or model.remove_extra_whitespaces
+
+    def push(self, index: int) -> str:
+        model = self._model
+        kind, piece = model.types[index], model.pieces[index]
+        if kind == BYTE:
+            self._at_start = False
+            return self._take(bytes([int(piece[3:5], 16)]))
+        return self.flush() + self._visible(kind, piece)
+
+    def _visible(self, kind: int, piece: str) -> str:
+        if kind == CONTROL:
+            return ""
+        if kind == UNKNOWN:
+            piece = self._model.unk_surface
+        elif self._at_start and piece.startswith(SPACE):
+            # One space is the dummy prefix; a model that trims whitespace drops all that lead.
+            self._at_start = self._model.remove_extra_whitespaces
+            piece = piece[1:]
+        self._at_start &= not piece
+        return piece.replace(SPACE, " ")
+
+    def _take(self, more: bytes, *, last: bool = False) -> str:
+        data, out = self._bytes + more, ""
+        while data:
+            try:
+                out, data = out + data.decode("utf-8"), b""
+            except UnicodeDecodeError as error:
+                out += data[: error.start].decode("utf-8")
+                data = data[error.start :]
+                if error.reason == "unexpected end of data" and not last:
+                    break
+                out, data = out + "\ufffd", data[1:]
+        self._bytes = data
+        return out
+
+    def flush(self) -> str:
+        return self._take(b"", last=True)
