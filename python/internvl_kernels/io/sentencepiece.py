@@ -160,7 +160,7 @@ def _parse(data: bytes) -> SentencePieceModel:
 
 
 def load_sentencepiece(path: str | Path) -> SentencePieceModel:
-    """Reads a model file. Raises CheckpointError naming the file when it is truncated, hostile or of an unsupported kind."""
+    """Reads a model file. Raises CheckpointError naming the file if it is truncated, hostile or of an unknown kind."""
     path = Path(path)
     try:
         return _parse(path.read_bytes())

@@ -75,7 +75,7 @@ class SentencePieceCodec:
     # -- normalisation ------------------------------------------------------------------------------------------------
 
     def normalize(self, text: str, *, prefix: bool | None = None) -> str:
-        """Rules, spaces and dummy prefix applied; spaces come out as U+2581. ``prefix`` overrides the model's choice."""
+        """Rules, spaces and dummy prefix applied; a space comes out as U+2581. ``prefix`` overrides the model's."""
         if not text:
             return ""
         trim = self.model.remove_extra_whitespaces
@@ -200,7 +200,7 @@ class SentencePieceCodec:
                 out.append(part if index is None else index)
 
     def _viterbi(self, text: str) -> list[int | str]:
-        """Unigram: the segmentation with the highest sum of scores, kept in float32 from the left as the library does."""
+        """Unigram: the segmentation with the highest sum of scores, summed from the left in float32."""
         ids, scores, types = self.ids, self.model.scores, self.model.types
         best = [0.0] + [-math.inf] * len(text)
         last: list[tuple[int, int | None]] = [(0, None)] * (len(text) + 1)

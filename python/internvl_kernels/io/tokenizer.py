@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import CheckpointError, UnsupportedError
 from .tokenizer_backends import JsonBackend, SentencePieceBackend, byte_level_backend
@@ -59,12 +59,14 @@ class Tokenizer:
         self.bos_id = self._named_id(self.bos_token)
         self.eos_id = self._named_id(self.eos_token)
         self.pad_id = self._named_id(named.get("pad_token"))
-        self._bos, self._eos = files.switch("add_bos_token"), files.switch("add_eos_token")
-        if self._bos is None and self._eos is None and not backend.has_post_processor:
-            self._bos = backend.bos_by_default
-        for switch, index, name in ((self._bos, self.bos_id, "bos"), (self._eos, self.eos_id, "eos")):
+        bos, eos = files.switch("add_bos_token"), files.switch("add_eos_token")
+        bos = backend.bos_by_default if bos is None else bos
+        for switch, index, name in ((bos, self.bos_id, "bos"), (eos, self.eos_id, "eos")):
             if switch and index is None:
-                raise CheckpointError(f"{files.path}: add_{name}_token is true but {name}_token names no known token")
+                raise CheckpointError(f"{files.path}: {name} is to be added, but {name}_token names no known token")
+        self._before = [self.bos_id] if bos and self.bos_id is not None else []
+        self._after = [self.eos_id] if eos and self.eos_id is not None else []
+        self._own_specials = bos is None and not eos  # what tokenizer.json's post-processor adds
 
     def _named_id(self, token: str | None) -> int | None:
         return None if token is None else self._backend.token_to_id(token)
@@ -80,15 +82,11 @@ class Tokenizer:
         surrogate = re.search("[\ud800-\udfff]", text)
         if surrogate:
             raise UnsupportedError(f"text: lone surrogate {surrogate.group()!a} at position {surrogate.start()}")
-        if self._bos is None and self._eos is None:
-            return self._backend.encode(text, add_special)
-        ids = self._backend.encode(text, False)
-        if add_special:
-            ids = [self.bos_id] * bool(self._bos) + ids + [self.eos_id] * bool(self._eos)
-        return ids
+        ids = self._backend.encode(text, add_special and self._own_specials)
+        return [*self._before, *ids, *self._after] if add_special else ids
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
-        """Text of the ids. Ids outside the vocabulary (padding rows of a model's table) give nothing; invalid UTF-8 gives U+FFFD."""
+        """Text of the ids; invalid UTF-8 gives U+FFFD, ids of no token (padding rows of a table) give nothing."""
         skipped = self.special_ids if skip_special else frozenset()
         return self._backend.decode([i for i in map(int, ids) if i not in skipped and self.token(i) is not None])
 
@@ -116,11 +114,11 @@ def _choose(path: Path, files: TokenizerFiles) -> JsonBackend | SentencePieceBac
             allowed = ", ".join(_SENTENCEPIECE_CLASSES)
             raise CheckpointError(f"{path}: tokenizer_class {kind!r} with a tokenizer.model; known are {allowed}")
         return SentencePieceBackend.from_file(path / "tokenizer.model", files)
-    raise CheckpointError(f"{path}: no tokenizer: tokenizer.json, vocab.json with merges.txt, or tokenizer.model is needed")
+    raise CheckpointError(f"{path}: no tokenizer; tokenizer.json, vocab.json + merges.txt or tokenizer.model is needed")
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Reads the tokenizer of a checkpoint directory: tokenizer.json, else vocab.json + merges.txt, else tokenizer.model.
+    """Tokenizer of a checkpoint directory, from tokenizer.json, else vocab.json + merges.txt, else tokenizer.model.
 
     Raises CheckpointError naming the file that is missing, truncated, inconsistent or of an unknown kind.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
@@ -36,7 +36,7 @@ def _guarded(file: Path, action: Callable[[], _T]) -> _T:
 class JsonBackend:
     """A ``tokenizers.Tokenizer`` with the added tokens of the small files at their ids."""
 
-    bos_by_default = False
+    bos_by_default = None  # the file's own post-processor decides
 
     def __init__(self, engine: tokenizers.Tokenizer, file: Path, files: TokenizerFiles, named: dict[str, str]) -> None:
         self._engine = engine
@@ -47,7 +47,6 @@ class JsonBackend:
         known = engine.get_added_tokens_decoder()
         self.special_ids = {i for i, token in known.items() if token.special or token.content in files.specials}
         self.vocab_size = 1 + max(engine.get_vocab().values(), default=-1)
-        self.has_post_processor = engine.post_processor is not None
         self._byte_level = isinstance(engine.decoder, decoders.ByteLevel)
 
     @classmethod
@@ -56,13 +55,13 @@ class JsonBackend:
         return cls(engine, file, files, {})
 
     def _add(self, file: Path, files: TokenizerFiles) -> None:
+        known = {token.content for token in self._engine.get_added_tokens_decoder().values()}
+        missing = [_engine_token(token) for token in files.added if token.content not in known]
+        _guarded(file, lambda: self._engine.add_tokens(missing))
         for token in files.added:
             held = self._engine.token_to_id(token.content)
-            if held is None:
-                _guarded(file, lambda token=token: self._engine.add_tokens([_engine_token(token)]))
-                held = self._engine.token_to_id(token.content)
             if held != token.id:
-                raise CheckpointError(f"{file}: token {token.content!r} has id {held}, the files beside it say {token.id}")
+                raise CheckpointError(f"{file}: token {token.content!r} has id {held}; the files beside say {token.id}")
 
     def encode(self, text: str, add_special: bool) -> list[int]:
         return self._engine.encode(text, add_special_tokens=add_special).ids
@@ -155,7 +154,7 @@ def byte_level_backend(path: Path, files: TokenizerFiles) -> JsonBackend:
         raise CheckpointError(f"{file}: {len(vocab) - len(owners)} ids are given twice")
     for added in files.added:  # into the vocabulary, so that they get their own ids even where ids are skipped
         if owners.get(added.id, added.content) != added.content or vocab.get(added.content, added.id) != added.id:
-            raise CheckpointError(f"{file}: added token {added.content!r} with id {added.id} contradicts the vocabulary")
+            raise CheckpointError(f"{file}: added token {added.content!r}, id {added.id}, contradicts the vocabulary")
         vocab[added.content] = added.id
     pairs = _merges(path / "merges.txt")
     engine = tokenizers.Tokenizer(_guarded(path / "merges.txt", lambda: models.BPE(vocab, pairs)))
@@ -171,11 +170,8 @@ def byte_level_backend(path: Path, files: TokenizerFiles) -> JsonBackend:
     # Both classes have <|endoftext|> where no file says otherwise, and Qwen has no BOS.
     named = {"eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     named["pad_token" if kind == "Qwen2Tokenizer" else "bos_token"] = "<|endoftext|>"
-    for content in sorted({**named, **files.named}.values()):
-        if content in vocab:
-            engine.add_special_tokens([tokenizers.AddedToken(content, special=True, normalized=False)])
-    for added in files.added:
-        engine.add_tokens([_engine_token(added)])
+    rest = sorted(set({**named, **files.named}.values()) & set(vocab) - {added.content for added in files.added})
+    engine.add_tokens([_engine_token(AddedToken(content, vocab[content], special=True)) for content in rest])
     return JsonBackend(engine, file, files, named)
 
 
@@ -186,15 +182,14 @@ class SentencePieceBackend:
     before each stretch (InternLM2, Llama with ``legacy``) or before the first one only (``legacy: false``).
     """
 
-    has_post_processor = False
     bos_by_default = True
 
-    def __init__(self, codec: SentencePieceCodec, file: Path, files: TokenizerFiles) -> None:
+    def __init__(self, codec: SentencePieceCodec, files: TokenizerFiles) -> None:
         self._codec = codec
         model = codec.model
-        marks = {"bos_token": model.bos_id, "eos_token": model.eos_id, "unk_token": model.unk_id, "pad_token": model.pad_id}
-        self.named = {name: model.pieces[i] for name, i in marks.items() if i >= 0}
-        self._tokens = {i: piece for i, piece in enumerate(model.pieces)}
+        marks = {"bos": model.bos_id, "eos": model.eos_id, "unk": model.unk_id, "pad": model.pad_id}
+        self.named = {f"{name}_token": model.pieces[i] for name, i in marks.items() if i >= 0}
+        self._tokens = dict(enumerate(model.pieces))
         self._tokens.update({token.id: token.content for token in files.added})
         self._ids = {content: i for i, content in self._tokens.items()}
         added = {token.content: token for token in files.added}
@@ -210,7 +205,6 @@ class SentencePieceBackend:
         legacy, prefix = files.switch("legacy"), files.switch("add_prefix_space")
         self._first_only = files.tokenizer_class == "LlamaTokenizer" and (legacy is False or prefix is False)
         self._first_prefix = prefix is not False
-        del file
 
     @classmethod
     def from_file(cls, file: Path, files: TokenizerFiles) -> SentencePieceBackend:
@@ -219,7 +213,7 @@ class SentencePieceBackend:
             codec = SentencePieceCodec(model)
         except (ValueError, IndexError) as error:
             raise CheckpointError(f"{file}: broken normalisation rules: {error}") from error
-        return cls(codec, file, files)
+        return cls(codec, files)
 
     def _stretches(self, text: str) -> Iterator[tuple[str, int | None]]:
         """(text, id of the added token behind it or None at the end)."""

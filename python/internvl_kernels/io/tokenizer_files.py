@@ -86,15 +86,15 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
     named: dict[str, str] = {}
     specials: set[str] = set()
     flags: dict[str, dict[str, Any]] = {}  # lstrip and the like, for tokens that added_tokens.json gives an id only
-    for where, source in ((map_file, special_map), (config_file, config)):
+    for file, source in ((map_file, special_map), (config_file, config)):
         for name in _NAMES:
-            content = _content(source.get(name), f"{where}: {name}")
+            content = _content(source.get(name), f"{file}: {name}")
             if content is not None:
                 named[name] = content
         for key in ("additional_special_tokens", "extra_special_tokens"):
             extra = source.get(key) or []
             for token in extra.values() if isinstance(extra, dict) else extra if isinstance(extra, list) else []:
-                content = _content(token, f"{where}: {key}")
+                content = _content(token, f"{file}: {key}")
                 if content is not None:
                     specials.add(content)
                 if content is not None and isinstance(token, dict):
@@ -113,25 +113,25 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
     if not isinstance(decoder, dict):
         raise CheckpointError(f"{where} is not an object")
     for key, token in decoder.items():
-        content = _content(token, where)
-        if not content:
+        written = _content(token, where)
+        if not written:
             raise CheckpointError(f"{where}: token {key} has no content")
-        ids[content] = _id(key, where)
+        ids[written] = _id(key, where)
         if isinstance(token, dict):
-            flags[content] = token
+            flags[written] = token
             if token.get("special"):
-                specials.add(content)
-    added = [_added_token(content, index, content in specials, flags.get(content, {})) for content, index in ids.items()]
-    if len(set(ids.values())) != len(ids):
-        twice = sorted(i for i in set(ids.values()) if list(ids.values()).count(i) > 1)[0]
-        contents = sorted(c for c, i in ids.items() if i == twice)
-        raise CheckpointError(f"{path}: token id {twice} is given to {contents[0]!r} and {contents[1]!r}")
-    name = config.get("tokenizer_class")
-    if name is not None and not isinstance(name, str):
-        raise CheckpointError(f"{config_file}: tokenizer_class is {name!r}")
+                specials.add(written)
+    owners: dict[int, str] = {}
+    for content, index in ids.items():
+        if owners.setdefault(index, content) != content:
+            raise CheckpointError(f"{path}: token id {index} is given to {owners[index]!r} and {content!r}")
+    added = [_added_token(c, index, c in specials, flags.get(c, {})) for c, index in ids.items()]
+    kind = config.get("tokenizer_class")
+    if kind is not None and not isinstance(kind, str):
+        raise CheckpointError(f"{config_file}: tokenizer_class is {kind!r}")
     return TokenizerFiles(
         path=path,
-        tokenizer_class=name.removesuffix("Fast") if name else None,
+        tokenizer_class=kind.removesuffix("Fast") if kind else None,
         named=named,
         specials=frozenset(specials),
         added=tuple(sorted(added, key=lambda token: token.id)),
