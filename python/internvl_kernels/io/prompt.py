@@ -2,8 +2,8 @@
 
 Rules, the same for every template:
 
-- ``<image>`` in a question takes the next image, ``<video>`` the next video, over all questions of the conversation
-  in order. Answers and the system message are never searched for marks.
+- ``<image>`` or ``<video>`` in a question takes the next item, over all questions of the conversation in order; it
+  must be of that kind. Answers and the system message are never searched for marks.
 - A conversation without any mark and with one image or video gets ``<image>\\n`` or ``<video>\\n`` in front of its
   first question. Several need marks, because nobody can guess their places.
 - A video becomes ``Frame-1: <image>\\nFrame-2: <image>...``, one tile per frame (with a ``-hf`` template
@@ -67,7 +67,7 @@ def _check_items(items: Sequence[Item]) -> None:
 
 
 def _placed(questions: list[str], items: Sequence[Item]) -> tuple[list[str], list[Item]]:
-    """Questions with one mark per item, and the items in the order of the marks. Raises when the counts differ."""
+    """Questions and items with one mark per item, in the same order. Raises when counts or kinds differ."""
     marks = [mark for question in questions for mark in _MARKS.findall(question)]
     if not marks and len(items) == 1:
         mark = IMAGE_MARK if isinstance(items[0], ImageItem) else VIDEO_MARK
@@ -77,12 +77,13 @@ def _placed(questions: list[str], items: Sequence[Item]) -> tuple[list[str], lis
     for mark, kind, word in ((IMAGE_MARK, ImageItem, "image"), (VIDEO_MARK, VideoItem, "video")):
         given, expected = marks.count(mark), sum(isinstance(item, kind) for item in items)
         if given != expected:
+            raise UnsupportedError(f"the conversation has {given} {mark} marks for {expected} {word}s; each takes one")
+    for index, (mark, item) in enumerate(zip(marks, items)):
+        if (mark == IMAGE_MARK) != isinstance(item, ImageItem):
             raise UnsupportedError(
-                f"the conversation has {given} {mark} marks for {expected} {word}s; each {word} needs one"
+                f"mark {index} is {mark}, but items[{index}] is {type(item).__name__}: orders differ"
             )
-    images = iter([item for item in items if isinstance(item, ImageItem)])
-    videos = iter([item for item in items if isinstance(item, VideoItem)])
-    return questions, [next(images) if mark == IMAGE_MARK else next(videos) for mark in marks]
+    return questions, list(items)
 
 
 def _frames(item: Item) -> list[Item]:
