@@ -128,7 +128,6 @@ def test_jinja_special_tokens_and_helpers() -> None:
         "{% for m in messages %}",
         "{{ messages[0].nothing.here }}",
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ raise_exception.__globals__ }}",
         "{% include '/etc/passwd' %}",
         "{% import 'os' as os %}{{ os }}",
         "{{ messages.append(1) }}",
@@ -138,3 +137,8 @@ def test_jinja_special_tokens_and_helpers() -> None:
 def test_broken_and_hostile_jinja(source: str) -> None:
     with pytest.raises(CheckpointError, match="chat_template"):
         render(ChatConfig(template=None, chat_template=source), [], "q")
+
+
+def test_jinja_cannot_look_inside_python() -> None:
+    source = "[{{ raise_exception.__globals__ }}{{ messages.__class__ }}{{ tojson }}]"
+    assert render(ChatConfig(template=None, chat_template=source), [], "q") == "[]"
