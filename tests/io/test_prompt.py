@@ -209,7 +209,12 @@ def processor() -> Any:
     names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
     theirs = PreTrainedTokenizerFast(tokenizer_object=engine, extra_special_tokens={**names, "video_token": "<video>"})
     images = GotOcr2ImageProcessorPil(size={"height": 28, "width": 28}, min_patches=1, max_patches=4)
-    return InternVLProcessor(image_processor=images, tokenizer=theirs, image_seq_length=2, chat_template=CHATML)
+
+    class WithoutVideo(InternVLProcessor):
+        def check_argument_for_proper_class(self, argument_name: str, argument: object) -> None:
+            """Its look-up of classes needs torchvision too."""
+
+    return WithoutVideo(image_processor=images, tokenizer=theirs, image_seq_length=2, chat_template=CHATML)
 
 
 def text(value: str) -> dict[str, str]:
