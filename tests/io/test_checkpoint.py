@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +142,27 @@ def test_results_do_not_share_the_file(tmp_path):
     assert (tmp_path / "a" / SINGLE).read_bytes() == before
     (tmp_path / "a" / SINGLE).write_bytes(b"")  # nor does a later change of the file reach them
     assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
+
+
+def test_progress_is_shown_on_a_terminal_only(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    config = tiny_config()
+    save_checkpoint(random_weights(config), config, tmp_path / "a")
+    for progress, stream, shown in ((True, Terminal(), True), (False, Terminal(), False), (True, io.StringIO(), False)):
+        monkeypatch.setattr("sys.stderr", stream)
+        load_weights(tmp_path / "a", config, "float32", progress=progress)
+        assert ("Loading weights" in stream.getvalue()) is shown
+
+
+def test_reading_a_config_needs_no_torch(tmp_path):
+    save_checkpoint(random_weights(tiny_config()), tiny_config(), tmp_path / "a")
+    code = "import sys; from internvl_kernels.io.checkpoint import read_config; c = read_config(sys.argv[1]); "
+    code += "print(c.language.architecture, 'torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], capture_output=True, text=True, timeout=60)
+    assert run.stdout.split() == ["qwen2", "False"], run.stderr
 
 
 # Writing

@@ -59,7 +59,9 @@ def test_where_the_cache_is(home, tmp_path, monkeypatch):
     assert cache() == tmp_path / "xdg/huggingface/hub"
 
 
-@pytest.mark.parametrize("name", ["nothing", "a/b/c", "/no/such/place", "../up", "owner/..", "owner/na me", "owner/"])
+@pytest.mark.parametrize(
+    "name", ["nothing", "a/b/c", "/no/such/place", "../up", "owner/..", "owner/na me", "owner/", ""]
+)
 def test_not_a_name(home, name):
     with pytest.raises(CheckpointError):
         resolve(name)
