@@ -84,7 +84,7 @@ def test_anonymous_memory(checkpoint, dtype):
     assert found["size"] > 70e6
     assert found["size"] * 0.9 < found["anonymous"] < found["size"] * 1.2, found
     if found["all"] is not None:
-        assert found["all"] < found["size"] * 1.2, found
+        assert found["all"] < found["size"] * 1.2 + 20e6, found  # the files' pages do not pile up either
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
