@@ -21,9 +21,9 @@ def resolve(path: str | Path, download: bool = False, *, revision: str = "main")
     touches the network otherwise. Raises ``CheckpointError`` where there is no such checkpoint.
     """
     directory = Path(path).expanduser()
-    if directory.is_dir():
+    if str(path) and directory.is_dir():
         return directory
-    if directory.exists():
+    if str(path) and directory.exists():
         raise CheckpointError(f"{path}: is a file; allowed: the directory with config.json")
     name = str(path)
     if not _ID.fullmatch(name) or ".." in name:

@@ -139,8 +139,7 @@ def _write_weights(directory: Path, weights: Mapping[str, Tensor], described: li
 
 def _block(tensor: Tensor, parameter: Parameter, k: int) -> Tensor:
     piece = parameter.pieces[k]
-    flat = tensor.detach().cpu().contiguous().view(-1)
-    return flat[piece.start : piece.start + piece.size].view(piece.shape)
+    return tensor.detach().reshape(-1)[piece.start : piece.start + piece.size].view(piece.shape).cpu()
 
 
 def _replace(work: Path, target: Path, taken: bool) -> None:

@@ -23,7 +23,7 @@ TEXT_MODELS = ("qwen2", "qwen3", "qwen3_moe", "llama")
 VISION_STYLES = ("layer_norm", "rms_norm")  # the 300M tower's (with qkv bias) and the 6B tower's (with QK-norm)
 IMAGE_TOKEN_ID = 7
 
-_VISION = {
+_VISION: dict[str, Any] = {
     "hidden_size": 64,
     "num_layers": 3,
     "num_heads": 4,
@@ -31,7 +31,7 @@ _VISION = {
     "image_size": 56,
     "patch_size": 14,
 }
-_TEXT = {
+_TEXT: dict[str, Any] = {
     "hidden_size": 48,
     "num_layers": 2,
     "num_heads": 4,
