@@ -18,8 +18,8 @@ from .errors import UnsupportedError
 from .generate import Decoder, Request
 from .io.checkpoint import load_weights, resolve
 from .io.config import read_config
-from .io.images import Video, image_size
-from .io.prompt import ImageItem, VideoItem, build_prompt
+from .io.images import Video, open_image
+from .io.prompt import ImageItem, VideoItem, prompt_ids
 from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
 from .models import LanguageModel, Projector
@@ -207,7 +207,7 @@ class Model(VisionModel):
     ) -> list[int]:
         """The exact token ids that ``chat`` would send, image positions expanded."""
         items = [self._prepare(item, max_tiles) for item in as_list(images)]
-        return self.tokenizer.encode(self._prompt(question, as_list(images), items, history, system))
+        return self._prompt(question, as_list(images), items, history, system)
 
     # ---- planning --------------------------------------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class Model(VisionModel):
             parsed = [ChatArguments.check(r, number) for number, r in enumerate(requests)]
             items = [[self._prepare(item, p.max_tiles) for item in p.images] for p in parsed]
         prompts = [self._prompt(p.question, p.images, its, p.history, p.system) for p, its in zip(parsed, items)]
-        ids = [torch.tensor(self.tokenizer.encode(prompt), device=self._options.device) for prompt in prompts]
+        ids = [torch.tensor(prompt, device=self._options.device) for prompt in prompts]
         context = self.config.language.max_positions
         for number, tokens in enumerate(ids):
             if len(tokens) >= context:
@@ -326,7 +326,7 @@ class Model(VisionModel):
             return f"{item} tiles", None, item
         if isinstance(item, Video):
             return "video", None, len(item.frames)
-        width, height = image_size(item)
+        width, height = open_image(item).size
         return f"{width} x {height}", *self._grid(width, height, max_tiles)
 
     def _grid(self, width: int, height: int, max_tiles: int | None) -> tuple[tuple[int, int], int]:
@@ -344,13 +344,13 @@ class Model(VisionModel):
         items: Sequence[Sequence[np.ndarray]],
         history: Any,
         system: str | None,
-    ) -> str:
+    ) -> list[int]:
         per_tile = self.config.tokens_per_tile
         described: list[ImageItem | VideoItem] = []
         for image, item in zip(images, items):
             tokens = [len(pixels) * per_tile for pixels in item]
             described.append(VideoItem(tuple(tokens)) if isinstance(image, Video) else ImageItem(tokens[0]))
-        return build_prompt(self.config.chat, question, described, history=history or (), system=system)
+        return prompt_ids(self.tokenizer, self.config.chat, question, described, history=history, system=system)
 
     def _ids(self, input_ids: Any) -> Tensor:
         ids = torch.as_tensor(np.asarray(input_ids) if isinstance(input_ids, (list, tuple)) else input_ids)
@@ -386,7 +386,7 @@ class Model(VisionModel):
         return visual.reshape(given, -1)
 
     def _pad_token_id(self) -> int:
-        for candidate in (self.config.chat.pad_token_id, self.tokenizer.pad_token_id):
+        for candidate in (self.config.chat.pad_token_id, self.tokenizer.pad_id):
             if candidate is not None:
                 return candidate
         return min(self.stop_token_ids, default=0)
