@@ -58,7 +58,8 @@ def tiny_config(
     fields = _VISION | (vision_overrides or {})
     fields.setdefault("stored_layers", fields["num_layers"])
     plain = vision == "layer_norm"
-    tower = VisionConfig(**({"norm": vision, "qkv_bias": plain, "qk_norm": not plain} | fields))
+    style: dict[str, Any] = {"norm": vision, "qkv_bias": plain, "qk_norm": not plain}
+    tower = VisionConfig(**(style | fields))
     language: dict[str, Any] = {
         "architecture": text,
         "head_dim": 24 if text.startswith("qwen3") else 12,
