@@ -6,6 +6,7 @@ from .ops.embed import embed_tokens_reference as embed_tokens
 from .ops.gemm import linear_gelu_reference as linear_gelu
 from .ops.gemm import linear_reference as linear
 from .ops.gemm import swiglu_reference as swiglu
+from .ops.image import tile_pixels_reference as tile_pixels
 from .ops.moe import moe_combine_reference as moe_combine
 from .ops.moe import moe_experts_reference as moe_experts
 from .ops.moe import moe_permute_reference as moe_permute
@@ -47,5 +48,6 @@ __all__ = [
     "rope_table",
     "sample",
     "swiglu",
+    "tile_pixels",
     "vision_qk_norm",
 ]

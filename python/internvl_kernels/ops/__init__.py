@@ -3,6 +3,7 @@
 from .attention import attention, cached_attention
 from .embed import embed_tokens
 from .gemm import linear, linear_gelu, swiglu
+from .image import choose_grid, tile_pixels
 from .moe import moe_combine, moe_experts, moe_permute, moe_route
 from .norm import add_norm, add_scaled, layer_norm, rms_norm, vision_qk_norm
 from .patch_embed import patch_embed
@@ -16,6 +17,7 @@ __all__ = [
     "argmax",
     "attention",
     "cached_attention",
+    "choose_grid",
     "embed_tokens",
     "layer_norm",
     "linear",
@@ -33,6 +35,7 @@ __all__ = [
     "rope_table",
     "sample",
     "swiglu",
+    "tile_pixels",
     "uniforms",
     "vision_qk_norm",
 ]

@@ -54,11 +54,15 @@ def tile_pixels_reference(
     from PIL import Image
 
     if tall_first not in (None, pillow_tall_first()):
-        raise UnsupportedError(f"tile_pixels: tall_first={tall_first}; the reference follows the installed Pillow: {not tall_first}")
+        raise UnsupportedError(
+            f"tile_pixels: tall_first={tall_first}; the reference follows the installed Pillow: {not tall_first}"
+        )
     bands = list(pixels) if isinstance(pixels, (list, tuple)) else [pixels]
     array = np.concatenate([np.asarray(band) for band in bands])
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise UnsupportedError(f"tile_pixels: pixels are {array.dtype}{list(array.shape)}; allowed: uint8 [height, width, 3]")
+        raise UnsupportedError(
+            f"tile_pixels: pixels are {array.dtype}{list(array.shape)}; allowed: uint8 [height, width, 3]"
+        )
     image = Image.fromarray(array)
     columns, rows = grid
     resized = image.resize((columns * size, rows * size), Image.Resampling.BICUBIC)
@@ -96,7 +100,9 @@ def choose_grid(
     if min(width, height) < 1:
         raise UnsupportedError(f"choose_grid: a picture of {width} x {height} pixels; allowed: 1 x 1 and more")
     if not 1 <= min_tiles <= max_tiles:
-        raise UnsupportedError(f"choose_grid: min_tiles={min_tiles}, max_tiles={max_tiles}; allowed: 1 <= min_tiles <= max_tiles")
+        raise UnsupportedError(
+            f"choose_grid: min_tiles={min_tiles}, max_tiles={max_tiles}; allowed: 1 <= min_tiles <= max_tiles"
+        )
     if rule not in RULES:
         raise UnsupportedError(f"choose_grid: rule={rule!r}; allowed: {', '.join(RULES)}")
     aspect, pixels = width / height, width * height

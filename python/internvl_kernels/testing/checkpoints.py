@@ -233,3 +233,31 @@ def rename_tensors(directory: Path, renamed: Any) -> None:
 def cut_tower(config: ModelConfig, layers: int) -> ModelConfig:
     """``config`` running only the first ``layers`` of the tower's stored layers, as ``select_layer`` does."""
     return replace(config, vision=replace(config.vision, num_layers=layers))
+
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
+
+
+def byte_tokenizer_files() -> dict[str, str]:
+    """A byte-level tokenizer without merges, as a Qwen2-type repository ships it: 256 bytes, then the special tokens."""
+    from tokenizers import pre_tokenizers
+
+    vocab = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    added = {str(256 + i): {"content": token, "special": True} for i, token in enumerate(SPECIAL_TOKENS)}
+    head = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    return {
+        "vocab.json": json.dumps(vocab),
+        "merges.txt": "#version: 0.2\n",
+        "tokenizer_config.json": json.dumps(head | {"added_tokens_decoder": added}),
+    }
+
+
+def write_tiny(path: str | Path, text: str = "qwen3", vision: str = "layer_norm", *, seed: int = 0) -> Path:
+    """A whole small checkpoint that can chat (nonsense): random weights and ``byte_tokenizer_files``."""
+    from ..io.save import save_checkpoint
+
+    end_of_turn = 256 + SPECIAL_TOKENS.index("<|im_end|>")
+    config = tiny_config(text, vision, text_overrides={"vocab_size": 264, "max_positions": 1024})
+    config = replace(config, chat=replace(config.chat, system_message="Be brief.", eos_token_ids=(end_of_turn,)))
+    save_checkpoint(random_weights(config, seed=seed), config, path, extra_files=byte_tokenizer_files())
+    return Path(path)
