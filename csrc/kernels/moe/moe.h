@@ -1,26 +1,24 @@
 // Mixture of experts around the expert matrices: choose, group by expert, combine.
 //
-//   route    p = softmax(logits) over all E in fp32;  experts = the k largest logits, equal ones lower index first (-0
-//   = 0);
+//   route    p = softmax(logits) over all E; experts = the k largest logits, equal ones (-0 = 0) lower index first;
 //            weights = p[experts], divided by their sum when `normalize`
-//   permute  order = the flat indices t * k + j, sorted by expert, stable;  expert e owns order[offsets[e] .. offsets[e
-//   + 1]) combine  out[t] = sum_j weights[t, j] * y[i_j],  order[i_j] = t * k + j,  j = 0 .. k - 1
+//   permute  order = the flat indices t * k + j sorted by expert, stable; e owns order[offsets[e] .. offsets[e + 1])
+//   combine  out[t] = sum_j weights[t, j] * y[i_j] with order[i_j] = t * k + j, j = 0 .. k - 1 in that order
 //
-// Rounding: route in fp32 (normalised: e^(l - max) over the sum of the chosen ones, in which the full softmax's
-// denominator cancels; else over the sum of all, taken in fp64), one rounding at the store. combine: products and the
-// running sum in fp32, one rounding. A row whose logits hold NaN, +inf or only -inf has no softmax: weights NaN,
-// experts 0 .. k - 1; other rows are untouched.
+// Rounding: route in fp32, one rounding at the store. Normalised weights are e^(l - max) over the sum of the chosen
+// ones: the full softmax's denominator cancels. combine: products and running sum in fp32, one rounding at the store.
+// A row whose logits hold NaN, +inf or only -inf has no softmax: weights NaN, experts 0 .. k - 1.
 //
 //   name      shape        dtype              notes
 //   logits    [n, E]       f32 | bf16 | f16   last dimension contiguous, any row stride; 1 <= k <= E
-//   weights   [n, k]       as logits / y      route: contiguous; combine: last dimension contiguous
+//   weights   [n, k]       as logits, as y    route writes it contiguous; combine: last dimension contiguous
 //   experts   [n, k]       i64                route writes it contiguous; permute takes any strides, values 0 .. E - 1
 //   order     [n * k]      i64                contiguous; combine demands a permutation of 0 .. n * k - 1
 //   offsets   [E + 1]      i64                contiguous
 //   y         [n * k, H]   f32 | bf16 | f16   last dimension contiguous
 //   out       [n, H]       as y               contiguous, apart from y
 //
-// Deterministic; a row's bits depend on that row alone. permute runs on one thread. Workspace: route k floats a thread,
+// Deterministic; a row's bits depend on that row alone. permute runs on one thread. Workspace: k floats a thread,
 // combine n * k int64. Bytes: route n * (E * s + k * (s + 8)), combine (n * k + n) * H * s + 2 * n * k * 8.
 #pragma once
 

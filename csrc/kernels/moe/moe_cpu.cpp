@@ -1,7 +1,8 @@
 #include <limits>
 #include <vector>
 
-#include "core/simd.h"
+#include "core/row_norm.h"
+#include "core/simd_math.h"
 #include "kernels/moe/moe.h"
 
 namespace ivk {
@@ -33,14 +34,9 @@ bool choose(const T* logits, int64_t num_experts, int64_t k, float* value, int64
 }
 
 template <typename T>
-double denominator(const T* logits, int64_t num_experts, float best) {
-    double total = 0.0;
-    for_lanes(num_experts, [&](int64_t i, int64_t n) {
-        float lane[kLanes];
-        store(lane, at(logits + i, n));
-        for (int64_t l = 0; l < n; ++l) total += std::exp(lane[l] - best);
-    });
-    return total;
+float denominator(const T* logits, int64_t num_experts, float best) {
+    return sum_lanes(num_experts,
+                     [&](int64_t i, int64_t n) { return keep(exp(at(logits + i, n) - f32x16::broadcast(best)), n); });
 }
 
 template <typename T>
@@ -51,13 +47,15 @@ void route_rows(const MoeRouteParams& p, int64_t begin, int64_t end) {
         int64_t* experts = p.experts + r * p.k;
         if (choose(logits, p.num_experts, p.k, value.data(), experts)) {
             const float best = value[0];
-            double total = 0.0;
-            for (float& v : value) {
-                v = std::exp(v - best);
-                total += v;
-            }
-            if (!p.normalize) total = denominator(logits, p.num_experts, best);
-            for (float& v : value) v /= static_cast<float>(total);
+            for_lanes(p.k, [&](int64_t j, int64_t n) {
+                put(value.data() + j, exp(at(value.data() + j, n) - f32x16::broadcast(best)), n);
+            });
+            float total = 0.0f;
+            if (p.normalize)
+                for (const float v : value) total += v;
+            else
+                total = denominator(logits, p.num_experts, best);
+            for (float& v : value) v /= total;
         } else {
             for (int64_t j = 0; j < p.k; ++j) {
                 value[j] = std::numeric_limits<float>::quiet_NaN();

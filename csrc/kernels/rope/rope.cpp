@@ -62,7 +62,8 @@ void qkv_rope(const TensorView& qkv, const TensorView& cos, const TensorView& si
     }
     check(k.shape[1] >= 1 && qkv.shape[1] == (q.shape[1] + 2 * k.shape[1]) * d, "qkv", qkv, "(", q.shape[1], " + 2 * ",
           k.shape[1], ") * ", d, " columns");
-    require(k.data != v.data || k.numel() == 0, "qkv_rope: k and v share memory");
+    require(k.data != v.data || k.numel() == 0, "qkv_rope: k and v share memory; allowed: apart");
+    require(!overlap(k, qkv) && !overlap(v, qkv), "qkv_rope: qkv shares memory with k or v; allowed: apart");
     for (const auto& [name, table] : {std::pair{"cos", cos}, std::pair{"sin", sin}})
         check(table.ndim == 2 && table.shape[0] == rows && table.shape[1] == d / 2 && table.dtype == DType::f32 &&
                   rows_apart(table),

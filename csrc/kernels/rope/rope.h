@@ -1,30 +1,27 @@
-// Fused qkv rows -> rotated q, and k and v either as tensors (qkv_rope) or appended to the KV cache (qkv_rope_append),
-// in one pass.
+// Fused qkv rows -> rotated q, and k and v as tensors (qkv_rope) or appended to the KV cache, in one pass.
 //
-//   head     x = qkv[r, head * d : (head + 1) * d], q heads first, then k, then v
-//   QK-norm  x = round(round(x * rsqrt(mean(x^2) + eps)) * weight)                 only when the weights are given
-//   rotation y[i] = x[i] * cos[r, i] - x[i + d/2] * sin[r, i]                      i in [0, d/2): half-split (NeoX)
-//   pairs
-//            y[i + d/2] = x[i + d/2] * cos[r, i] + x[i] * sin[r, i]
-//   v is copied.
+//   head      x = qkv[r, head * d : (head + 1) * d], q heads first, then k, then v
+//   QK-norm   x = round(round(x * rsqrt(mean(x^2) + eps)) * weight), only when the weights are given
+//   rotation  y[i]       = x[i] * cos[r, i] - x[i + d/2] * sin[r, i]         i in [0, d/2): half-split (NeoX) pairs
+//             y[i + d/2] = x[i + d/2] * cos[r, i] + x[i] * sin[r, i]
+//   v         is copied
 //
-// Rounding: the norm is norm.h's RMSNorm (statistics in fp32, the normalised value and its product with the weight each
-// rounded to the dtype), the order of the published Qwen3 code. The rotation takes the rounded value and fp32 tables
-// and rounds once, at the store: Qwen3 code in a low precision also rounds cos, sin and both products, so there this is
-// the closer of the two to the formula; in f32 both are the same.
+// Rounding: the norm is norm.h's RMSNorm, bit for bit (statistics in fp32; the normalised value and its product with
+// the weight each rounded to the dtype), the order of the published Qwen3 code. The rotation takes the rounded value
+// and fp32 tables and rounds once, at the store. Qwen3 code in a low precision also rounds cos, sin and both products,
+// so there this is the closer of the two to the formula; in f32 the rotations are the same operations.
 //
-//   name              shape                        dtype              notes
-//   qkv               [rows, (Hq + 2 Hkv) d]       f32 | bf16 | f16   last dimension contiguous, any row stride; d even
-//   cos, sin          [rows, d/2]                  f32                last dimension contiguous
-//   q_weight, k_weight [d]                         as qkv             contiguous; both or neither
-//   q                 [rows, Hq, d]                as qkv             contiguous, apart from all inputs
-//   k, v              [rows or slots, Hkv, d]      as qkv             last dimension contiguous, elements apart; not
-//   qkv's memory slots             [rows]                       i64                row r goes to k[slots[r]],
-//   v[slots[r]]; absent: to row r
+//   name                shape                    dtype              notes
+//   qkv                 [rows, (Hq + 2 Hkv) d]   f32 | bf16 | f16   last dimension contiguous, any row stride; d even
+//   cos, sin            [rows, d/2]              f32                last dimension contiguous
+//   q_weight, k_weight  [d]                      as qkv             contiguous; both or neither
+//   q                   [rows, Hq, d]            as qkv             contiguous
+//   k, v                [rows | slots, Hkv, d]   as qkv             last dimension contiguous, elements apart
+//   slots               [rows]                   i64                row r goes to k[slots[r]]; absent: to k[r]
 //
-// Slots out of range or named twice are refused before anything is written. NaN and Inf stay in their head (RMSNorm) or
-// pair. Deterministic; a row's bits depend on that row alone. Workspace: rows int64 when slots do not ascend. Bytes: 2
-// * rows * (Hq + 2 Hkv) * d * s + 4 * rows * d; the weights are cached.
+// q, k and v share no memory with the inputs. A slot out of range or named twice is refused before anything is written.
+// NaN and Inf stay in their head (with QK-norm) or in their pair. Deterministic; a row's bits depend on that row alone.
+// Workspace: rows int64 when slots do not ascend. Bytes: 2 * rows * (Hq + 2 Hkv) * d * s + 4 * rows * d.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "core/simd.h"
+#include "core/row_norm.h"
 #include "kernels/rope/rope.h"
 
 namespace ivk {
@@ -10,8 +10,7 @@ template <typename T>
 f32x16 rounded(f32x16 v) {
     for (int p = 0; p < kParts; ++p) {
         if constexpr (std::is_same_v<T, bf16>) v.part[p] = widen(narrow(v.part[p]));
-        if constexpr (std::is_same_v<T, f16>)
-            v.part[p] = __builtin_convertvector(__builtin_convertvector(v.part[p], native_f16), native_f32);
+        if constexpr (std::is_same_v<T, f16>) v.part[p] = widen(narrow_f16(v.part[p]));
     }
     return v;
 }
@@ -20,12 +19,11 @@ template <typename T, bool kNorm>
 void rotate_head(const T* x, const T* weight, const float* cos, const float* sin, T* y, int64_t d, float eps) {
     f32x16 factor = f32x16::zero();
     if constexpr (kNorm) {
-        f32x16 total = f32x16::zero();
-        for_lanes(d, [&](int64_t i, int64_t n) {
+        const float squares = sum_lanes(d, [&](int64_t i, int64_t n) {
             const f32x16 v = at(x + i, n);
-            total += v * v;
+            return v * v;
         });
-        factor = f32x16::broadcast(1.0f / std::sqrt(sum(total) / static_cast<float>(d) + eps));
+        factor = f32x16::broadcast(1.0f / std::sqrt(squares / static_cast<float>(d) + eps));
     }
     const auto element = [&](int64_t i, int64_t n) {
         const f32x16 v = at(x + i, n);

@@ -2,12 +2,12 @@
 //
 //   argmax   tokens[r] = the index of the largest logit, the lowest among equals (-0 = 0)
 //   sample   w[i] = e^((l[i] - max l) / temperature), tokens sorted by descending l, equal ones lower index first
-//            top_k  keep the first top_k (0: all)
-//            top_p  keep the first m whose sum reaches top_p * (sum of those kept so far), at least one; 1 keeps all
-//            tokens[r] = the first kept token whose running sum exceeds uniform[r] * (sum of the kept)
+//            top_k: the first top_k stay (0: all); top_p: of those, the first ones until their sum reaches top_p times
+//            the sum of all that top_k left, at least one (1: all)
+//            tokens[r] = the first token that stayed whose running sum exceeds uniform[r] * (sum of those that stayed)
 //
-// Everything after the load is fp64. A row that has no such token is refused, the lowest row by its number: NaN
-// (argmax), or NaN, +inf or nothing but -inf (sample).
+// Everything after the load is fp64. A row without such a token is refused, the lowest such row by its number: NaN for
+// argmax; NaN, +inf or nothing but -inf for sample.
 //
 //   name      shape    dtype              notes
 //   logits    [B, V]   f32 | bf16 | f16   last dimension contiguous, any row stride; V >= 1
