@@ -79,8 +79,7 @@ void refuse_unless_plain(const py::handle& t, const char* name) {
 void refuse_expanded(const TensorView& v, const char* name) {
     for (int d = 0; d < v.ndim; ++d)
         if (v.shape[d] > 1 && v.stride[d] == 0)
-            require(false, name, ": dimension ", d, " is expanded (stride 0) in ", v.describe(),
-                    "; call contiguous() first");
+            require(false, name, ": dimension ", d, " is expanded (stride 0) in ", v, "; call contiguous() first");
 }
 
 TensorView from_torch(const py::handle& t, const char* name) {
@@ -175,8 +174,8 @@ TensorView to_rows(const py::handle& object, const char* name, bool writable) {
         if (step == 0) {
             step = rows.stride[0] = v.stride[d];
         } else {
-            require(v.stride[d] == step * rows.shape[0] || v.numel() == 0, name, ": leading dimensions of ",
-                    v.describe(), " do not fold into rows; call contiguous() first");
+            require(v.stride[d] == step * rows.shape[0] || v.numel() == 0, name, ": leading dimensions of ", v,
+                    " do not fold into rows; call contiguous() first");
         }
         rows.shape[0] *= v.shape[d];
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <ostream>
 #include <string>
 
 #include "core/check.h"
@@ -84,6 +85,9 @@ struct TensorView {
         return static_cast<T*>(data);
     }
 };
+
+// So that require() describes a view only when it refuses.
+inline std::ostream& operator<<(std::ostream& out, const TensorView& v) { return out << v.describe(); }
 
 // Exactly the same elements in the same order.
 inline bool same_place(const TensorView& a, const TensorView& b) {

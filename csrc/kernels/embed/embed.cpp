@@ -9,24 +9,22 @@ namespace ivk {
 
 void embed(const TensorView& ids, const TensorView& table, const TensorView& visual, const TensorView& y,
            std::optional<int64_t> image_id, int threads) {
-    require(ids.ndim == 1 && ids.dtype == DType::i64 && ids.contiguous(), "embed_tokens: input_ids is ", ids.describe(),
+    require(ids.ndim == 1 && ids.dtype == DType::i64 && ids.contiguous(), "embed_tokens: input_ids is ", ids,
             "; allowed: int64, contiguous");
-    require(table.ndim == 2 && table.shape[1] >= 1, "embed_tokens: table is ", table.describe(),
-            "; allowed: [V, H] with H >= 1");
+    require(table.ndim == 2 && table.shape[1] >= 1, "embed_tokens: table is ", table, "; allowed: [V, H] with H >= 1");
     require(table.dtype == DType::f32 || table.dtype == DType::bf16 || table.dtype == DType::f16,
-            "embed_tokens: table is ", table.describe(), "; allowed dtypes: float32, bfloat16, float16");
+            "embed_tokens: table is ", table, "; allowed dtypes: float32, bfloat16, float16");
     const int64_t n = ids.shape[0], rows = table.shape[0], cols = table.shape[1];
     for (const TensorView* v : {&table, &visual}) {
         if (!v->defined()) continue;
         const char* name = v == &table ? "table" : "visual";
-        require(v->ndim == 2 && v->shape[1] == cols && v->dtype == table.dtype, "embed_tokens: ", name, " is ",
-                v->describe(), "; allowed: rows of the table, ", table.describe());
+        require(v->ndim == 2 && v->shape[1] == cols && v->dtype == table.dtype, "embed_tokens: ", name, " is ", *v,
+                "; allowed: rows of the table, ", table);
         require((cols == 1 || v->stride[1] == 1) && (v->shape[0] <= 1 || v->stride[0] >= cols), "embed_tokens: ", name,
-                " is ", v->describe(), "; allowed: contiguous rows that do not overlap");
+                " is ", *v, "; allowed: contiguous rows that do not overlap");
     }
     require(y.ndim == 2 && y.shape[0] == n && y.shape[1] == cols && y.dtype == table.dtype && y.contiguous(),
-            "embed_tokens: result is ", y.describe(), "; allowed: contiguous [", n, ", ", cols,
-            "] of the table's dtype");
+            "embed_tokens: result is ", y, "; allowed: contiguous [", n, ", ", cols, "] of the table's dtype");
     require(!overlap(y, table) && !overlap(y, visual), "embed_tokens: the result overlaps an input; allowed: apart");
 
     const int64_t* id = ids.as<const int64_t>();

@@ -1,8 +1,9 @@
+#include "kernels/gemm/gemm.h"
+
 #include <algorithm>
 
 #include "core/check.h"
 #include "core/parallel.h"
-#include "kernels/gemm/gemm.h"
 
 namespace ivk {
 namespace {
@@ -11,7 +12,7 @@ constexpr int64_t kPiece = 2048;  // columns of one work item; a multiple of the
 
 void check_rows(const char* op, const char* name, const TensorView& v) {
     require(v.ndim == 2 && (v.shape[1] <= 1 || v.stride[1] == 1) && (v.shape[0] <= 1 || v.stride[0] >= v.shape[1]), op,
-            ": ", name, " is ", v.describe(), "; allowed: rows with a contiguous last dimension that do not overlap");
+            ": ", name, " is ", v, "; allowed: rows with a contiguous last dimension that do not overlap");
 }
 
 }  // namespace
@@ -19,15 +20,14 @@ void check_rows(const char* op, const char* name, const TensorView& v) {
 void activation(const TensorView& x, const TensorView& y, Activation kind, int threads) {
     const bool gated = kind == Activation::swiglu;
     const char* op = gated ? "swiglu" : "gelu";
-    require(x.dtype == DType::f32 || x.dtype == DType::bf16 || x.dtype == DType::f16, op, ": x is ", x.describe(),
+    require(x.dtype == DType::f32 || x.dtype == DType::bf16 || x.dtype == DType::f16, op, ": x is ", x,
             "; allowed dtypes: float32, bfloat16, float16");
     check_rows(op, "x", x);
     check_rows(op, "y", y);
-    require(x.shape[1] % (gated ? 2 : 1) == 0, op, ": x is ", x.describe(),
-            "; allowed: an even number of columns, gate then up");
+    require(x.shape[1] % (gated ? 2 : 1) == 0, op, ": x is ", x, "; allowed: an even number of columns, gate then up");
     const int64_t rows = x.shape[0], cols = x.shape[1] / (gated ? 2 : 1);
-    require(y.shape[0] == rows && y.shape[1] == cols && y.dtype == x.dtype, op, ": y is ", y.describe(), "; allowed: [",
-            rows, ", ", cols, "] of x's dtype");
+    require(y.shape[0] == rows && y.shape[1] == cols && y.dtype == x.dtype, op, ": y is ", y, "; allowed: [", rows,
+            ", ", cols, "] of x's dtype");
     require((!gated && same_place(x, y)) || !overlap(x, y), op, ": y overlaps x; allowed: apart",
             gated ? "" : ", or x itself");
 

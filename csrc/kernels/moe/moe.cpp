@@ -10,7 +10,7 @@ namespace {
 
 template <typename... Parts>
 void check(bool condition, const char* op, const char* name, const TensorView& v, const Parts&... allowed) {
-    if (!condition) detail::refuse(op, ": ", name, " is ", v.describe(), "; allowed: ", allowed...);
+    if (!condition) detail::refuse(op, ": ", name, " is ", v, "; allowed: ", allowed...);
 }
 
 bool floating(const TensorView& v) { return v.dtype == DType::f32 || v.dtype == DType::bf16 || v.dtype == DType::f16; }

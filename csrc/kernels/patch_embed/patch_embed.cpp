@@ -12,27 +12,27 @@ bool is_float(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 
 
 void patchify(const TensorView& tiles, const TensorView& a, std::array<float, 3> mean, std::array<float, 3> std,
               int64_t patch, int threads) {
-    require(tiles.ndim == 4 && patch >= 1, "patch_embed: tiles is ", tiles.describe(), " with patch_size ", patch,
+    require(tiles.ndim == 4 && patch >= 1, "patch_embed: tiles is ", tiles, " with patch_size ", patch,
             "; allowed: four dimensions, patches of at least 1 pixel");
     require(is_float(a.dtype), "patch_embed: weight is ", name_of(a.dtype), "; allowed: float32, bfloat16, float16");
     const bool bytes = tiles.dtype == DType::u8;
-    require(bytes || tiles.dtype == DType::f32 || tiles.dtype == a.dtype, "patch_embed: tiles is ", tiles.describe(),
+    require(bytes || tiles.dtype == DType::f32 || tiles.dtype == a.dtype, "patch_embed: tiles is ", tiles,
             "; allowed: uint8, float32, or the weight's dtype ", name_of(a.dtype));
     const int channel = bytes ? 3 : 1, row = bytes ? 1 : 2, column = bytes ? 2 : 3;
     const int64_t height = tiles.shape[row], width = tiles.shape[column];
-    require(tiles.shape[channel] == 3, "patch_embed: tiles is ", tiles.describe(),
+    require(tiles.shape[channel] == 3, "patch_embed: tiles is ", tiles,
             "; allowed: uint8 [T, H, W, 3] or float [T, 3, H, W]");
     require(height >= patch && width >= patch && height % patch == 0 && width % patch == 0, "patch_embed: tiles of ",
             height, " x ", width, " pixels; allowed: positive multiples of the patch size ", patch);
     require(bytes ? tiles.stride[3] == 1 && tiles.stride[2] == 3 : width == 1 || tiles.stride[3] == 1,
-            "patch_embed: tiles is ", tiles.describe(), "; allowed: contiguous pixel rows");
+            "patch_embed: tiles is ", tiles, "; allowed: contiguous pixel rows");
     for (int c = 0; c < 3; ++c)
         require(!bytes || std[c] != 0.0f, "patch_embed: std[", c, "] is ", std[c], "; allowed: other than 0");
     const int64_t down = height / patch, across = width / patch;
     require(a.ndim == 2 && a.shape[0] == tiles.shape[0] * down * across && a.shape[1] == 3 * patch * patch &&
                 a.contiguous() && !overlap(a, tiles),
-            "patch_embed: patch matrix is ", a.describe(), "; allowed: contiguous [", tiles.shape[0] * down * across,
-            ", ", 3 * patch * patch, "], apart from tiles");
+            "patch_embed: patch matrix is ", a, "; allowed: contiguous [", tiles.shape[0] * down * across, ", ",
+            3 * patch * patch, "], apart from tiles");
 
     const PatchifyParams params{
         tiles.data,        a.data, down, across,     patch, tiles.stride[0], tiles.stride[channel],
@@ -48,16 +48,15 @@ void patchify(const TensorView& tiles, const TensorView& a, std::array<float, 3>
 void add_positions(const TensorView& y, const TensorView& bias, const TensorView& cls, const TensorView& pos,
                    int threads) {
     require(y.ndim == 3 && y.shape[1] >= 1 && y.shape[2] >= 1 && y.contiguous() && is_float(y.dtype),
-            "patch_embed: result is ", y.describe(),
-            "; allowed: contiguous [T, 1 + N, D] of float32, bfloat16 or float16");
+            "patch_embed: result is ", y, "; allowed: contiguous [T, 1 + N, D] of float32, bfloat16 or float16");
     for (const TensorView* v : {&bias, &cls})
         require(v->ndim == 1 && v->shape[0] == y.shape[2] && v->dtype == y.dtype && v->contiguous(),
-                "patch_embed: ", v == &bias ? "bias" : "cls", " is ", v->describe(),
-                "; allowed: a contiguous vector of ", y.shape[2], " ", name_of(y.dtype), " values");
+                "patch_embed: ", v == &bias ? "bias" : "cls", " is ", *v, "; allowed: a contiguous vector of ",
+                y.shape[2], " ", name_of(y.dtype), " values");
     require(pos.ndim == 2 && pos.shape[0] == y.shape[1] && pos.shape[1] == y.shape[2] && pos.dtype == y.dtype &&
                 pos.contiguous(),
-            "patch_embed: pos is ", pos.describe(), "; allowed: contiguous ", name_of(y.dtype), " [", y.shape[1], ", ",
-            y.shape[2], "], CLS and this grid's patches");
+            "patch_embed: pos is ", pos, "; allowed: contiguous ", name_of(y.dtype), " [", y.shape[1], ", ", y.shape[2],
+            "], CLS and this grid's patches");
 
     const PositionParams params{y.data, bias.data, cls.data, pos.data, y.shape[1], y.shape[2]};
     const PatchEmbedTable& table = IVK_SELECT(patch_embed_table);

@@ -11,7 +11,7 @@ namespace {
 
 template <typename... Parts>
 void check(bool condition, const char* name, const TensorView& v, const Parts&... allowed) {
-    if (!condition) detail::refuse("qkv_rope: ", name, " is ", v.describe(), "; allowed: ", allowed...);
+    if (!condition) detail::refuse("qkv_rope: ", name, " is ", v, "; allowed: ", allowed...);
 }
 
 // Rows (and heads) whose elements lie apart, the last dimension dense.

@@ -12,10 +12,10 @@ void check(const char* op, const TensorView& logits, const TensorView& tokens) {
     const bool floating = logits.dtype == DType::f32 || logits.dtype == DType::bf16 || logits.dtype == DType::f16;
     require(logits.ndim == 2 && floating && logits.shape[1] >= 1 && logits.shape[1] <= INT32_MAX &&
                 (logits.shape[1] == 1 || logits.stride[1] == 1 || logits.shape[0] == 0),
-            op, ": logits is ", logits.describe(),
+            op, ": logits is ", logits,
             "; allowed: [B, V] float32, bfloat16 or float16, V from 1 to 2^31 - 1, last dimension contiguous");
     require(tokens.ndim == 1 && tokens.shape[0] == logits.shape[0] && tokens.dtype == DType::i64 && tokens.contiguous(),
-            op, ": tokens is ", tokens.describe(), "; allowed: contiguous int64 [", logits.shape[0], "]");
+            op, ": tokens is ", tokens, "; allowed: contiguous int64 [", logits.shape[0], "]");
 }
 
 void run(const char* op, const char* refused, SampleRows rows, const SampleParams& params, int64_t batch, int threads) {
@@ -42,7 +42,7 @@ void sample(const TensorView& logits, const TensorView& uniform, const TensorVie
     check("sample", logits, tokens);
     require(
         uniform.ndim == 1 && uniform.shape[0] == logits.shape[0] && uniform.dtype == DType::f64 && uniform.contiguous(),
-        "sample: uniform is ", uniform.describe(), "; allowed: contiguous float64 [", logits.shape[0], "]");
+        "sample: uniform is ", uniform, "; allowed: contiguous float64 [", logits.shape[0], "]");
     for (int64_t r = 0; r < uniform.shape[0]; ++r) {
         const double u = uniform.as<const double>()[r];
         require(u >= 0.0 && u < 1.0, "sample: uniform[", r, "] is ", u, "; allowed: from 0 to below 1");

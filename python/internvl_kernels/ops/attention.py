@@ -27,7 +27,7 @@ def attention(
     _check(q, k, v, causal)
     if choose("attention", backend, q, k, v) == "reference":
         return attention_reference(q, k, v, causal=causal, scale=scale)
-    return as_kind(_sdpa(to_torch(q), to_torch(k), to_torch(v), causal, scale), q)
+    return as_kind(_sdpa(to_torch(q, "q"), to_torch(k, "k"), to_torch(v, "v"), causal, scale), q)
 
 
 def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None) -> Tensor:
@@ -61,8 +61,8 @@ def cached_attention(
     _check_spans(q, k_cache, v_cache, spans)
     if choose("cached_attention", backend, q, k_cache, v_cache) == "reference":
         return cached_attention_reference(q, k_cache, v_cache, spans, scale=scale)
-    queries, keys, values = to_torch(q), to_torch(k_cache), to_torch(v_cache)
-    out = torch.empty_like(queries, memory_format=torch.contiguous_format)
+    queries, keys, values = to_torch(q, "q"), to_torch(k_cache, "k_cache"), to_torch(v_cache, "v_cache")
+    out = torch.empty(queries.shape, dtype=queries.dtype)
     for row, row_end, slot, length in spans:
         k, v = keys[None, slot : slot + length], values[None, slot : slot + length]
         out[row:row_end] = _sdpa(queries[None, row:row_end], k, v, True, scale)[0]
@@ -80,14 +80,21 @@ def cached_attention_reference(
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -> Tensor:
-    rows, keys = q.shape[1], k.shape[1]
-    mask = None
-    if causal and 1 < rows < keys:  # torch aligns its own causal mask to the first key, not the last
-        mask = torch.ones(rows, keys, dtype=torch.bool).tril(keys - rows)
-    return torch.nn.functional.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal and rows == keys,
-        scale=scale, enable_gqa=q.shape[2] != k.shape[2],
-    ).transpose(1, 2)  # fmt: skip
+    """Torch's fused attention on head-transposed views; keys and values are never copied per query head."""
+    batch, rows, heads, dim = q.shape
+    keys, kv_heads = k.shape[1:3]
+    fused = torch.nn.functional.scaled_dot_product_attention
+    with torch.no_grad():
+        if rows == 1:  # decoding: the query heads of a group are rows over one key head
+            grouped = q.reshape(batch, kv_heads, heads // kv_heads, dim)
+            return fused(grouped, k.transpose(1, 2), v.transpose(1, 2), scale=scale).reshape(q.shape)
+        mask = None
+        if causal and rows < keys:  # torch aligns its own causal mask to the first key, not the last
+            mask = torch.ones(rows, keys, dtype=torch.bool).tril(keys - rows)
+        views = (t.transpose(1, 2) for t in (q, k, v))
+        return fused(
+            *views, attn_mask=mask, is_causal=causal and rows == keys, scale=scale, enable_gqa=heads != kv_heads
+        ).transpose(1, 2)
 
 
 def _check(q: Any, k: Any, v: Any, causal: bool) -> None:
@@ -95,6 +102,7 @@ def _check(q: Any, k: Any, v: Any, causal: bool) -> None:
         raise UnsupportedError(
             f"attention: q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}; allowed: q [B, L, Hq, d], k and v [B, S, Hkv, d]"
         )
+    _check_dtypes("attention", q, k=k, v=v)
     (batch, rows, heads, dim), (k_batch, keys, kv_heads, k_dim) = q.shape, k.shape
     if batch != k_batch or dim != k_dim or dim < 1 or kv_heads < 1 or heads % kv_heads:
         raise UnsupportedError(
@@ -106,12 +114,21 @@ def _check(q: Any, k: Any, v: Any, causal: bool) -> None:
         )
 
 
+def _check_dtypes(op: str, q: Any, **others: Any) -> None:
+    for name, value in others.items():
+        if value.dtype != q.dtype:
+            raise UnsupportedError(f"{op}: {name} is {value.dtype}; allowed: q's dtype, {q.dtype}")
+    if str(q.dtype).rpartition(".")[2] not in ("float32", "float64", "bfloat16", "float16"):
+        raise UnsupportedError(f"{op}: q is {q.dtype}; allowed: floating point")
+
+
 def _check_spans(q: Any, k_cache: Any, v_cache: Any, spans: Spans) -> None:
     if len(q.shape) != 3 or len(k_cache.shape) != 3 or tuple(k_cache.shape) != tuple(v_cache.shape):
         raise UnsupportedError(
             f"cached_attention: q {list(q.shape)}, k_cache {list(k_cache.shape)}, v_cache {list(v_cache.shape)}; "
             "allowed: q [rows, Hq, d], caches [slots, Hkv, d]"
         )
+    _check_dtypes("cached_attention", q, k_cache=k_cache, v_cache=v_cache)
     (rows, heads, dim), (slots, kv_heads, k_dim) = q.shape, k_cache.shape
     if dim != k_dim or dim < 1 or kv_heads < 1 or heads % kv_heads:
         raise UnsupportedError(
