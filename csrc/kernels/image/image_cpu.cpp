@@ -1,14 +1,13 @@
-#include "kernels/image/image.h"
-
 #include <algorithm>
 #include <vector>
 
+#include "kernels/image/image.h"
 #include "kernels/image/lanes.h"
 
-// A strip of 16 source rows is transposed so that a row is a lane: for each pair of columns and each channel, 16 times two
-// bytes. The horizontal pass is then a dot product per output column with all lanes busy, whatever the filter's length. Its
-// result is transposed back into pairs of rows, a short ring of them per target, so that the vertical pass is the same dot
-// product with output columns as lanes.
+// A strip of 16 source rows is transposed so that a row is a lane: for each pair of columns and each channel, 16 times
+// two bytes. The horizontal pass is then a dot product per output column with all lanes busy, whatever the filter's
+// length. Its result is transposed back into pairs of rows, a short ring of them per target, so that the vertical pass
+// is the same dot product with output columns as lanes.
 namespace ivk {
 namespace IVK_ISA {
 namespace {
@@ -27,7 +26,8 @@ void transpose_run(const uint8_t* const* rows, uint8_t* strip) {
 #if defined(__AVX2__)
     constexpr int n = kPixelBytes;
     // Per half: pixels 0 1 2 3 -> R0R1 G0G1 B0B1 R2R3 G2G3 B2B3 and two unused units.
-    const __m128i half = _mm_setr_epi8(0, n, 1, n + 1, 2, n + 2, 2 * n, 3 * n, 2 * n + 1, 3 * n + 1, 2 * n + 2, 3 * n + 2, -1, -1, -1, -1);
+    const __m128i half = _mm_setr_epi8(0, n, 1, n + 1, 2, n + 2, 2 * n, 3 * n, 2 * n + 1, 3 * n + 1, 2 * n + 2,
+                                       3 * n + 2, -1, -1, -1, -1);
     const __m256i pick = _mm256_broadcastsi128_si256(half);
     for (int top = 0; top < kStripRows; top += 8) {
         __m256i v[8];
@@ -36,7 +36,8 @@ void transpose_run(const uint8_t* const* rows, uint8_t* strip) {
         for (int unit = 0; unit < 6; ++unit) {
             uint8_t* to = strip + unit * kPairBytes + 2 * top;
             _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(v[unit]));
-            _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 2 * kColumnPairBytes), _mm256_extracti128_si256(v[unit], 1));
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 2 * kColumnPairBytes),
+                             _mm256_extracti128_si256(v[unit], 1));
         }
     }
 #else
@@ -149,7 +150,8 @@ class Output {
             }
             const int64_t size = p_.size, side = 3 * size;
             uint8_t* tile = target_.tiles + ((next_ / size) * target_.columns * size + next_ % size) * side;
-            for (int64_t c = 0; c < target_.columns; ++c) std::memcpy(tile + c * size * side, line_.data() + c * side, side);
+            for (int64_t c = 0; c < target_.columns; ++c)
+                std::memcpy(tile + c * size * side, line_.data() + c * side, side);
         }
     }
 

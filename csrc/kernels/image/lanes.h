@@ -1,6 +1,6 @@
-// Sixteen running dot products of uint8 values with fixed-point weights, exact modulo 2^32. Include only from image_cpu.cpp.
-// With AVX2 and AVX-512 both halves of the weights go through the 16-bit multiply-add; elsewhere whole weights through 32-bit
-// multiplies in vector types. The sums are the same integers.
+// Sixteen running dot products of uint8 values with fixed-point weights, exact modulo 2^32. Include only from
+// image_cpu.cpp. With AVX2 and AVX-512 both halves of the weights go through the 16-bit multiply-add; elsewhere whole
+// weights through 32-bit multiplies in vector types. The sums are the same integers.
 #pragma once
 
 #include <cstdint>
@@ -47,7 +47,8 @@ struct Dot {
     }
     void store(uint8_t* out) const {  // rounded and clipped, 16 bytes
         const __m512i sum = _mm512_srai_epi32(_mm512_add_epi32(_mm512_slli_epi32(high, kLowBits), low), kWeightBits);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtusepi32_epi8(_mm512_max_epi32(sum, _mm512_setzero_si512())));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                         _mm512_cvtusepi32_epi8(_mm512_max_epi32(sum, _mm512_setzero_si512())));
     }
 };
 
@@ -84,7 +85,8 @@ struct Dot {
         const __m256i words = _mm256_packs_epi32(sum[0], sum[1]);  // lanes 0-3 8-11 | 4-7 12-15
         const __m256i bytes = _mm256_packus_epi16(words, words);
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(bytes, order)));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                         _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(bytes, order)));
     }
 };
 
