@@ -109,6 +109,15 @@ def test_order_of_passes_can_be_chosen(isa, width, height):
     assert not tall or across_first.tobytes() != down_first.tobytes()  # else this case shows nothing
 
 
+@pytest.mark.parametrize(("width", "height"), [(96, 128), (96, 129), (64, 65), (40, 64), (40, 65), (200, 337)])
+def test_order_of_passes_turns_where_pillows_does(width, height):
+    pixels = noise(width, height, extremes=True)
+    check(pixels, (1, 1), 64, False)
+    other = tile_pixels(pixels, (1, 1), 64, tall_first=not pillow_tall_first(), backend="cpu")
+    turned = not np.array_equal(other, tile_pixels(pixels, (1, 1), 64, backend="cpu"))
+    assert turned == (height - 64 > 2 * max(width - 64, 0))
+
+
 def test_views_and_bands(isa):
     pixels = noise(90, 70)
     want = tile_pixels(pixels, (2, 2), 32, thumbnail=True)

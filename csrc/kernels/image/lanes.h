@@ -94,7 +94,15 @@ struct Dot {
 
 typedef int32_t i32x4 __attribute__((vector_size(16)));
 typedef uint32_t u32x4 __attribute__((vector_size(16)));
+typedef uint16_t u16x4 __attribute__((vector_size(8)));
 typedef uint8_t u8x4 __attribute__((vector_size(4)));
+
+template <typename V>
+u32x4 load_wide(const uint8_t* from) {
+    V v;
+    std::memcpy(&v, from, sizeof v);
+    return __builtin_convertvector(v, u32x4);
+}
 
 struct Weights {
     uint32_t first, second;
@@ -108,17 +116,13 @@ struct Dot {
 
     void add(const uint8_t* pairs, const Weights& w) {
         for (int q = 0; q < 4; ++q) {
-            uint16_t pair[4];
-            std::memcpy(pair, pairs + 8 * q, sizeof pair);
-            const u32x4 p = {pair[0], pair[1], pair[2], pair[3]};
+            const u32x4 p = load_wide<u16x4>(pairs + 8 * q);
             sum[q] += (p & 0xffu) * w.first + (p >> 8) * w.second;
         }
     }
     void add(const uint8_t* first, const uint8_t* second, const Weights& w) {
-        for (int q = 0; q < 4; ++q) {
-            const uint8_t *a = first + 4 * q, *b = second + 4 * q;
-            sum[q] += u32x4{a[0], a[1], a[2], a[3]} * w.first + u32x4{b[0], b[1], b[2], b[3]} * w.second;
-        }
+        for (int q = 0; q < 4; ++q)
+            sum[q] += load_wide<u8x4>(first + 4 * q) * w.first + load_wide<u8x4>(second + 4 * q) * w.second;
     }
     void store(uint8_t* out) const {
         for (int q = 0; q < 4; ++q) {
