@@ -16,15 +16,16 @@ struct ArrowArray {
     ArrowArray** children;
 };
 
-// The memory of an image that exports four bytes per pixel, as a read-only uint8 array [height, width, 4]; None for another
-// layout. The array keeps the exporter's memory alive.
+// The memory of an image that exports four bytes per pixel, as a read-only uint8 array [height, width, 4]; None for
+// another layout. The array keeps the exporter's memory alive.
 py::object arrow_pixels(const py::handle& image, int64_t height, int64_t width) {
     const py::tuple pair = image.attr("__arrow_c_array__")();
     const auto* schema = static_cast<const ArrowSchema*>(PyCapsule_GetPointer(pair[0].ptr(), "arrow_schema"));
     const auto* array = static_cast<const ArrowArray*>(PyCapsule_GetPointer(pair[1].ptr(), "arrow_array"));
     if (schema == nullptr || array == nullptr) throw py::error_already_set();
-    const bool four_bytes = schema->format != nullptr && std::string(schema->format) == "+w:4" && schema->n_children == 1 &&
-                            std::string(schema->children[0]->format) == "C" && array->n_children == 1;
+    const bool four_bytes = schema->format != nullptr && std::string(schema->format) == "+w:4" &&
+                            schema->n_children == 1 && std::string(schema->children[0]->format) == "C" &&
+                            array->n_children == 1;
     if (!four_bytes || array->offset != 0 || array->length != height * width) return py::none();
     const ArrowArray& bytes = *array->children[0];
     if (bytes.n_buffers != 2 || bytes.offset != 0 || bytes.length != 4 * height * width) return py::none();

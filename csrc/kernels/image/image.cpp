@@ -81,11 +81,11 @@ void tile_pixels(const std::vector<TensorView>& bands, int64_t columns, int64_t 
     for (const TensorView& band : bands) {
         require(band.dtype == DType::u8 && band.ndim == 3 && band.shape[2] == 3 && band.stride[2] == 1 &&
                     band.shape[0] >= 1 && band.shape[1] >= 1 && band.shape[1] == params.width,
-                "tile_pixels: pixels are ", band,
+                "tile_pixels: pixels are ", band.describe(),
                 "; allowed: uint8 [height, width, 3], adjacent channels, no empty side");
         require(params.width == 1 ||
                     (band.stride[1] == params.pixel_bytes && (params.pixel_bytes == 3 || params.pixel_bytes == 4)),
-                "tile_pixels: pixels are ", band, "; allowed: pixels 3 or 4 bytes apart");
+                "tile_pixels: pixels are ", band.describe(), "; allowed: pixels 3 or 4 bytes apart");
         for (int64_t y = 0; y < band.shape[0]; ++y) pointers.push_back(band.as<const uint8_t>() + y * band.stride[0]);
     }
     params.rows = pointers.data();
@@ -95,7 +95,8 @@ void tile_pixels(const std::vector<TensorView>& bands, int64_t columns, int64_t 
     const int64_t count = columns * rows + (thumbnail ? 1 : 0);
     require(tiles.dtype == DType::u8 && tiles.ndim == 4 && tiles.shape[0] == count && tiles.shape[1] == size &&
                 tiles.shape[2] == size && tiles.shape[3] == 3 && tiles.contiguous(),
-            "tile_pixels: tiles are ", tiles, "; allowed: contiguous uint8 [", count, ", ", size, ", ", size, ", 3]");
+            "tile_pixels: tiles are ", tiles.describe(), "; allowed: contiguous uint8 [", count, ", ", size, ", ", size,
+            ", 3]");
 
     ResizeAxis axes[2][3];
     const auto add_target = [&](int64_t wide, int64_t high, uint8_t* to) {

@@ -1,23 +1,25 @@
-// Resize an RGB picture and cut it into tiles, the thumbnail of the whole picture last, in one pass over the source rows.
+// Resize an RGB picture and cut it into tiles, the thumbnail of the whole picture last, in one pass over the source
+// rows.
 //
 //   resized = bicubic(picture, columns * size, rows * size)         antialiased: a = -0.5, support 2 * max(scale, 1)
 //   tiles[k] = resized box (k % columns, k / columns), size x size  k = 0 .. columns * rows - 1
 //   tiles[last] = bicubic(picture, size, size)                      with thumbnail
 //
-// The resize is Pillow's for 8-bit pixels, bit for bit: weights normalised in float64 and rounded to 22 fractional bits, a
-// horizontal pass rounded and clipped to uint8, then a vertical pass of the same kind. Pillow 13 does the vertical pass first
-// where height - new height > 2 * max(width - new width, 0); `tall_first` asks for that, and such a target reads the source in
-// a pass of its own.
+// The resize is Pillow's for 8-bit pixels, bit for bit: weights normalised in float64 and rounded to 22 fractional
+// bits, a horizontal pass rounded and clipped to uint8, then a vertical pass of the same kind. Pillow 13 does the
+// vertical pass first where height - new height > 2 * max(width - new width, 0); `tall_first` asks for that, and such a
+// target reads the source in a pass of its own.
 //
 //   name      shape                     dtype   notes
-//   bands     list of [h_i, width, 3]   uint8   the picture's rows from top to bottom; pixels 3 or 4 bytes apart (all alike),
+//   bands     list of [h_i, width, 3]   uint8   the picture's rows from top to bottom; pixels 3 or 4 bytes apart (all
+//   alike),
 //                                               channels adjacent, any row stride
 //   tiles     [T, size, size, 3]        uint8   contiguous, apart from bands
 //
 // Deterministic: integer arithmetic, so the same bits for any thread count and instruction set.
 // Workspace per thread: 48 * width bytes of transposed source rows and, for the resized picture and the thumbnail each,
-// 6 * columns * size * (window + 9) bytes of horizontally resized rows, where window is half the vertical filter's length.
-// Errors: UnsupportedError with the whole problem.
+// 6 * columns * size * (window + 9) bytes of horizontally resized rows, where window is half the vertical filter's
+// length. Errors: UnsupportedError with the whole problem.
 #pragma once
 
 #include <cstdint>
@@ -28,12 +30,13 @@
 
 namespace ivk {
 
-constexpr int kStripRows = 16;     // source rows that are resized together, one per lane
-constexpr int kWeightBits = 22;    // fractional bits of a weight
-constexpr int kLowBits = 15;       // a weight is high * 2^15 + low, so that both halves fit 16-bit multiplies
+constexpr int kStripRows = 16;              // source rows that are resized together, one per lane
+constexpr int kWeightBits = 22;             // fractional bits of a weight
+constexpr int kLowBits = 15;                // a weight is high * 2^15 + low, so that both halves fit 16-bit multiplies
 constexpr int kPairBytes = 2 * kStripRows;  // one channel of two neighbouring columns over a strip
 
-// The weights of two neighbouring source positions (2j, 2j + 1), split in halves. The first position sits in the low bits.
+// The weights of two neighbouring source positions (2j, 2j + 1), split in halves. The first position sits in the low
+// bits.
 struct WeightPair {
     int32_t high, low;
 };

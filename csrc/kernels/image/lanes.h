@@ -1,6 +1,6 @@
-// Sixteen running dot products of uint8 values with fixed-point weights, exact modulo 2^32. Include only from image_cpu.cpp.
-// With AVX2 and AVX-512 both halves of the weights go through the 16-bit multiply-add; elsewhere whole weights through 32-bit
-// multiplies in vector types. The sums are the same integers.
+// Sixteen running dot products of uint8 values with fixed-point weights, exact modulo 2^32. Include only from
+// image_cpu.cpp. With AVX2 and AVX-512 both halves of the weights go through the 16-bit multiply-add; elsewhere whole
+// weights through 32-bit multiplies in vector types. The sums are the same integers.
 #pragma once
 
 #include <cstdint>
@@ -47,7 +47,8 @@ struct Dot {
     }
     void store(uint8_t* out) const {  // rounded and clipped, 16 bytes
         const __m512i sum = _mm512_srai_epi32(_mm512_add_epi32(_mm512_slli_epi32(high, kLowBits), low), kWeightBits);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtusepi32_epi8(_mm512_max_epi32(sum, _mm512_setzero_si512())));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                         _mm512_cvtusepi32_epi8(_mm512_max_epi32(sum, _mm512_setzero_si512())));
     }
 };
 
@@ -84,7 +85,8 @@ struct Dot {
         const __m256i words = _mm256_packs_epi32(sum[0], sum[1]);  // lanes 0-3 8-11 | 4-7 12-15
         const __m256i bytes = _mm256_packus_epi16(words, words);
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(bytes, order)));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                         _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(bytes, order)));
     }
 };
 
@@ -92,7 +94,15 @@ struct Dot {
 
 typedef int32_t i32x4 __attribute__((vector_size(16)));
 typedef uint32_t u32x4 __attribute__((vector_size(16)));
+typedef uint16_t u16x4 __attribute__((vector_size(8)));
 typedef uint8_t u8x4 __attribute__((vector_size(4)));
+
+template <typename V>
+u32x4 load_wide(const uint8_t* from) {
+    V v;
+    std::memcpy(&v, from, sizeof v);
+    return __builtin_convertvector(v, u32x4);
+}
 
 struct Weights {
     uint32_t first, second;
@@ -106,17 +116,13 @@ struct Dot {
 
     void add(const uint8_t* pairs, const Weights& w) {
         for (int q = 0; q < 4; ++q) {
-            uint16_t pair[4];
-            std::memcpy(pair, pairs + 8 * q, sizeof pair);
-            const u32x4 p = {pair[0], pair[1], pair[2], pair[3]};
+            const u32x4 p = load_wide<u16x4>(pairs + 8 * q);
             sum[q] += (p & 0xffu) * w.first + (p >> 8) * w.second;
         }
     }
     void add(const uint8_t* first, const uint8_t* second, const Weights& w) {
-        for (int q = 0; q < 4; ++q) {
-            const uint8_t *a = first + 4 * q, *b = second + 4 * q;
-            sum[q] += u32x4{a[0], a[1], a[2], a[3]} * w.first + u32x4{b[0], b[1], b[2], b[3]} * w.second;
-        }
+        for (int q = 0; q < 4; ++q)
+            sum[q] += load_wide<u8x4>(first + 4 * q) * w.first + load_wide<u8x4>(second + 4 * q) * w.second;
     }
     void store(uint8_t* out) const {
         for (int q = 0; q < 4; ++q) {

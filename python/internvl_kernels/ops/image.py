@@ -26,12 +26,13 @@ def tile_pixels(
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
-    """Antialiased bicubic resize to ``grid`` = (columns, rows) tiles of ``size`` pixels, row by row, the thumbnail last.
+    """Antialiased bicubic resize to ``grid`` = (columns, rows) tiles, row by row, the thumbnail last.
 
-    pixels uint8 ``[H, W, 3]``, channels adjacent and pixels 3 or 4 bytes apart, or a list of such arrays that lie one below
-    the other. Returns contiguous uint8 ``[columns * rows (+ 1), size, size, 3]`` of pixels' kind, the bits of Pillow's
-    ``resize(..., BICUBIC)``. Pillow 13 changed the order of its two passes for tall pictures; ``tall_first`` says whether
-    to follow it (None: as the installed Pillow does). Raises UnsupportedError for anything else.
+    pixels uint8 ``[H, W, 3]``, channels adjacent and pixels 3 or 4 bytes apart, or a list of such arrays that lie one
+    below the other; size in pixels. Returns contiguous uint8 ``[columns * rows (+ 1), size, size, 3]`` of pixels' kind,
+    the bits of Pillow's ``resize(..., BICUBIC)``. Pillow 13 turned its two passes round for tall pictures;
+    ``tall_first`` says whether to follow it (None: as the installed Pillow does). Raises UnsupportedError for anything
+    else.
     """
     bands = [host(band) for band in pixels] if isinstance(pixels, (list, tuple)) else [host(pixels)]
     columns, rows = grid
@@ -50,19 +51,17 @@ def tile_pixels(
 def tile_pixels_reference(
     pixels: Any, grid: tuple[int, int], size: int, *, thumbnail: bool = False, tall_first: bool | None = None
 ) -> Any:
-    """The published algorithm on Pillow: resize, crop, append the thumbnail. ``tall_first`` as the installed Pillow only."""
+    """The published algorithm on Pillow: resize, crop, append the thumbnail. ``tall_first``: the installed Pillow's."""
     from PIL import Image
 
-    if tall_first not in (None, pillow_tall_first()):
-        raise UnsupportedError(
-            f"tile_pixels: tall_first={tall_first}; the reference follows the installed Pillow: {not tall_first}"
-        )
+    follows = pillow_tall_first()
+    if tall_first not in (None, follows):
+        raise UnsupportedError(f"tile_pixels: tall_first={tall_first}; allowed on the installed Pillow: {follows}")
     bands = list(pixels) if isinstance(pixels, (list, tuple)) else [pixels]
     array = np.concatenate([np.asarray(band) for band in bands])
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise UnsupportedError(
-            f"tile_pixels: pixels are {array.dtype}{list(array.shape)}; allowed: uint8 [height, width, 3]"
-        )
+        found = f"{array.dtype}{list(array.shape)}"
+        raise UnsupportedError(f"tile_pixels: pixels are {found}; allowed: uint8 [height, width, 3]")
     image = Image.fromarray(array)
     columns, rows = grid
     resized = image.resize((columns * size, rows * size), Image.Resampling.BICUBIC)
@@ -78,7 +77,7 @@ def tile_pixels_reference(
 
 @functools.lru_cache(maxsize=1)
 def pillow_tall_first() -> bool:
-    """Whether the installed Pillow resizes a tall picture vertically first (13 and later). Tried out, not read off a version."""
+    """Whether the installed Pillow resizes a tall picture vertically first (13 and later): tried out once."""
     from PIL import Image
 
     noise = (np.arange(64 * 8 * 3, dtype=np.uint32) * 2654435761 >> 7).astype(np.uint8).reshape(64, 8, 3)
@@ -90,19 +89,18 @@ def pillow_tall_first() -> bool:
 def choose_grid(
     width: int, height: int, *, min_tiles: int = 1, max_tiles: int = 12, size: int = 448, rule: str = "original"
 ) -> tuple[int, int]:
-    """The grid (columns, rows) whose aspect ratio is closest to ``width / height``, with min_tiles to max_tiles tiles.
+    """The grid (columns, rows) of min_tiles to max_tiles tiles whose aspect ratio is closest to ``width / height``.
 
-    Grids are tried by number of tiles. On equal distance a later one wins while the picture has more than half its pixels.
-    Among grids of one number of tiles, rule "hf" (transformers) tries fewer columns first; rule "original" tries them in the
-    iteration order of a CPython set filled as the published code fills it. The two differ only for ``min_tiles`` > 1: with 1,
-    no two grids of one number of tiles tie for the best (all grids of up to 40 tiles were enumerated).
+    Grids are tried by number of tiles. On equal distance a later one wins if the picture has more than half its pixels.
+    Among grids of one number of tiles, rule "hf" (transformers) tries fewer columns first; rule "original" tries them
+    in the iteration order of a CPython set filled as the published code fills it. The two differ only for
+    ``min_tiles`` > 1: with 1, no two grids of one number of tiles tie for the best (enumerated up to 40 tiles).
     """
     if min(width, height) < 1:
         raise UnsupportedError(f"choose_grid: a picture of {width} x {height} pixels; allowed: 1 x 1 and more")
     if not 1 <= min_tiles <= max_tiles:
-        raise UnsupportedError(
-            f"choose_grid: min_tiles={min_tiles}, max_tiles={max_tiles}; allowed: 1 <= min_tiles <= max_tiles"
-        )
+        found = f"min_tiles={min_tiles}, max_tiles={max_tiles}"
+        raise UnsupportedError(f"choose_grid: {found}; allowed: 1 <= min_tiles <= max_tiles")
     if rule not in RULES:
         raise UnsupportedError(f"choose_grid: rule={rule!r}; allowed: {', '.join(RULES)}")
     aspect, pixels = width / height, width * height
@@ -124,13 +122,12 @@ def _grids(min_tiles: int, max_tiles: int, rule: str) -> Sequence[tuple[int, int
     if rule == "hf":
         grids = [(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles // i + 1) if allowed(i, j)]
         return sorted(grids, key=lambda grid: grid[0] * grid[1])
-    # The published loops visit (i, j) for growing n >= max(i, j); a set keeps the first visit's place.
+    # The published loops visit (i, j) for growing n >= max(i, j), i before j; a set keeps each grid's first visit.
     filled: set[tuple[int, int]] = set()
     for n in range(min_tiles, max_tiles + 1):
         for i in range(1, n + 1):
-            for j in range(1, min(n, max_tiles // i) + 1):
-                if allowed(i, j):
-                    filled.add((i, j))
+            fresh = i == n or n == min_tiles  # otherwise every j < n was visited before
+            filled.update((i, j) for j in range(1 if fresh else n, min(n, max_tiles // i) + 1) if allowed(i, j))
     return sorted(filled, key=lambda grid: grid[0] * grid[1])
 
 
