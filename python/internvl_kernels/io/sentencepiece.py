@@ -6,6 +6,8 @@ encodes and decodes with what is read here.
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +36,10 @@ class SentencePieceModel:
     charsmap: bytes  # compiled normalisation rules; empty: identity
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
+    source: str = ""  # the file, for messages
+
+
+_BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class _Malformed(Exception):
@@ -106,16 +112,19 @@ def _piece(data: bytes) -> tuple[str, float, int]:
     message = _Message(data)
     score = message.binary(2, b"\0\0\0\0")
     kind = message.integer(3, NORMAL)
-    if len(score) != 4 or not NORMAL <= kind <= BYTE:
-        raise _Malformed(f"piece with a score of {len(score)} bytes and type {kind}")
-    return message.text(1), struct.unpack("<f", score)[0], kind
+    if len(score) != 4 or not math.isfinite(value := struct.unpack("<f", score)[0]) or not NORMAL <= kind <= BYTE:
+        raise _Malformed(f"piece with score {score!r} and type {kind}")
+    text = message.text(1)
+    if kind == BYTE and not _BYTE_PIECE.fullmatch(text):
+        raise _Malformed(f"byte piece {text!r}")
+    return text, value, kind
 
 
-def _parse(data: bytes) -> SentencePieceModel:
+def _parse(data: bytes, source: str) -> SentencePieceModel:
     pieces: list[tuple[str, float, int]] = []
-    specs = {2: b"", 3: b"", 5: b""}
+    specs: dict[int, bytes] = {}
     for number, value in _fields(data):
-        if number != 1 and number not in specs:
+        if number not in (1, 2, 3, 5):
             continue
         if not isinstance(value, bytes):
             raise _Malformed(f"field {number} is not a message")
@@ -123,7 +132,9 @@ def _parse(data: bytes) -> SentencePieceModel:
             pieces.append(_piece(value))
         else:
             specs[number] = value
-    trainer, normalizer, denormalizer = (_Message(specs[n]) for n in (2, 3, 5))
+    if 2 not in specs or 3 not in specs:
+        raise _Malformed("the settings behind the pieces are missing")
+    trainer, normalizer, denormalizer = (_Message(specs.get(n, b"")) for n in (2, 3, 5))
     algorithm = {1: "unigram", 2: "bpe"}.get(trainer.integer(3, 1))
     if not pieces:
         raise _Malformed("no pieces")
@@ -155,6 +166,7 @@ def _parse(data: bytes) -> SentencePieceModel:
         charsmap=normalizer.binary(2),
         add_dummy_prefix=bool(normalizer.integer(3, 1)),
         remove_extra_whitespaces=bool(normalizer.integer(4, 1)),
+        source=source,
         **special,
     )
 
@@ -163,7 +175,7 @@ def load_sentencepiece(path: str | Path) -> SentencePieceModel:
     """Reads a model file. Raises CheckpointError naming the file if it is truncated, hostile or of an unknown kind."""
     path = Path(path)
     try:
-        return _parse(path.read_bytes())
+        return _parse(path.read_bytes(), str(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     except (_Malformed, UnicodeDecodeError) as error:

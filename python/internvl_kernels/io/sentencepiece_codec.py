@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable
 from functools import lru_cache
 
+from ..errors import CheckpointError
 from .sentencepiece import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, SentencePieceModel
 
 _UNK_PENALTY = 10.0  # how far below the lowest score an unknown character stands (unigram)
@@ -29,7 +30,7 @@ class Charsmap:
 
     def __init__(self, blob: bytes) -> None:
         (size,) = struct.unpack_from("<I", blob)  # struct.error: too short
-        if size % 4 or 4 + size > len(blob):
+        if not size or size % 4 or 4 + size > len(blob):
             raise ValueError(f"trie of {size} bytes in {len(blob)}")
         self._units = struct.unpack_from(f"<{size // 4}I", blob, 4)
         self._texts = blob[4 + size :]
@@ -61,7 +62,10 @@ class SentencePieceCodec:
         usable = (NORMAL, USER_DEFINED, UNUSED)
         self.ids = {p: i for i, (p, kind) in enumerate(zip(model.pieces, model.types)) if kind in usable}
         self._byte_ids = {int(p[3:5], 16): i for i, p in enumerate(model.pieces) if model.types[i] == BYTE}
-        self._charsmap = Charsmap(model.charsmap) if model.charsmap else None
+        try:
+            self._charsmap = Charsmap(model.charsmap) if model.charsmap else None
+        except (ValueError, struct.error) as error:
+            raise CheckpointError(f"{model.source}: broken normalisation rules: {error}") from error
         fixed = sorted((p for p, i in self.ids.items() if model.types[i] == USER_DEFINED), key=len, reverse=True)
         self._fixed = re.compile("|".join(map(re.escape, fixed))) if fixed else None
         # A word starts at every run of spaces unless some piece reaches over such a border.
@@ -108,7 +112,10 @@ class SentencePieceCodec:
             return re.findall("(?s) |[^ ]+", text)
         data, at, parts = text.encode("utf-8"), 0, []
         while at < len(data):
-            found = self._charsmap.longest(data, at)
+            try:
+                found = self._charsmap.longest(data, at)
+            except ValueError as error:
+                raise CheckpointError(f"{self.model.source}: broken normalisation rules: {error}") from error
             if found is None:
                 first = data[at]
                 size = 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4

@@ -107,9 +107,11 @@ def _choose(path: Path, files: TokenizerFiles) -> JsonBackend | SentencePieceBac
     if (path / "tokenizer.json").is_file():
         return JsonBackend.from_file(path / "tokenizer.json", files)
     kind = files.tokenizer_class
-    if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+    pieces = (path / "tokenizer.model").is_file()
+    words = (path / "vocab.json").is_file() and (path / "merges.txt").is_file()
+    if words and not (pieces and kind in _SENTENCEPIECE_CLASSES):
         return byte_level_backend(path, files)
-    if (path / "tokenizer.model").is_file():
+    if pieces:
         if kind is not None and kind not in _SENTENCEPIECE_CLASSES:
             allowed = ", ".join(_SENTENCEPIECE_CLASSES)
             raise CheckpointError(f"{path}: tokenizer_class {kind!r} with a tokenizer.model; known are {allowed}")

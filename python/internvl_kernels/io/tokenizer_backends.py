@@ -208,12 +208,7 @@ class SentencePieceBackend:
 
     @classmethod
     def from_file(cls, file: Path, files: TokenizerFiles) -> SentencePieceBackend:
-        model = load_sentencepiece(file)
-        try:
-            codec = SentencePieceCodec(model)
-        except (ValueError, IndexError) as error:
-            raise CheckpointError(f"{file}: broken normalisation rules: {error}") from error
-        return cls(codec, files)
+        return cls(SentencePieceCodec(load_sentencepiece(file)), files)
 
     def _stretches(self, text: str) -> Iterator[tuple[str, int | None]]:
         """(text, id of the added token behind it or None at the end)."""
