@@ -43,7 +43,7 @@ def demo(
 
         if screen.is_terminal and screen.color_system in ("256", "truecolor"):
             screen.print(image_text(picture))
-        screen.print(grid_text(cut.grid, len(cut.pixels) > cut.grid[0] * cut.grid[1]))
+        screen.print(grid_text(cut.grid, cut.thumbnail))
         screen.print(f"[bold]question[/bold]  {QUESTION}")
         screen.print("[bold]answer[/bold]    ", end="")
     answer = ""
@@ -57,7 +57,7 @@ def demo(
     result: dict[str, Any] = {
         "question": QUESTION, "answer": answer, "truth": truth, "correct": None if truth is None else answer == truth,
         "source": str(image) if image else f"held-out strip, seed {seed}", "width": picture.width, "height": picture.height,
-        "grid": list(cut.grid), "tiles": len(cut.pixels), "visual_tokens": len(cut.pixels) * model.config.tokens_per_tile, "tokens": tokens,
+        "grid": list(cut.grid), "tiles": len(cut), "visual_tokens": len(cut) * model.config.tokens_per_tile, "tokens": tokens,
         **run_table(model, threads), "seconds": stages({"load": loaded, **model.times}), "picture": str(out),
     }  # fmt: skip
     if as_json:

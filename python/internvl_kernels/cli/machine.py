@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +22,10 @@ def info(as_json: Json = False) -> None:
     from ..info import info as look
 
     found = look()
-    print_json(found.to_dict()) if as_json else console().print(found)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        console().print(found)
 
 
 def models(
@@ -30,6 +35,7 @@ def models(
     """The released models: tower, language model, size, and whether this version runs them."""
     from dataclasses import asdict
 
+    from rich import box
     from rich.table import Table
 
     from .. import registry
@@ -39,16 +45,25 @@ def models(
         extra = {r.name: {"parameters": registry.parameters(r), "runs": r.blocker is None, "why_not": r.blocker} for r in releases}
         print_json([{**asdict(r), "architecture": r.architecture, **extra[r.name]} for r in releases])
         return
-    table = Table(title="Released models", title_justify="left")
-    for column in ("model", "date", "tower", "language model", "template", "parameters", "runs"):
-        table.add_column(column, justify="right" if column == "parameters" else "left", overflow="fold")
+    screen = console()
+    wide = screen.width >= 120
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = ["model", "date", "tower", "language model", "template"] if wide else ["model", "language model"]
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("runs", no_wrap=True)
     for release in releases:
+        tower = re.sub(r"InternViT-|-\d+px", "", release.tower).replace("-", " ")
+        cells = [release.name, release.date, tower, release.language, release.template or "-"]
         size = f"{float(release.published):.3g} B" if release.published else "-"
-        runs = "[green]yes[/green]" if release.blocker is None else f"[dim]{release.blocker}[/dim]"
-        tower = release.tower.removeprefix("InternViT-")
-        table.add_row(release.name, release.date, tower, release.language, release.template or "-", size, runs)
-    console().print(table)
-    console().print("[dim]Notes, and what is unverified: internvl-kernels models --json[/dim]")
+        runs = "[green]yes[/green]" if release.blocker is None else "[dim]not yet[/dim]"
+        table.add_row(*(cells if wide else [cells[0], cells[3]]), size, runs)
+    screen.print(table)
+    reasons = Counter(r.blocker for r in releases if r.blocker)
+    for reason, count in reasons.items():
+        screen.print(f"[dim]not yet, {count}: {reason}[/dim]")
+    screen.print("[dim]Notes, and what is unverified: internvl-kernels models --json[/dim]")
 
 
 def plan(

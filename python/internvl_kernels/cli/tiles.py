@@ -27,24 +27,23 @@ def tiles(
 
     if size % 28:
         raise UnsupportedError(f"--size: {size}; allowed: multiples of 28 (patches of 14 pixels, shuffled by twos)")
-    picture = open_image(image)
+    picture = open_image(image, rule=rule)
     cut = tile_image(picture, size=size, min_tiles=min_tiles, max_tiles=max_tiles, thumbnail=thumbnail, rule=rule)
     columns, rows = cut.grid
-    count = len(cut.pixels)
+    count = len(cut)
     per_tile = (size // 28) ** 2
     out = out or Path(f"{image.stem}-tiles.png")
     save_picture(draw_tiles(picture, cut), out)
-    extra = count > columns * rows
     if as_json:
         print_json({
             "image": str(image), "width": picture.width, "height": picture.height, "rule": rule, "grid": [columns, rows], "tiles": count,
-            "thumbnail": extra, "tile_size": size, "tokens_per_tile": per_tile, "tokens": count * per_tile, "out": str(out),
+            "thumbnail": cut.thumbnail, "tile_size": size, "tokens_per_tile": per_tile, "tokens": count * per_tile, "out": str(out),
         })  # fmt: skip
         return
     screen = console()
     screen.print(f"[bold]{image}[/bold]: {picture.width} x {picture.height} pixels")
-    screen.print(grid_text(cut.grid, extra), soft_wrap=True)
+    screen.print(grid_text(cut.grid, cut.thumbnail), soft_wrap=True)
     cell = f"{picture.width / columns:.0f} x {picture.height / rows:.0f} pixels each, resized to {size} x {size}"
-    screen.print(f"{columns} x {rows} tiles of {cell}" + (", and the thumbnail" if extra else ""))
+    screen.print(f"{columns} x {rows} tiles of {cell}" + (", and the thumbnail" if cut.thumbnail else ""))
     screen.print(f"{count} tiles x {per_tile} tokens = [bold]{count * per_tile}[/bold] visual tokens")
     screen.print(f"saved as [bold]{out}[/bold]")

@@ -23,7 +23,7 @@ def draw_tiles(image: Image.Image, tiles: Tiles, caption: str | None = None) -> 
     The grid is drawn where its lines lie in the image: a tile shows its cell stretched to a square.
     """
     columns, rows = tiles.grid
-    count, thumbnail = len(tiles.pixels), len(tiles.pixels) > columns * rows
+    count, thumbnail = len(tiles), tiles.thumbnail
     scale = _LONG_SIDE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
