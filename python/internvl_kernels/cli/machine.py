@@ -47,22 +47,22 @@ def models(
         return
     screen = console()
     wide = screen.width >= 120
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     columns = ["model", "date", "tower", "language model", "template"] if wide else ["model", "language model"]
     for column in columns:
         table.add_column(column, no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("runs", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True, min_width=7)
+    table.add_column("runs", no_wrap=True, min_width=4)
     for release in releases:
         tower = re.sub(r"InternViT-|-\d+px", "", release.tower).replace("-", " ")
         cells = [release.name, release.date, tower, release.language, release.template or "-"]
         size = f"{float(release.published):.3g} B" if release.published else "-"
-        runs = "[green]yes[/green]" if release.blocker is None else "[dim]not yet[/dim]"
+        runs = "[green]yes[/green]" if release.blocker is None else "[dim]no[/dim]"
         table.add_row(*(cells if wide else [cells[0], cells[3]]), size, runs)
     screen.print(table)
     reasons = Counter(r.blocker for r in releases if r.blocker)
     for reason, count in reasons.items():
-        screen.print(f"[dim]not yet, {count}: {reason}[/dim]")
+        screen.print(f"[dim]{count} do not run: {reason}[/dim]")
     screen.print("[dim]Notes, and what is unverified: internvl-kernels models --json[/dim]")
 
 
