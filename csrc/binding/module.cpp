@@ -33,6 +33,7 @@ PYBIND11_MODULE(_cpu, m) {
         }
     });
     m.def("current_isa", [] { return isa_name(current_isa()); });
+    m.def("built_isas", &built_isas);
     m.def("available_isas", &available_isas);
     m.def("set_isa", &set_isa, py::arg("name"));
     m.def("default_threads", &default_threads);
@@ -41,7 +42,11 @@ PYBIND11_MODULE(_cpu, m) {
         "check_tensor", [](py::handle x, const char* name) { binding::to_view(x, name); }, py::arg("x"),
         py::arg("name"),
         "Raises what any kernel would raise for this tensor: not dense CPU memory, negative or conjugate view, ...");
-    m.attr("compiler") = __VERSION__;
+#if defined(__clang__)
+    m.attr("compiler") = __VERSION__;  // begins with its name
+#else
+    m.attr("compiler") = "g++ " __VERSION__;
+#endif
     binding::bind_embed(m);
     binding::bind_gemm(m);
     binding::bind_gemm_few_rows(m);

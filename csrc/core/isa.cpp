@@ -9,7 +9,7 @@ namespace ivk {
 namespace {
 
 bool supported(Isa isa) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(IVK_BASE_ONLY)
     __builtin_cpu_init();
     if (isa == Isa::v4)
         return supported(Isa::v3) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -40,6 +40,14 @@ std::atomic<int>& chosen() {
 Isa current_isa() { return static_cast<Isa>(chosen().load(std::memory_order_relaxed)); }
 
 std::string isa_name(Isa isa) { return isa == Isa::v4 ? "v4" : isa == Isa::v3 ? "v3" : "base"; }
+
+std::vector<std::string> built_isas() {
+#if defined(__x86_64__) && !defined(IVK_BASE_ONLY)
+    return {isa_name(Isa::base), isa_name(Isa::v3), isa_name(Isa::v4)};
+#else
+    return {isa_name(Isa::base)};
+#endif
+}
 
 std::vector<std::string> available_isas() {
     std::vector<std::string> names;

@@ -12,7 +12,8 @@ namespace ivk {
 enum class Isa : int { base = 0, v3 = 1, v4 = 2 };  // x86-64 psABI levels; elsewhere only base
 
 Isa current_isa();
-std::vector<std::string> available_isas();
+std::vector<std::string> built_isas();      // inside this extension, lowest first
+std::vector<std::string> available_isas();  // of those, what this machine runs
 std::string isa_name(Isa isa);
 void set_isa(const std::string& name);  // throws UnsupportedError when this machine or build lacks it
 
@@ -29,7 +30,8 @@ const Table& pick_isa(const Table& base, const Table& v3, const Table& v4) {
 
 }  // namespace ivk
 
-#if defined(__x86_64__)
+// IVK_BASE_ONLY: a build with the baseline level alone (CMake: -DIVK_ISAS=isa_base).
+#if defined(__x86_64__) && !defined(IVK_BASE_ONLY)
 #define IVK_DECLARE_TABLE(Type, table) \
     namespace isa_base {               \
     extern const Type table;           \

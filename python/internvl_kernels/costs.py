@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .config import LanguageConfig, ModelConfig, VisionConfig
+from .errors import UnsupportedError
 
 
 def vision_parameters(c: VisionConfig) -> int:
@@ -63,6 +64,16 @@ def tower_workspace(c: VisionConfig, itemsize: int, height: int | None = None, w
     rows = 1 + ((height or c.image_size) // c.patch_size) * ((width or c.image_size) // c.patch_size)
     columns = 2 * c.hidden_size + max(5 * c.hidden_size, c.intermediate_size + c.hidden_size)
     return rows * columns * itemsize
+
+
+def tiles_per_pass(
+    c: VisionConfig, itemsize: int, limit: int, height: int | None = None, width: int | None = None
+) -> int:
+    """Tiles whose workspace together stays under ``limit`` bytes. Raises when one tile does not fit."""
+    need = tower_workspace(c, itemsize, height, width)
+    if limit < need:
+        raise UnsupportedError(f"max_workspace={limit} bytes: one tile needs {need}; allowed: at least that")
+    return limit // need
 
 
 def prefill_workspace(c: LanguageConfig, rows: int, itemsize: int) -> int:

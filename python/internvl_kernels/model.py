@@ -18,12 +18,12 @@ from .errors import UnsupportedError
 from .generate import Decoder, Request
 from .io.checkpoint import load_weights, resolve
 from .io.config import read_config
-from .io.images import Video, open_image
+from .io.grid import count_tiles
+from .io.images import Video
 from .io.prompt import ImageItem, VideoItem, prompt_ids
 from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
 from .models import LanguageModel, Projector
-from .ops import choose_grid
 from .options import ChatArguments, RuntimeOptions, as_list, generation_options
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
-_PREFILL_ROWS = 2048  # most rows of a prefill chunk
 
 
 def load(
@@ -226,7 +225,7 @@ class Model(VisionModel):
         items = [
             (f"{number}: {name}", grid, count)
             for number, (name, grid, count) in enumerate(
-                (self._count(item, max_tiles) for item in as_list(images_or_tile_counts)), start=1
+                (count_tiles(self.config.tiling, item, max_tiles) for item in as_list(images_or_tile_counts)), start=1
             )
         ]
         return planning.make_plan(
@@ -236,7 +235,6 @@ class Model(VisionModel):
             micro_batch=self._tower.micro_batch(),
             text_tokens=text_tokens,
             new_tokens=max_new_tokens,
-            prefill_rows=_PREFILL_ROWS,
         )
 
     # ---- inside ----------------------------------------------------------------------------------------------------------
@@ -301,7 +299,7 @@ class Model(VisionModel):
             requests,
             image_token_id=self.image_token_id,
             stop_token_ids=self.stop_token_ids,
-            prefill_rows=_PREFILL_ROWS,
+            prefill_rows=planning.PREFILL_ROWS,
         )
 
     @contextlib.contextmanager
@@ -317,25 +315,6 @@ class Model(VisionModel):
         if isinstance(item, Video):
             return [self.tile(frame, max_tiles=1).pixels for frame in item.frames]
         return [self.tile(item, max_tiles=max_tiles).pixels]
-
-    def _count(self, item: Any, max_tiles: int | None) -> tuple[str, tuple[int, int] | None, int]:
-        """Name, grid and tiles of one entry of ``plan``."""
-        if isinstance(item, bool) or (isinstance(item, int) and item < 1):
-            raise UnsupportedError(f"images_or_tile_counts: {item!r}; allowed: images, or tile counts of at least 1")
-        if isinstance(item, int):
-            return f"{item} tiles", None, item
-        if isinstance(item, Video):
-            return "video", None, len(item.frames)
-        width, height = open_image(item).size
-        return f"{width} x {height}", *self._grid(width, height, max_tiles)
-
-    def _grid(self, width: int, height: int, max_tiles: int | None) -> tuple[tuple[int, int], int]:
-        t = self.config.tiling
-        most = (t.max_tiles if max_tiles is None else max_tiles) if t.dynamic else 1
-        columns, rows = choose_grid(
-            width, height, min_tiles=min(t.min_tiles, most), max_tiles=most, size=t.size, rule=t.rule
-        )
-        return (columns, rows), columns * rows + (1 if t.thumbnail and t.dynamic and columns * rows > 1 else 0)
 
     def _prompt(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 from . import costs
 from .config import ModelConfig
 
+PREFILL_ROWS = 2048  # most rows of a prefill chunk
 
 @dataclass(frozen=True)
 class Plan:
@@ -142,7 +143,7 @@ def make_plan(
     micro_batch: int | None,
     text_tokens: int,
     new_tokens: int,
-    prefill_rows: int,
+    prefill_rows: int = PREFILL_ROWS,
 ) -> Plan:
     """Plan for ``items`` = (name, grid or None, tiles) with weights and activations of ``itemsize`` bytes."""
     counts = [count for _, _, count in items]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import ops
 from .._lazy import torch
 from ..config import VisionConfig
-from ..costs import tower_workspace
+from ..costs import tiles_per_pass
 from ..errors import ImageError, UnsupportedError
 from ._weights import group, layers
 
@@ -55,12 +55,7 @@ class VisionTower:
         """Tiles per pass that keep ``max_workspace``; None without a limit. Raises when one tile does not fit."""
         if self.max_workspace is None:
             return None
-        need = tower_workspace(self.config, self.dtype.itemsize, height, width)
-        if self.max_workspace < need:
-            raise UnsupportedError(
-                f"max_workspace={self.max_workspace} bytes: one tile needs {need}; allowed: at least that"
-            )
-        return self.max_workspace // need
+        return tiles_per_pass(self.config, self.dtype.itemsize, self.max_workspace, height, width)
 
     def __call__(self, tiles: Tensor, layers: Sequence[int] | None = None) -> Tensor | list[Tensor]:
         """Hidden states of ``tiles`` (uint8 ``[T, H, W, 3]`` or normalised float ``[T, 3, H, W]``).

@@ -1,0 +1,180 @@
+"""Commands that run a checkpoint: chat, encode."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ImageError, UnsupportedError
+from ._common import (
+    Backend, Checkpoint, Dtype, Json, MaxTiles, Threads, Workspace, console, print_json, run_table, stages,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+def chat(
+    checkpoint: Checkpoint,
+    question: Annotated[str | None, typer.Argument(help="Left out: a conversation, one question per line of input.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="An image of the first question; repeatable.")] = None,
+    video: Annotated[list[Path] | None, typer.Option(help="A folder of frames, or one frame; all given make one video.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message [dim](default: the template's)[/dim].")] = None,
+    max_tiles: MaxTiles = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", rich_help_panel="Choosing tokens")] = 256,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw tokens instead of taking the best.", rich_help_panel="Choosing tokens")] = False,
+    temperature: Annotated[float, typer.Option(rich_help_panel="Choosing tokens")] = 1.0,
+    top_p: Annotated[float, typer.Option(rich_help_panel="Choosing tokens")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="0: no limit.", rich_help_panel="Choosing tokens")] = 0,
+    repetition_penalty: Annotated[float, typer.Option(rich_help_panel="Choosing tokens")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Of --sample.", rich_help_panel="Choosing tokens")] = None,
+    backend: Backend = "auto",
+    dtype: Dtype = None,
+    threads: Threads = None,
+    max_workspace: Workspace = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Ask a checkpoint about images, or talk to it.
+
+    Without a question, every line of standard input is one; the answers become history, and the images belong to the first.
+    With --json a single question is answered.
+    """
+    if as_json and question is None:
+        raise UnsupportedError("--json: answers one question; give QUESTION")
+    from ..model import load
+
+    begin = time.perf_counter()
+    model = load(
+        checkpoint, backend=backend, dtype=dtype, threads=threads, max_workspace=max_workspace, progress=not as_json
+    )
+    loaded = time.perf_counter() - begin
+    images: list[Any] = [*(image or []), *_video(video or [])]
+    options = {
+        "system": system, "max_tiles": max_tiles, "max_new_tokens": max_new_tokens, "do_sample": sample, "temperature": temperature,
+        "top_p": top_p, "top_k": top_k, "repetition_penalty": repetition_penalty, "seed": seed,
+    }  # fmt: skip
+    if question is None:
+        _talk(model, images, options)
+        return
+    if as_json:
+        answer = model.chat(question, images, **options)
+        times = {"load": loaded, **model.times}
+        print_json(
+            {"question": question, "answer": answer, **run_table(model, threads), "tokens": int(times["tokens"]), "seconds": stages(times)}
+        )  # fmt: skip
+        return
+    _say(model.stream(question, images, **options))
+
+
+def _talk(model: Model, images: list[Any], options: dict[str, Any]) -> None:
+    """Questions from standard input until it ends; a prompt mark is shown only to a person."""
+    person = sys.stdin.isatty()
+    history: list[tuple[str, str]] = []
+    if person:
+        console().print("[dim]One question per line; Ctrl-D ends.[/dim]")
+    while True:
+        if person:
+            console().print("[bold cyan]> [/]", end="")
+        line = sys.stdin.readline()
+        if not line:
+            break
+        if line.strip():
+            answer = _say(model.stream(line.strip(), images, history=history, **options))
+            history.append((line.strip(), answer))
+
+
+def _say(pieces: Iterator[str]) -> str:
+    answer = ""
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+        answer += piece
+    sys.stdout.write("\n")
+    return answer
+
+
+def _video(paths: list[Path]) -> list[Any]:
+    """One Video of every frame named or found, or nothing."""
+    from PIL import Image
+
+    from ..io.images import Video
+
+    frames: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            known = Image.registered_extensions()
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
+            if not inside:
+                raise ImageError(f"--video: {path} holds no pictures")
+            frames += inside
+        else:
+            frames.append(path)
+    return [Video(frames)] if frames else []
+
+
+def encode(
+    checkpoint: Checkpoint,
+    images: Annotated[list[Path], typer.Argument(help="Images, each encoded with its own tiles.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="FILE.safetensors (a tensor per image) or FILE.npy (all rows, float32).")],
+    max_tiles: MaxTiles = None,
+    backend: Backend = "auto",
+    dtype: Dtype = None,
+    threads: Threads = None,
+    max_workspace: Workspace = None,
+    as_json: Json = False,
+) -> None:
+    """Images to the visual tokens that the language model would get, in a file."""
+    if out.suffix not in (".safetensors", ".npy"):
+        raise UnsupportedError(f"--out: {str(out)!r}; allowed: a name ending in .safetensors or .npy")
+    from ..model import load
+
+    model = load(
+        checkpoint, backend=backend, dtype=dtype, threads=threads, max_workspace=max_workspace, progress=not as_json
+    )
+    begin = time.perf_counter()
+    features = model.encode(images, max_tiles=max_tiles)
+    seconds = time.perf_counter() - begin
+    rows = []
+    first = 0
+    for number, (path, tensor) in enumerate(zip(images, features)):
+        tiles = len(tensor) // model.config.tokens_per_tile
+        rows.append({"image": str(path), "tensor": f"image_{number}", "tiles": tiles, "tokens": len(tensor), "first_row": first})
+        first += len(tensor)
+    _write(out, features, rows)
+    width = int(features[0].shape[-1])
+    if as_json:
+        print_json({"out": str(out), "width": width, **run_table(model, threads), "seconds": seconds, "images": rows})
+        return
+    from rich.table import Table
+
+    table = Table(title=f"{out}: width {width}, {model.dtype}, {seconds:.2f} s", title_justify="left")
+    for column in ("image", "tensor", "tiles", "tokens", "first row"):
+        table.add_column(column, justify="left" if column in ("image", "tensor") else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    console().print(table)
+
+
+def _write(out: Path, features: list[Any], rows: list[dict[str, Any]]) -> None:
+    """Through a temporary name, so that a failure leaves no half-written file."""
+    import numpy as np
+    import torch
+
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        if out.suffix == ".npy":
+            with partial.open("wb") as file:
+                np.save(file, torch.cat(features).float().cpu().numpy())
+        else:
+            from safetensors.torch import save_file
+
+            tensors = {row["tensor"]: tensor.contiguous().clone() for row, tensor in zip(rows, features)}
+            save_file(tensors, partial, metadata={row["tensor"]: row["image"] for row in rows})
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)

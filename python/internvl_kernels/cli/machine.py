@@ -1,0 +1,132 @@
+"""Commands that look without running a model: info, models, plan."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ._common import Dtype, Json, MaxTiles, Workspace, console, print_json
+
+if TYPE_CHECKING:
+    from ..config import ModelConfig
+
+_ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def info(as_json: Json = False) -> None:
+    """What was built, what was found on this machine, what will run and why."""
+    from ..info import info as look
+
+    found = look()
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        console().print(found)
+
+
+def models(
+    only_supported: Annotated[bool, typer.Option("--supported", help="Only those that this version runs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The released models: tower, language model, size, and whether this version runs them."""
+    from dataclasses import asdict
+
+    from rich import box
+    from rich.table import Table
+
+    from .. import registry
+
+    releases = [r for r in registry.RELEASES if r.blocker is None or not only_supported]
+    if as_json:
+        extra = {r.name: {"parameters": registry.parameters(r), "runs": r.blocker is None, "why_not": r.blocker} for r in releases}
+        print_json([{**asdict(r), "architecture": r.architecture, **extra[r.name]} for r in releases])
+        return
+    screen = console()
+    wide = screen.width >= 120
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    columns = ["model", "date", "tower", "language model", "template"] if wide else ["model", "language model"]
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True, min_width=7)
+    table.add_column("runs", no_wrap=True, min_width=4)
+    for release in releases:
+        tower = re.sub(r"InternViT-|-\d+px", "", release.tower).replace("-", " ")
+        cells = [release.name, release.date, tower, release.language, release.template or "-"]
+        size = f"{float(release.published):.3g} B" if release.published else "-"
+        runs = "[green]yes[/green]" if release.blocker is None else "[dim]no[/dim]"
+        table.add_row(*(cells if wide else [cells[0], cells[3]]), size, runs)
+    screen.print(table)
+    reasons = Counter(r.blocker for r in releases if r.blocker)
+    for reason, count in reasons.items():
+        screen.print(f"[dim]{count} do not run: {reason}[/dim]")
+    screen.print("[dim]Notes, and what is unverified: internvl-kernels models --json[/dim]")
+
+
+def plan(
+    target: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT|MODEL", help="A checkpoint directory, or a name from [bold]models[/bold].")
+    ],
+    images: Annotated[list[Path] | None, typer.Argument(help="Images; only their headers are read.")] = None,
+    tiles: Annotated[list[int] | None, typer.Option(help="Tile count of an image instead of the image; repeatable.")] = None,
+    text_tokens: Annotated[int, typer.Option(min=0, help="Prompt tokens beside the images.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer.")] = 256,
+    max_tiles: MaxTiles = None,
+    dtype: Dtype = None,
+    max_workspace: Workspace = None,
+    as_json: Json = False,
+) -> None:
+    """Tiles, tokens, FLOPs and peak bytes of a request, before any work and without loading weights."""
+    from .. import costs, registry
+    from ..errors import UnsupportedError
+    from ..io.grid import count_tiles
+    from ..options import DEFAULT_WORKSPACE, DTYPES
+    from ..plan import make_plan, parse_bytes
+
+    config = _config_of(target)
+    name = dtype or "float32"
+    if name not in DTYPES:
+        raise UnsupportedError(f"dtype: {name!r}; allowed: {', '.join(DTYPES)}")
+    items = [count_tiles(config.tiling, item, max_tiles) for item in [*(images or []), *(tiles or [])]]
+    numbered = [(f"{number}: {title}", grid, count) for number, (title, grid, count) in enumerate(items, start=1)]
+    limit = parse_bytes(max_workspace or DEFAULT_WORKSPACE)
+    assert limit is not None
+    result = make_plan(
+        config,
+        numbered,
+        itemsize=_ITEMSIZE[name],
+        micro_batch=costs.tiles_per_pass(config.vision, _ITEMSIZE[name], limit),
+        text_tokens=text_tokens,
+        new_tokens=max_new_tokens,
+    )
+    if as_json:
+        print_json({"target": target, "dtype": name, "parameters": costs.model_parameters(config), **result.to_dict()})
+        return
+    console().print(f"[bold]{target}[/bold]: {costs.model_parameters(config) / 1e9:.4g} B parameters in {name}")
+    console().print(result)
+    try:
+        notes = registry.find(target).notes
+    except UnsupportedError:
+        notes = ""
+    if notes:
+        console().print(f"[dim]{notes}[/dim]")
+
+
+def _config_of(target: str) -> ModelConfig:
+    """A directory is read; any other text must name a release."""
+    from .. import registry
+    from ..errors import UnsupportedError
+    from ..io.config import read_config
+
+    if Path(target).exists():
+        return read_config(Path(target))
+    try:
+        registry.find(target)
+    except UnsupportedError:
+        raise UnsupportedError(
+            f"{target!r} is neither a directory here nor a released model; internvl-kernels models lists those"
+        ) from None
+    return registry.config_of(target)

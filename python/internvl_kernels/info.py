@@ -1,0 +1,217 @@
+"""What was built, what was found, what will run and why. Never fails, never imports torch, never touches a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .ops._backend import BACKENDS, cpu, unavailable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# Distribution -> the oldest version that works (as pyproject.toml asks).
+REQUIRED = {"torch": "2.6", "numpy": "1.24", "Pillow": "10.1", "tokenizers": "0.20", "safetensors": "0.4.3"}
+_UNKNOWN = "unknown"
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")
+_LIBRARY_FOLDERS = ("/usr/lib64", "/usr/lib", "/usr/lib/wsl/lib", "/usr/local/nvidia/lib64")
+
+
+@dataclass(frozen=True)
+class PackageInfo:
+    name: str
+    version: str | None  # None: not installed
+    needed: str  # oldest version that works
+
+    @property
+    def usable(self) -> bool:
+        if self.version in (None, _UNKNOWN):
+            return self.version is not None
+        return _release(self.version) >= _release(self.needed)
+
+
+@dataclass(frozen=True)
+class CpuInfo:
+    """The compiled CPU extension; the last four are empty when it does not load."""
+
+    loads: bool
+    why: str | None
+    compiler: str | None = None
+    built: tuple[str, ...] = ()  # instruction-set levels inside the extension, lowest first
+    available: tuple[str, ...] = ()  # of those, what this machine runs
+    current: str | None = None
+    threads: int | None = None  # an op uses this many when the caller names none
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    name: str
+    runs: bool
+    why: str
+    cure: str | None  # None: nothing to do
+
+
+@dataclass(frozen=True)
+class Info:
+    """Prints as tables; ``to_dict()`` for data."""
+
+    version: str
+    location: str
+    python: str
+    platform: str
+    packages: tuple[PackageInfo, ...]
+    cpu: CpuInfo
+    driver: str | None  # the NVIDIA driver's own words, or where its library lies; None: no driver
+    backends: tuple[BackendInfo, ...]
+    auto: str | None  # the backend that "auto" takes for a model in host memory; None: no backend runs
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+
+        return Group(self._machine(), self._backends())
+
+    def _machine(self) -> RenderableType:
+        from rich.table import Table
+
+        table = Table(title=f"internvl-kernels {self.version}", title_justify="left", show_header=False)
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        table.add_row("installed in", self.location)
+        table.add_row("Python", f"{self.python} on {self.platform}")
+        for package in self.packages:
+            state = package.version or "[red]missing[/red]"
+            if package.version and not package.usable:
+                state += f" [red](needs {package.needed} or newer)[/red]"
+            table.add_row(package.name, state)
+        table.add_section()
+        if self.cpu.loads:
+            levels = [
+                f"[bold green]{level}[/] (in use)" if level == self.cpu.current
+                else level if level in self.cpu.available else f"[dim]{level} (not on this machine)[/dim]"
+                for level in self.cpu.built
+            ]  # fmt: skip
+            table.add_row("CPU extension", f"loads; compiler {self.cpu.compiler}")
+            table.add_row("instruction sets", ", ".join(levels))
+            table.add_row("threads", f"{self.cpu.threads} for an op that is told nothing else")
+        else:
+            table.add_row("CPU extension", f"[red]does not load[/red]: {self.cpu.why}")
+        table.add_row("NVIDIA driver", self.driver or "none found")
+        return table
+
+    def _backends(self) -> RenderableType:
+        from rich.table import Table
+
+        table = Table(title=f"Backends: auto takes [bold]{self.auto or 'none'}[/bold]", title_justify="left")
+        for column in ("backend", "runs", "why", "cure"):
+            table.add_column(column, overflow="fold")
+        for backend in self.backends:
+            runs = "[green]yes[/green]" if backend.runs else "[red]no[/red]"
+            table.add_row(backend.name, runs, backend.why, backend.cure or "-")
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=110, force_terminal=False, no_color=True)
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def info() -> Info:
+    """Look at this installation and this machine. Versions come from package metadata, so nothing heavy is imported."""
+    packages = tuple(PackageInfo(name, _version(name), needed) for name, needed in REQUIRED.items())
+    extension = _cpu()
+    driver = find_driver()
+    backends = tuple(_backend(name, packages[0], extension, driver) for name in BACKENDS)
+    running = {b.name for b in backends if b.runs}
+    return Info(
+        version=__version__,
+        location=str(Path(__file__).parent),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}, {os.cpu_count() or '?'} cores",
+        packages=packages,
+        cpu=extension,
+        driver=driver,
+        backends=backends,
+        auto=next((name for name in ("cpu", "reference") if name in running), None) if packages[0].usable else None,
+    )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution) or _UNKNOWN
+    except Exception:  # no metadata, or broken: the module may be there all the same
+        module = "PIL" if distribution == "Pillow" else distribution
+        return _UNKNOWN if module in sys.modules or importlib.util.find_spec(module) is not None else None
+
+
+def _release(version: str | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", (version or "").partition("+")[0])[:3])
+
+
+def _cpu() -> CpuInfo:
+    reason = unavailable("cpu")
+    if reason is not None:
+        return CpuInfo(False, reason.removeprefix("the extension does not load: "))
+    module = cpu()
+    return CpuInfo(
+        loads=True,
+        why=None,
+        compiler=module.compiler,
+        built=tuple(module.built_isas()),
+        available=tuple(module.available_isas()),
+        current=module.current_isa(),
+        threads=module.default_threads(),
+    )
+
+
+def find_driver() -> str | None:
+    """The NVIDIA driver by its traces in the file system; its library is never loaded."""
+    try:
+        text = _DRIVER_FILE.read_text()
+        match = re.search(r"Kernel Module[^\d]*([\d.]+)", text)
+        return match[1] if match else text.partition("\n")[0].strip()
+    except OSError:
+        pass
+    folders = [*os.environ.get("LD_LIBRARY_PATH", "").split(":"), *_LIBRARY_FOLDERS]
+    folders.append(f"/usr/lib/{platform.machine()}-linux-gnu")
+    for folder in filter(None, folders):
+        library = Path(folder) / "libcuda.so.1"
+        if library.exists():
+            return f"unknown version, {library}"
+    return None
+
+
+def _backend(name: str, torch: PackageInfo, extension: CpuInfo, driver: str | None) -> BackendInfo:
+    install_torch = f"pip install 'torch>={torch.needed}'"
+    if name == "reference":
+        if torch.usable:
+            return BackendInfo(name, True, f"plain PyTorch {torch.version}", None)
+        return BackendInfo(name, False, f"torch is {torch.version or 'missing'}", install_torch)
+    if name == "cpu":
+        if not extension.loads:
+            return BackendInfo(name, False, f"the extension does not load: {extension.why}", "reinstall: pip install .")
+        if torch.usable:
+            return BackendInfo(name, True, f"C++ kernels, instruction set {extension.current}", None)
+        return BackendInfo(
+            name, True, f"ops on numpy arrays only: torch is {torch.version or 'missing'}", install_torch
+        )
+    found = f"an NVIDIA driver is here ({driver})" if driver else "no NVIDIA driver is here"
+    return BackendInfo(
+        name, False, f"not built: this version has no CUDA part; {found}", "use cpu; CUDA needs a later version"
+    )
+
+
+__all__ = ["BackendInfo", "CpuInfo", "Info", "PackageInfo", "find_driver", "info"]
