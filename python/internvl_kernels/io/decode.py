@@ -40,23 +40,25 @@ def _check_size(what: str, width: int, height: int, max_pixels: int | None) -> N
         raise ImageError(f"{what}: {size}; allowed: at most max_pixels={max_pixels} (pass more if you trust it)")
 
 
-def load(image: ImageLike, max_pixels: int | None, exif: bool) -> Image.Image | np.ndarray:
-    """A decoded PIL.Image in its own mode, or a checked uint8 array."""
+def load(
+    image: ImageLike, max_pixels: int | None, exif: bool, *, header_only: bool = False
+) -> Image.Image | np.ndarray:
+    """A decoded PIL.Image in its own mode (header_only: not decoded, only its size counts), or a checked uint8 array."""
     if max_pixels is not None:
         check_int("max_pixels", max_pixels, 1)
     if isinstance(image, Image.Image):
         what = f"image (a PIL.Image of mode {image.mode})"
         _check_size(what, *image.size, max_pixels)
-        return _decode(image, what, exif)
+        return image if header_only else _decode(image, what, exif)
     if isinstance(image, (str, os.PathLike)):
         what = f"image {os.fspath(image)!r}"
         if os.path.isdir(image):
             raise ImageError(f"{what}: a directory; allowed: an image file")
         if not os.path.exists(image):
             raise ImageError(f"{what}: no such file; allowed: {ALLOWED}")
-        return _open_file(image, what, max_pixels, exif)
+        return _open_file(image, what, max_pixels, exif, header_only)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _open_file(io.BytesIO(image), f"image ({len(image)} bytes)", max_pixels, exif)
+        return _open_file(io.BytesIO(image), f"image ({len(image)} bytes)", max_pixels, exif, header_only)
     if not isinstance(image, np.ndarray) and is_torch(image):
         if image.device.type != "cpu":
             raise ImageError(f"image: a tensor on {image.device}; allowed: {ALLOWED}")
@@ -70,7 +72,7 @@ def load(image: ImageLike, max_pixels: int | None, exif: bool) -> Image.Image | 
     raise ImageError(f"image: a {type(image).__name__}; allowed: {ALLOWED}")
 
 
-def _open_file(file: Any, what: str, max_pixels: int | None, exif: bool) -> Image.Image:
+def _open_file(file: Any, what: str, max_pixels: int | None, exif: bool, header_only: bool) -> Image.Image:
     try:
         with _pillow_may_open(max_pixels):
             opened = Image.open(file)
@@ -82,7 +84,7 @@ def _open_file(file: Any, what: str, max_pixels: int | None, exif: bool) -> Imag
         raise ImageError(f"{what}: cannot be opened: {_reason(error)}") from None
     with opened:
         _check_size(what, *opened.size, max_pixels)
-        return _decode(opened, what, exif)
+        return opened if header_only else _decode(opened, what, exif)
 
 
 def _decode(image: Image.Image, what: str, exif: bool) -> Image.Image:

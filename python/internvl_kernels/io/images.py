@@ -98,6 +98,12 @@ def open_image(
     return Image.fromarray(np.ascontiguousarray(array_rgb(source, check_rule(rule))))
 
 
+def image_size(image: ImageLike, *, max_pixels: int | None = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) of a picture from its header alone, as stored. Arguments and errors as ``tile_image``."""
+    source = load(image, max_pixels, False, header_only=True)
+    return source.size if isinstance(source, Image.Image) else (source.shape[1], source.shape[0])
+
+
 def check_rule(rule: str) -> str:
     if rule not in RULES:
         raise ImageError(f"rule={rule!r}; allowed: {', '.join(RULES)}")
