@@ -9,8 +9,7 @@ namespace ivk {
 
 void embed(const TensorView& ids, const TensorView& table, const TensorView& visual, const TensorView& y,
            std::optional<int64_t> image_id, int threads) {
-    require(ids.ndim == 1 && ids.dtype == DType::i64 && ids.contiguous(), "embed_tokens: input_ids is ", ids,
-            "; allowed: int64, contiguous");
+    require(ids.ndim == 1 && ids.dtype == DType::i64, "embed_tokens: input_ids is ", ids, "; allowed: int64");
     require(table.ndim == 2 && table.shape[1] >= 1, "embed_tokens: table is ", table, "; allowed: [V, H] with H >= 1");
     require(table.dtype == DType::f32 || table.dtype == DType::bf16 || table.dtype == DType::f16,
             "embed_tokens: table is ", table, "; allowed dtypes: float32, bfloat16, float16");
@@ -31,12 +30,13 @@ void embed(const TensorView& ids, const TensorView& table, const TensorView& vis
     std::vector<int64_t> source(static_cast<size_t>(n));
     int64_t images = 0;
     for (int64_t i = 0; i < n; ++i) {
-        if (image_id.has_value() && id[i] == *image_id) {
+        const int64_t token = id[i * ids.stride[0]];
+        if (image_id.has_value() && token == *image_id) {
             source[i] = -1 - images++;
         } else {
-            require(id[i] >= 0 && id[i] < rows, "embed_tokens: input_ids holds ", id[i], " at position ", i,
+            require(token >= 0 && token < rows, "embed_tokens: input_ids holds ", token, " at position ", i,
                     "; allowed: 0 to ", rows - 1, ", the rows of the table");
-            source[i] = id[i];
+            source[i] = token;
         }
     }
     const int64_t visual_rows = visual.defined() ? visual.shape[0] : 0;

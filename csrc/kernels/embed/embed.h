@@ -3,7 +3,7 @@
 //   y[i] = ids[i] == image_id ? visual[number of image positions before i] : table[ids[i]]
 //
 //   name     shape    dtype              notes
-//   ids      [n]      int64              contiguous
+//   ids      [n]      int64              any stride
 //   table    [V, H]   f32 | bf16 | f16   rows contiguous, any row stride >= H
 //   visual   [m, H]   as table           absent when there is no image position
 //   y        [n, H]   as table           contiguous, apart from all inputs

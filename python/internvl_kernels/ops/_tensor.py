@@ -21,7 +21,7 @@ def host(x: Any) -> Any:
 def empty(like: Any, shape: Sequence[int], dtype: str | None = None) -> Any:
     """Uninitialised contiguous memory of ``like``'s kind; ``dtype`` is a name such as "float32" (default: ``like``'s)."""
     if is_torch(like):
-        return torch.empty(tuple(shape), dtype=getattr(torch, dtype) if dtype else like.dtype, device=like.device)
+        return like.new_empty(tuple(shape), dtype=getattr(torch, dtype)) if dtype else like.new_empty(tuple(shape))
     return np.empty(tuple(shape), dtype=dtype or like.dtype)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._backend import choose, cpu
-from ._tensor import as_kind, to_torch
+from ._tensor import as_kind, host, to_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,8 +41,7 @@ def patch_embed(
     if choose("patch_embed", backend, tiles, weight, bias, cls, pos) == "reference":
         return patch_embed_reference(tiles, weight, bias, cls, pos, mean=mean, std=std, patch_size=patch_size)
     kernels = cpu()
-    pixels, matrix = to_torch(tiles), to_torch(weight)
-    vectors = [to_torch(t) for t in (bias, cls, pos)]
+    pixels, matrix = to_torch(tiles, "tiles"), to_torch(weight, "weight")
     height, width = _size(pixels)
     rows = (height // patch_size) * (width // patch_size)
     out = torch.empty((len(pixels), 1 + rows, len(matrix)), dtype=matrix.dtype)
@@ -52,7 +51,7 @@ def patch_embed(
         for tile, target in zip(pixels.split(1), out):
             kernels.patchify(tile, patches, *scale, patch_size, threads)
             torch.mm(patches, matrix.t(), out=target[1:])
-    kernels.add_positions(out, *vectors, threads)
+    kernels.add_positions(out, host(bias), host(cls), host(pos), threads)
     return as_kind(out, weight)
 
 

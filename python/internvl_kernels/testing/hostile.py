@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._lazy import torch
+from ..errors import UnsupportedError
 
 LANES = 16  # elements of one vector step on every instruction set
 
@@ -40,7 +41,7 @@ def special(*shape: int, dtype: str = "float32", seed: int = 0) -> Any:
     """Normal values with NaN, infinities, zeros of both signs, subnormal and huge numbers strewn in."""
     x = normal(*shape, dtype=dtype, seed=seed)
     info = torch.finfo(x.dtype)
-    values = [float("nan"), float("inf"), float("-inf"), 0.0, -0.0, info.tiny / 4, info.max, -info.max, 100.0, -100.0]
+    values = [float("nan"), float("inf"), float("-inf"), 0.0, -0.0, info.tiny / 4, info.max / 2, -info.max, 100.0, -100.0]
     flat = x.view(-1)
     for i, value in enumerate(values):
         flat[(i * 37 + seed) % max(flat.numel(), 1) :: 401] = value
@@ -73,8 +74,7 @@ def refused(x: Any) -> Iterator[tuple[str, Any, str]]:
     yield "negative view", torch._neg_view(x), "neg"
     yield "conjugate view", torch.complex(x.float(), x.float()).conj(), "conj"
     yield "meta", torch.empty_like(x, device="meta"), "meta"
-    with FakeTensorMode() as mode:
-        yield "fake", mode.from_tensor(x), "FakeTensor"
+    yield "fake", FakeTensorMode().from_tensor(x), "FakeTensor"
     yield "sparse", x.to_sparse(), "sparse"
     yield "expanded", x[..., :1].expand(x.shape), "expanded"
     yield "float64", x.double(), "float64"
@@ -82,7 +82,19 @@ def refused(x: Any) -> Iterator[tuple[str, Any, str]]:
     yield "requires grad", x.clone().requires_grad_(), "requires"
 
 
+def check_refused(call: Callable[[Any], Any], x: Any) -> None:
+    """``call`` must raise UnsupportedError, naming the reason, for every stand-in of ``x``."""
+    call(x)
+    for kind, tensor, text in refused(x):
+        message = "accepted"
+        try:
+            call(tensor)
+        except UnsupportedError as error:
+            message = f"refused with {error}"
+        assert text in message, f"{kind}: {message}; expected a refusal with {text!r} in it"
+
+
 __all__ = [
-    "COLUMNS", "DTYPES", "LANES", "MANY_ROWS", "ROWS", "VIEWS", "integers", "massive_channels", "normal", "offset",
+    "COLUMNS", "DTYPES", "LANES", "MANY_ROWS", "ROWS", "VIEWS", "check_refused", "integers", "massive_channels", "normal", "offset",
     "refused", "row_strided", "special",
 ]  # fmt: skip
