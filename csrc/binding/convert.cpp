@@ -77,6 +77,7 @@ void refuse_unless_plain(const py::handle& t, const char* name) {
 }
 
 void refuse_expanded(const TensorView& v, const char* name) {
+    if (v.numel() == 0) return;
     for (int d = 0; d < v.ndim; ++d)
         if (v.shape[d] > 1 && v.stride[d] == 0)
             require(false, name, ": dimension ", d, " is expanded (stride 0) in ", v, "; call contiguous() first");
