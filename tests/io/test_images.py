@@ -101,6 +101,14 @@ def test_without_arrow_pillow_gives_the_same(monkeypatch):
     np.testing.assert_array_equal(tile_image(image, size=28).pixels, want)
 
 
+def test_borrowed_pixels(tmp_path):
+    pixels = noise(40, 90, 4)
+    check(Image.frombuffer("RGBA", (90, 40), pixels.tobytes(), "raw", "RGBA", 0, 1), Image.fromarray(pixels))
+    path = tmp_path / "mapped.tif"  # uncompressed in Pillow's own layout: read through mmap
+    Image.fromarray(pixels).save(path)
+    check(path, Image.fromarray(pixels))
+
+
 def test_pixels_outlive_the_image():
     bands = decode.bands_of(Image.fromarray(noise(64, 64, 3, seed=5)), "original")
     [noise(64, 64, 3) for _ in range(50)]

@@ -109,7 +109,9 @@ def test_order_of_passes_can_be_chosen(isa, width, height):
     assert not tall or across_first.tobytes() != down_first.tobytes()  # else this case shows nothing
 
 
-@pytest.mark.parametrize(("width", "height"), [(96, 128), (96, 129), (64, 65), (40, 64), (40, 65), (200, 337)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(96, 128), (96, 129), (65, 66), (65, 67), (40, 64), (40, 65), (200, 337)]
+)
 def test_order_of_passes_turns_where_pillows_does(width, height):
     pixels = noise(width, height, extremes=True)
     check(pixels, (1, 1), 64, False)

@@ -147,7 +147,8 @@ def bands_of(source: Image.Image | np.ndarray, rule: str) -> list[np.ndarray]:
     image = flatten(source, rule)
     width, height = image.size
     if hasattr(image, "__arrow_c_array__") and unavailable("cpu") is None:
-        bands = _views([image])
+        # Pillow before 13 crashes when it exports pixels that it borrowed (a mapped file, somebody's buffer): readonly.
+        bands = None if image.readonly else _views([image])
         if bands is None:
             # Pillow exports what lies in one block. A large picture spans several: cut it, which copies rows once.
             block = Image.core.get_block_size() if hasattr(Image.core, "get_block_size") else 1 << 24
