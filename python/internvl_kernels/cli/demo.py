@@ -36,7 +36,7 @@ def demo(
     begin = time.perf_counter()
     model = load(checkpoint_path(), backend=backend, dtype=dtype, threads=threads, progress=False)
     loaded = time.perf_counter() - begin
-    picture, truth = (open_image(image), None) if image else _strip(seed)
+    picture, truth = (open_image(image), None) if image else held_out_strip(seed)
     cut = model.tile(picture)
     save_picture(draw_tiles(picture, cut), out)
     screen = console()
@@ -72,7 +72,8 @@ def demo(
     screen.print(_report(result))
 
 
-def _strip(seed: int) -> tuple[Any, str]:
+def held_out_strip(seed: int) -> tuple[Any, str]:
+    """A picture drawn from scans that the demo model has not seen, and the number in it."""
     import numpy as np
 
     from ..demo.strips import compose, held_out

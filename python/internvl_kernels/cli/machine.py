@@ -19,7 +19,7 @@ _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 def info(as_json: Json = False) -> None:
     """What was built, what was found on this machine, what will run and why."""
-    from ..info import info as look
+    from ..about import info as look
 
     found = look()
     if as_json:
