@@ -12,8 +12,8 @@ from .errors import BackendError, CheckpointError, ImageError, UnsupportedError
 
 if TYPE_CHECKING:
     from . import ops, reference
+    from .about import info
     from .encoder import VisionModel, load_vision
-    from .info import info
     from .io.images import Tiles, Video, tile_image
     from .model import Model, load
 
@@ -23,7 +23,7 @@ _LAZY = {
     "Tiles": "io.images",
     "Video": "io.images",
     "VisionModel": "encoder",
-    "info": "info",
+    "info": "about",
     "load": "model",
     "load_vision": "encoder",
     "ops": "",

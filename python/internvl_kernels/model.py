@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
-
 def load(
     path: str | Path,
     *,

@@ -11,6 +11,7 @@ from .config import ModelConfig
 
 PREFILL_ROWS = 2048  # most rows of a prefill chunk
 
+
 @dataclass(frozen=True)
 class Plan:
     """One row per image or video, and the peak. Bytes and FLOPs are computed from shapes, not measured."""

@@ -42,8 +42,9 @@ def _language(
     theta: float, eps: float, positions: int, experts: tuple[int, int] = (0, 0),
 ) -> LanguageConfig:  # fmt: skip
     qwen3 = architecture.startswith("qwen3")
+    dense = 3 * hidden if experts[0] else inner  # a mixture of experts names a dense size too, which no layer uses
     return LanguageConfig(
-        architecture, hidden, layers, heads, kv, head_dim, 0 if experts[0] else inner, vocab, theta, eps,
+        architecture, hidden, layers, heads, kv, head_dim, dense, vocab, theta, eps,
         qkv_bias=architecture == "qwen2", qk_norm=qwen3, max_positions=positions,
         num_experts=experts[0], experts_per_token=experts[1], expert_size=inner if experts[0] else 0,
     )  # fmt: skip

@@ -27,12 +27,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "options": {"ops", "plan", "generate"},
     "encoder": {"io", "models", "options"},
     "model": {"encoder", "generate", "io", "models", "ops", "options", "plan"},
-    "info": {"ops"},
+    "about": {"__version__", "ops"},
     "registry": set(),
-    "testing": {"io", "models", "ops", "reference"},
+    "testing": {"io", "model", "models", "ops", "reference"},
     "demo": {"encoder", "generate", "io", "model", "models", "ops", "options"},
-    "cli": {"demo", "encoder", "info", "io", "model", "ops", "plan", "registry", "testing"},
-    "__init__": {"encoder", "info", "io", "model", "ops", "reference"},
+    "cli": {"about", "demo", "encoder", "io", "model", "ops", "options", "plan", "registry", "testing"},
+    "__init__": {"about", "encoder", "io", "model", "ops", "reference"},
 }
 MAY_INCLUDE = {
     "core": {"core"},

@@ -12,7 +12,17 @@ import typer
 
 from ..errors import ImageError, UnsupportedError
 from ._common import (
-    Backend, Checkpoint, Dtype, Json, MaxTiles, Threads, Workspace, console, print_json, run_table, stages,
+    Backend,
+    Checkpoint,
+    Dtype,
+    Json,
+    MaxTiles,
+    Threads,
+    Workspace,
+    console,
+    print_json,
+    run_table,
+    stages,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -27,7 +37,9 @@ def chat(
     system: Annotated[str | None, typer.Option(help="System message [dim](default: the template's)[/dim].")] = None,
     max_tiles: MaxTiles = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", rich_help_panel="Choosing tokens")] = 256,
-    sample: Annotated[bool, typer.Option("--sample", help="Draw tokens instead of taking the best.", rich_help_panel="Choosing tokens")] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Draw tokens, not take the best.", rich_help_panel="Choosing tokens")
+    ] = False,
     temperature: Annotated[float, typer.Option(rich_help_panel="Choosing tokens")] = 1.0,
     top_p: Annotated[float, typer.Option(rich_help_panel="Choosing tokens")] = 1.0,
     top_k: Annotated[int, typer.Option(help="0: no limit.", rich_help_panel="Choosing tokens")] = 0,
@@ -143,7 +155,9 @@ def encode(
     first = 0
     for number, (path, tensor) in enumerate(zip(images, features)):
         tiles = len(tensor) // model.config.tokens_per_tile
-        rows.append({"image": str(path), "tensor": f"image_{number}", "tiles": tiles, "tokens": len(tensor), "first_row": first})
+        rows.append(
+            {"image": str(path), "tensor": f"image_{number}", "tiles": tiles, "tokens": len(tensor), "first_row": first}
+        )
         first += len(tensor)
     _write(out, features, rows)
     width = int(features[0].shape[-1])

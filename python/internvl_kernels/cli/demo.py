@@ -13,7 +13,9 @@ from ._common import Backend, Dtype, Json, Threads, console, print_json, run_tab
 
 
 def demo(
-    image: Annotated[Path | None, typer.Option(help="Read this picture instead of a held-out strip.", show_default=False)] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Read this picture instead of a held-out strip.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which strip to draw.")] = 0,
     out: Annotated[Path, typer.Option(help="Where the picture with its tile grid goes.")] = Path("internvl-demo.png"),
     backend: Backend = "auto",
@@ -34,7 +36,7 @@ def demo(
     begin = time.perf_counter()
     model = load(checkpoint_path(), backend=backend, dtype=dtype, threads=threads, progress=False)
     loaded = time.perf_counter() - begin
-    picture, truth = (open_image(image), None) if image else _strip(seed)
+    picture, truth = (open_image(image), None) if image else held_out_strip(seed)
     cut = model.tile(picture)
     save_picture(draw_tiles(picture, cut), out)
     screen = console()
@@ -70,7 +72,8 @@ def demo(
     screen.print(_report(result))
 
 
-def _strip(seed: int) -> tuple[Any, str]:
+def held_out_strip(seed: int) -> tuple[Any, str]:
+    """A picture drawn from scans that the demo model has not seen, and the number in it."""
     import numpy as np
 
     from ..demo.strips import compose, held_out
@@ -91,14 +94,17 @@ def _report(result: dict[str, Any]) -> Any:
     where = f"{result['backend']} backend" + (f", instruction set {result['isa']}" if result["isa"] else "")
     table.add_row("ran on", f"{where}, {result['threads']} threads, {result['dtype']}")
     columns, rows = result["grid"]
-    table.add_row("picture", f"{result['source']}, {result['width']} x {result['height']}, saved as {result['picture']}")
+    table.add_row(
+        "picture", f"{result['source']}, {result['width']} x {result['height']}, saved as {result['picture']}"
+    )
     seconds, tokens = result["seconds"], result["tokens"]
     what = {
         "load": "weights and tokenizer",
         "tiling": f"{columns} x {rows} grid, {result['tiles']} tiles",
         "vision": f"{result['visual_tokens']} visual tokens",
         "prefill": "prompt to the first token",
-        "decode": f"{tokens - 1} more tokens" + (f", {(tokens - 1) / seconds['decode']:.0f} per second" if seconds.get("decode") else ""),
+        "decode": f"{tokens - 1} more tokens"
+        + (f", {(tokens - 1) / seconds['decode']:.0f} per second" if seconds.get("decode") else ""),
     }
     for stage, took in seconds.items():
         table.add_row(stage, what[stage], f"{took * 1e3:.1f} ms")

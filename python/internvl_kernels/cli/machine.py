@@ -19,7 +19,7 @@ _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 def info(as_json: Json = False) -> None:
     """What was built, what was found on this machine, what will run and why."""
-    from ..info import info as look
+    from ..about import info as look
 
     found = look()
     if as_json:
@@ -42,7 +42,10 @@ def models(
 
     releases = [r for r in registry.RELEASES if r.blocker is None or not only_supported]
     if as_json:
-        extra = {r.name: {"parameters": registry.parameters(r), "runs": r.blocker is None, "why_not": r.blocker} for r in releases}
+        extra = {
+            r.name: {"parameters": registry.parameters(r), "runs": r.blocker is None, "why_not": r.blocker}
+            for r in releases
+        }
         print_json([{**asdict(r), "architecture": r.architecture, **extra[r.name]} for r in releases])
         return
     screen = console()
@@ -68,10 +71,13 @@ def models(
 
 def plan(
     target: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT|MODEL", help="A checkpoint directory, or a name from [bold]models[/bold].")
+        str,
+        typer.Argument(metavar="CHECKPOINT|MODEL", help="A checkpoint directory, or a name from [bold]models[/bold]."),
     ],
     images: Annotated[list[Path] | None, typer.Argument(help="Images; only their headers are read.")] = None,
-    tiles: Annotated[list[int] | None, typer.Option(help="Tile count of an image instead of the image; repeatable.")] = None,
+    tiles: Annotated[
+        list[int] | None, typer.Option(help="Tile count of an image instead of the image; repeatable.")
+    ] = None,
     text_tokens: Annotated[int, typer.Option(min=0, help="Prompt tokens beside the images.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer.")] = 256,
     max_tiles: MaxTiles = None,

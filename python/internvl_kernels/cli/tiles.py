@@ -16,8 +16,12 @@ def tiles(
     min_tiles: Annotated[int, typer.Option(min=1, max=40, help="Fewest tiles.")] = 1,
     size: Annotated[int, typer.Option(min=14, help="Side of a tile in pixels, a multiple of 28.")] = 448,
     thumbnail: Annotated[bool, typer.Option(help="Append the whole picture as a last tile.")] = True,
-    rule: Annotated[str, typer.Option(help="original: as the family's code; hf: as transformers' processor.")] = "original",
-    out: Annotated[Path | None, typer.Option(help="Where the picture with its grid goes.", show_default="IMAGE-tiles.png")] = None,
+    rule: Annotated[
+        str, typer.Option(help="original: as the family's code; hf: as transformers' processor.")
+    ] = "original",
+    out: Annotated[
+        Path | None, typer.Option(help="Where the picture with its grid goes.", show_default="IMAGE-tiles.png")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw the grid that a picture is cut into, with tile numbers and token counts, and save it as a picture."""

@@ -52,7 +52,9 @@ def draw_tiles(image: Image.Image, tiles: Tiles, caption: str | None = None) -> 
         draw.rectangle((x, _MARGIN, x + side - 1, _MARGIN + side - 1), outline=_EDGE, width=2)
         _badge(draw, x + 6, _MARGIN + 6, str(count))
         draw.text((x, _MARGIN + side + 6), "thumbnail", _INK, _FONT)
-    text = caption or f"{image.width} x {image.height}: {columns} x {rows} tiles" + (" and a thumbnail" if thumbnail else "")
+    text = caption or f"{image.width} x {image.height}: {columns} x {rows} tiles" + (
+        " and a thumbnail" if thumbnail else ""
+    )
     draw.text((_MARGIN, height - line - _MARGIN // 2), text, _INK, _FONT)
     return canvas
 

@@ -10,9 +10,7 @@ from ..ops import choose_grid
 from .images import Video, image_size
 
 
-def grid_of(
-    tiling: TilingConfig, width: int, height: int, max_tiles: int | None = None
-) -> tuple[tuple[int, int], int]:
+def grid_of(tiling: TilingConfig, width: int, height: int, max_tiles: int | None = None) -> tuple[tuple[int, int], int]:
     """``((columns, rows), tiles)`` of a ``width`` x ``height`` picture, thumbnail counted; max_tiles: None is the checkpoint's."""
     most = (tiling.max_tiles if max_tiles is None else max_tiles) if tiling.dynamic else 1
     columns, rows = choose_grid(

@@ -11,30 +11,29 @@ from ..ops._tensor import to_torch
 from .tolerances import EPS, tolerance
 
 
-def compare(actual: Any, same: Any, high: Any, op: str, dtype: str) -> None:
-    """Raises AssertionError unless ``actual`` is as good as the table asks.
+def compare(actual: Any, same: Any, high: Any, op: str, dtype: str) -> float:
+    """Raises AssertionError unless ``actual`` is as good as the table asks; returns its error as a share of the allowed one.
 
     same: the reference computed in the dtype under test; high: the reference in float64, from the same inputs. All three
     may be tuples. The text names op, dtype, the worst position and the three values there.
     """
     if isinstance(actual, (tuple, list)):
         assert len(actual) == len(same) == len(high), f"{op}: {len(actual)} results; expected {len(same)}"
-        for index, parts in enumerate(zip(actual, same, high)):
-            compare(*parts, f"{op}[{index}]", dtype)
-        return
+        triples = enumerate(zip(actual, same, high))
+        return max((compare(*parts, f"{op}[{index}]", dtype) for index, parts in triples), default=0.0)
     actual, same, high = to_torch(actual), to_torch(same), to_torch(high)
     assert actual.shape == same.shape, f"{op} {dtype}: shape {list(actual.shape)}; expected {list(same.shape)}"
     assert actual.dtype == same.dtype, f"{op} {dtype}: dtype {actual.dtype}; expected {same.dtype}"
     allowed = tolerance(op.partition("[")[0], dtype)
     if allowed.exact or not actual.is_floating_point():
         same_bits(actual, same, op)
-        return
+        return 0.0
     actual, same, high = actual.double(), same.double(), high.double()
     for name, mask in (("NaN", torch.isnan), ("+Inf", torch.isposinf), ("-Inf", torch.isneginf)):
         _equal_masks(mask(actual), mask(same), f"{op} {dtype}: {name}", actual, same)
     usable = actual.isfinite() & high.isfinite()
     if not bool(usable.any()):
-        return
+        return 0.0
     clean = high.where(usable, 0.0)
     rows = clean.abs().amax(-1, keepdim=True) if clean.ndim else clean.abs()
     scale = rows.clamp_min(torch.finfo(getattr(torch, dtype)).tiny)
@@ -45,7 +44,7 @@ def compare(actual: Any, same: Any, high: Any, op: str, dtype: str) -> None:
     l2, l2_same = (float((t - high).where(usable, 0.0).norm()) / norm for t in (actual, same))
     l2_limit = allowed.factor * l2_same + allowed.l2_floor * EPS[dtype]
     if float(error.max()) <= limit and l2 <= l2_limit:
-        return
+        return max(float(error.max()) / limit, l2 / l2_limit)
     at = _position(int(error.argmax()), error.shape)
     raise AssertionError(
         f"{op} {dtype} {list(error.shape)}: worst error {float(error.max()):.3e} of its row's largest value (limit "
