@@ -27,13 +27,17 @@ class Drawn:
     """Strips cut into tiles: everything about a batch that needs no tokenizer and no torch."""
 
     tiles: NDArray[np.uint8]  # [T, size, size, 3]
-    cells: NDArray[np.int64]  # [T, tokens per tile] class of the digit whose centre lies in the token's part of the tile
+    cells: NDArray[
+        np.int64
+    ]  # [T, tokens per tile] class of the digit whose centre lies in the token's part of the tile
     counts: list[int]  # tiles of each strip
     texts: list[str]
     questions: list[int]
 
 
-def draw(scans: Scans, config: ModelConfig, seed: Sequence[int], count: int, *, variety: float, distort: float) -> Drawn:
+def draw(
+    scans: Scans, config: ModelConfig, seed: Sequence[int], count: int, *, variety: float, distort: float
+) -> Drawn:
     rng = np.random.default_rng(tuple(seed))
     tiles, cells, counts, texts = [], [], [], []
     t = config.tiling

@@ -11,14 +11,13 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import QUESTION, checkpoint_path
 from .strips import LAYOUTS, Scans, Strip, compose, held_out
-from .vocabulary import QUESTIONS
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
 STRIPS = 300
 SEED = 2025
 _BATCH = 32  # strips decoded together
-
-
-def checkpoint() -> Path:
-    """The directory of the trained model, inside the package."""
-    return Path(str(resources.files(__package__))) / "checkpoint"
 
 
 def strips(count: int, seed: int = SEED, scans: Scans | None = None) -> list[Strip]:
@@ -67,7 +61,7 @@ def read(model: Model, drawn: Sequence[Strip], *, max_tiles: int | None = None) 
     answers: list[str] = []
     for begin in range(0, len(drawn), _BATCH):
         batch = drawn[begin : begin + _BATCH]
-        asked = [{"question": QUESTIONS[0], "images": s.image, "max_tiles": max_tiles, "max_new_tokens": 8} for s in batch]
+        asked = [{"question": QUESTION, "images": s.image, "max_tiles": max_tiles, "max_new_tokens": 8} for s in batch]
         answers += model.batch_chat(asked)
     return answers
 
@@ -142,7 +136,9 @@ def table(result: dict[str, Any]) -> Any:
         view.add_row("support vector machine", "", "needs scikit-learn", "")
     else:
         view.add_row("support vector machine, the strips' digits one by one", "", f"{svm['digit_accuracy']:.2%}", "")
-        view.add_row(f"support vector machine, each of the {svm['scans']} scans once", "", f"{svm['scan_accuracy']:.2%}", "")
+        view.add_row(
+            f"support vector machine, each of the {svm['scans']} scans once", "", f"{svm['scan_accuracy']:.2%}", ""
+        )
     return view
 
 
@@ -158,7 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--strips {options.strips}: at least 1")
     from ..model import load
 
-    result = evaluate(load(options.checkpoint or checkpoint(), backend=options.backend), options.strips, options.seed)
+    result = evaluate(
+        load(options.checkpoint or checkpoint_path(), backend=options.backend), options.strips, options.seed
+    )
     if options.json:
         print(json.dumps(result, indent=2))
         return
@@ -167,7 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     console.print(table(result))
     for wrong in result["wrong"]:
-        console.print(f"strip {wrong['strip']} ({wrong['layout']}): {wrong['text']} read as {wrong['answer']!r}", highlight=False)
+        console.print(
+            f"strip {wrong['strip']} ({wrong['layout']}): {wrong['text']} read as {wrong['answer']!r}", highlight=False
+        )
     console.print(f"{result['seconds']:.1f} s for {options.strips} strips")
 
 

@@ -18,7 +18,13 @@ class Optimizer:
     """Steps every tensor of ``parameters`` by its gradient; ``rate`` scales both learning rates (the schedule)."""
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], *, matrix_rate: float, other_rate: float, decay: float, clip: float = 1.0
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        matrix_rate: float,
+        other_rate: float,
+        decay: float,
+        clip: float = 1.0,
     ) -> None:
         def hidden(name: str, p: Tensor) -> bool:
             return p.ndim >= 2 and not any(part in _EDGES for part in name.split("."))

@@ -52,6 +52,15 @@ class Recipe:
     balance: float = 0.01  # weight of the loss that keeps experts equally busy
     average_from: float = 0.7  # share of the steps after which weights are averaged
     bends: int = 12  # elastic distortions drawn of every scan
+    bfloat16: bool = True  # products of the linear layers; all else is float32
+
+    def rate(self, step: int) -> float:
+        """Share of the learning rates at ``step``: a short rise, then half a cosine."""
+        return min(1.0, (step + 1) / self.warm_up) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / self.steps)))
+
+    def variety(self, step: int) -> float:
+        """Black on white and undistorted for the first hundred steps, everything from ``varied`` on."""
+        return min(1.0, max(0.0, (step - 100) / (self.varied - 100)))
 
 
 def initial_weights(config: ModelConfig, seed: int) -> dict[str, Tensor]:

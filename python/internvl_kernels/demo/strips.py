@@ -85,13 +85,20 @@ def compose(
     if not 1 <= len(choice) <= MAX_DIGITS:
         raise ValueError(f"choice: {len(choice)} digits; allowed: 1 to {MAX_DIGITS}")
     if layout is None:
-        layout = str(rng.choice(LAYOUTS, p=(0.6, 0.2, 0.2))) if len(choice) > 3 else str(rng.choice(LAYOUTS[:2], p=(0.75, 0.25)))
+        layout = (
+            str(rng.choice(LAYOUTS, p=(0.6, 0.2, 0.2)))
+            if len(choice) > 3
+            else str(rng.choice(LAYOUTS[:2], p=(0.75, 0.25)))
+        )
     if layout not in LAYOUTS:
         raise ValueError(f"layout: {layout!r}; allowed: {', '.join(LAYOUTS)}")
     size = float(rng.uniform(22, 72))  # height of a digit, pixels
     stroke = rng.uniform(-0.5, 0.7)
     slant = rng.uniform(-0.12, 0.12)
-    digits = [_draw_digit(rng, scans.rasters[i][rng.integers(len(scans.rasters[i]))], size, stroke, slant, distort) for i in choice]
+    digits = [
+        _draw_digit(rng, scans.rasters[i][rng.integers(len(scans.rasters[i]))], size, stroke, slant, distort)
+        for i in choice
+    ]
     ink, boxes = _arrange(rng, digits, _lines(len(choice), layout, rng), size)
     text = "".join(str(int(scans.labels[i])) for i in choice)
     return Strip(_colour(rng, ink, variety), text, tuple(int(i) for i in choice), boxes, layout)

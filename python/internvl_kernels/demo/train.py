@@ -6,11 +6,10 @@ names the digit in each token's part of a tile, helps the tower to start; it is 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import math
-import os
-import time
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +20,15 @@ from .. import ops
 from .._lazy import torch
 from ..config import ModelConfig
 from ..io.checkpoint import save_checkpoint
+from ..model import load
 from ..models import LanguageModel, Projector, VisionTower
 from ..models.language import DenseAttention
 from .examples import Batch, Prompts, stream
+from .heldout import evaluate
 from .mixed import Bfloat16Products
 from .optimizer import Optimizer
 from .recipe import CONFIG, HELD_OUT, SPLIT_SEED, Recipe, initial_weights
+from .report import Report
 from .strips import Scans
 from .vocabulary import build_tokenizer
 
@@ -58,10 +60,16 @@ class _Language(LanguageModel):
 
 @dataclass
 class Losses:
-    answer: Tensor | None  # next token, over the answers
     cells: Tensor  # digit of each visual token
-    balance: Tensor | None  # 1 when all experts are equally busy
-    right: float  # share of answer tokens
+    answer: Tensor | None = None  # next token, over the answers
+    balance: Tensor | None = None  # 1 when all experts are equally busy
+    right: float = 0.0  # share of answer tokens
+
+    def numbers(self) -> dict[str, float]:
+        found = {"cells": self.cells.item()}
+        if self.answer is not None and self.balance is not None:
+            found |= {"answer": self.answer.item(), "right": self.right, "balance": self.balance.item()}
+        return found
 
 
 class Learner:
@@ -86,7 +94,7 @@ class Learner:
         cross_entropy = torch.nn.functional.cross_entropy
         cells = cross_entropy(found.flatten(0, 1), batch.cells.flatten(), ignore_index=-100)
         if not answers:
-            return Losses(None, cells, None, 0.0)
+            return Losses(cells)
         language, (rows, length) = self._language, batch.ids.shape
         language.scores = []
         h = language.embed(batch.ids, visual.flatten(0, 1), self.image_token_id).flatten(0, 1)
@@ -94,7 +102,7 @@ class Learner:
         asked = batch.labels.flatten() != -100
         logits, labels = language.head(y[asked]).float(), batch.labels.flatten()[asked]
         right = (logits.argmax(-1) == labels).float().mean().item()
-        return Losses(cross_entropy(logits, labels), cells, self._balance(), right)
+        return Losses(cells, cross_entropy(logits, labels), self._balance(), right)
 
     def _balance(self) -> Tensor:
         """Mean over layers of E * sum(share of choices * mean probability)."""
@@ -108,40 +116,90 @@ class Learner:
         return total / len(self._language.scores)
 
 
-def train(recipe: Recipe, scans: Scans, config: ModelConfig = CONFIG, *, log: Any = print, keep: Path | None = None) -> dict[str, Tensor]:
-    """The trained canonical weights, float32: an average over the last part of the run."""
+def train(
+    recipe: Recipe, scans: Scans, config: ModelConfig = CONFIG, *, log: Callable[[dict[str, float]], None] | None = None
+) -> dict[str, Tensor]:
+    """The trained canonical weights, float32: an average over the last part of the run. ``log`` gets running means at every step."""
     scans.bend(np.random.default_rng(recipe.seed), recipe.bends)
     prompts = Prompts(config)
     learner = Learner(config, initial_weights(config, recipe.seed), prompts.image_token_id)
     optimizer = Optimizer(
         {**learner.parameters, **learner.extra},
-        matrix_rate=recipe.matrix_rate, other_rate=recipe.other_rate, decay=recipe.decay,
-    )  # fmt: skip
-    plan = [(step, recipe.strips, min(1.0, max(0.0, (step - 100) / (recipe.varied - 100)))) for step in range(recipe.steps)]
+        matrix_rate=recipe.matrix_rate,
+        other_rate=recipe.other_rate,
+        decay=recipe.decay,
+    )
     average: dict[str, Tensor] = {}
     means: dict[str, float] = {}
-    start, first = time.perf_counter(), time.process_time()
+    plan = [(step, recipe.strips, recipe.variety(step)) for step in range(recipe.steps)]
     for step, drawn in enumerate(stream(scans, config, recipe.seed, plan)):
-        answers = step >= recipe.tower_only
-        with Bfloat16Products() if BF16 else contextlib.nullcontext():
-            losses = learner(prompts.batch(drawn), answers=answers)
+        with Bfloat16Products() if recipe.bfloat16 else contextlib.nullcontext():
+            losses = learner(prompts.batch(drawn), answers=step >= recipe.tower_only)
         loss = losses.cells
-        if losses.answer is not None:
+        if losses.answer is not None and losses.balance is not None:
             loss = losses.answer + recipe.cells * losses.cells + recipe.balance * losses.balance
         loss.backward()
-        rate = min(1.0, (step + 1) / recipe.warm_up) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / recipe.steps)))
-        optimizer.step(rate)
+        optimizer.step(recipe.rate(step))
         if step >= recipe.average_from * recipe.steps:
             for name, p in learner.parameters.items():
                 average.setdefault(name, p.detach().clone()).lerp_(p.detach(), 0.01)
-        now = {"cells": losses.cells, "answer": losses.answer, "balance": losses.balance, "right": losses.right}
-        for key, value in now.items():
-            if value is not None:
-                value = float(value.detach()) if torch.is_tensor(value) else value
-                means[key] = 0.95 * means.get(key, value) + 0.05 * value
-        if step % 50 == 0:
-            log(f"{step} {time.perf_counter() - start:.0f}s cpu {time.process_time() - first:.0f}s " + " ".join(f"{k} {v:.4f}" for k, v in means.items()))
-        if keep and step % 200 == 199:
-            torch.save(({n: p.detach() for n, p in learner.parameters.items()}, average), keep)
+        for name, value in losses.numbers().items():
+            means[name] = 0.95 * means.get(name, value) + 0.05 * value
+        if log is not None:
+            log({"step": step, **means})
     return average
-BF16 = True
+
+
+def save(weights: Mapping[str, Tensor], path: Path, config: ModelConfig = CONFIG) -> None:
+    """Write a checkpoint in the family's own layout, bfloat16, with its tokenizer."""
+    stored = {name: weight.bfloat16() for name, weight in weights.items()}
+    settings = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "model_max_length": config.language.max_positions,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+    }
+    files = {
+        "tokenizer.json": build_tokenizer().to_str(pretty=True),
+        "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
+    }
+    save_checkpoint(stored, config, path, extra_files=files, overwrite=True)
+
+
+def save_held_out(path: Path) -> None:
+    """Write the held-out scans: pixels, labels, and their indices in scikit-learn's data set."""
+    scans = split()[1]
+    arrays = {
+        "pixels": scans.pixels,
+        "labels": scans.labels.astype(np.uint8),
+        "indices": scans.indices.astype(np.int16),
+    }
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m internvl_kernels.demo.train", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint; replaced when it exists")
+    parser.add_argument("--log", type=Path, default=None, help="also write the run's report to this file (Markdown)")
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--threads", type=int, default=2, help="of torch; one more process draws the strips")
+    parser.add_argument("--float32", action="store_true", help="no bfloat16 products (for processors without them)")
+    options = parser.parse_args(arguments)
+    recipe = Recipe(seed=options.seed, steps=options.steps, bfloat16=not options.float32)
+    if recipe.steps <= recipe.tower_only:
+        parser.error(f"--steps {recipe.steps}: more than {recipe.tower_only}, the steps without the language model")
+    torch.set_num_threads(options.threads)
+    training, _ = split()
+    report = Report(recipe, len(training), options.threads)
+    with report:
+        weights = train(recipe, training, log=report)
+    save(weights, options.out)
+    result = evaluate(load(options.out, progress=False))
+    report.show(result)
+    if options.log is not None:
+        options.log.write_text(report.markdown(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
