@@ -36,13 +36,19 @@ typedef float native_f32 __attribute__((vector_size(kNative * 4)));
 typedef int32_t native_i32 __attribute__((vector_size(kNative * 4)));
 typedef uint32_t native_u32 __attribute__((vector_size(kNative * 4)));
 typedef uint16_t native_u16 __attribute__((vector_size(kNative * 2)));
+#if defined(__aarch64__)
+typedef __fp16 half_storage;  // GCC knows _Float16 in C++ there only from 13 on
+typedef float16x4_t native_f16;
+#else
+typedef _Float16 half_storage;
 typedef _Float16 native_f16 __attribute__((vector_size(kNative * 2)));
+#endif
 
 // Storage type of bfloat16: the upper half of a float.
 struct bf16 {
     uint16_t bits;
 };
-using f16 = _Float16;
+using f16 = half_storage;
 
 struct f32x16 {
     native_f32 part[kParts];
@@ -100,6 +106,8 @@ inline native_f32 widen(native_f16 v) {
     return _mm512_maskz_cvtph_ps(0xffff, reinterpret_cast<__m256i>(v));
 #elif defined(__F16C__)
     return _mm256_cvtph_ps(reinterpret_cast<__m128i>(v));
+#elif defined(__aarch64__)
+    return vcvt_f32_f16(v);
 #else
     return __builtin_convertvector(v, native_f32);
 #endif
@@ -112,6 +120,8 @@ inline native_f16 narrow_f16(native_f32 v) {
         _mm512_maskz_cvtps_ph(0xffff, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #elif defined(__F16C__)
     return reinterpret_cast<native_f16>(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__aarch64__)
+    return vcvt_f16_f32(v);
 #else
     return __builtin_convertvector(v, native_f16);
 #endif
