@@ -55,8 +55,8 @@ def test_decode_refusals() -> None:
         if kind in kinds:  # other dtypes fall to the check that all dtypes are one
             with pytest.raises(UnsupportedError, match=text):
                 ops.linear(tensor, weight, decode=True, backend="cpu")
+    square = torch.zeros(8, 8)
     with pytest.raises(UnsupportedError, match="apart"):
-        square = torch.zeros(8, 8)
         cpu().gemm_few_rows(square, square, None, square, 1)
 
 
