@@ -7,7 +7,8 @@ void bind_gemm_few_rows(py::module_& m) {
     m.def(
         "gemm_few_rows",
         [](py::handle x, py::handle weight, py::handle bias, py::handle y, int threads) {
-            const TensorView views[] = {to_rows(x, "x"), to_view(weight, "weight"), to_view(bias, "bias"), to_rows(y, "y", true)};
+            const TensorView views[] = {to_rows(x, "x"), to_view(weight, "weight"), to_view(bias, "bias"),
+                                        to_rows(y, "y", true)};
             py::gil_scoped_release release;
             gemm_few_rows(views[0], views[1], views[2], views[3], threads);
         },

@@ -7,7 +7,7 @@
 //   x       [rows, 2I] | [rows, cols]  f32 | bf16 | f16   last dimension contiguous, any row stride >= columns
 //   y       [rows, I]  | [rows, cols]  as x               as x; gelu: may be x; swiglu: apart from x
 //
-// All arithmetic in fp32, one rounding at the store; core/simd_math.h states the error of e^x, silu and gelu.
+// All arithmetic in fp32, one rounding at the store; simd_math.h in core states the error of e^x, silu and gelu.
 // Deterministic; an element's bits depend on its inputs alone. Workspace 0. Bytes: swiglu 3*rows*I*s, gelu
 // 2*rows*cols*s.
 #pragma once

@@ -6,10 +6,11 @@
 //   bias     [N]      as x               or absent
 //   y        [M, N]   as x               contiguous, apart from the inputs
 //
-// Accumulation: fp32, sixteen partial sums over k (k mod 16), ascending, fused multiply-add where the machine has it; then a
-// fixed tree; bias added in fp32; one rounding at the store. So a row's bits depend on that row, the weight and the ISA level's
-// arithmetic (base: separate multiply and add; v3 and v4: fused, equal bits), not on M or on the threads.
-// Workspace 0. Bytes: (N*K + M*K + M*N) * s for M <= 4, and N*K again for every four rows more (from cache for small K).
+// Accumulation: fp32, sixteen partial sums over k (k mod 16), ascending, fused multiply-add where the machine has it;
+// then a fixed tree; bias added in fp32; one rounding at the store. So a row's bits depend on that row, the weight and
+// the ISA level's arithmetic (base: separate multiply and add; v3 and v4: fused, equal bits), not on M or on the
+// threads. Workspace 0. Bytes: (N*K + M*K + M*N) * s for M <= 4, and N*K again for every four rows more (from cache for
+// small K).
 #pragma once
 
 #include <cstdint>
@@ -36,6 +37,7 @@ struct FewRowsTable {
 IVK_DECLARE_TABLE(FewRowsTable, few_rows_table)
 
 // Checks the contract, then runs on at most `threads` threads (0: the default cap).
-void gemm_few_rows(const TensorView& x, const TensorView& weight, const TensorView& bias, const TensorView& y, int threads);
+void gemm_few_rows(const TensorView& x, const TensorView& weight, const TensorView& bias, const TensorView& y,
+                   int threads);
 
 }  // namespace ivk

@@ -1,8 +1,8 @@
 #include <limits>
 #include <vector>
 
-#include "core/row_norm.h"
 #include "core/simd_math.h"
+#include "core/simd_norm.h"
 #include "kernels/moe/moe.h"
 
 namespace ivk {

@@ -1,4 +1,4 @@
-#include "core/row_norm.h"
+#include "core/simd_norm.h"
 #include "kernels/pixel_shuffle/pixel_shuffle.h"
 
 namespace ivk {

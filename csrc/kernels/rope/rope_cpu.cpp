@@ -1,4 +1,4 @@
-#include "core/row_norm.h"
+#include "core/simd_norm.h"
 #include "kernels/rope/rope.h"
 
 namespace ivk {

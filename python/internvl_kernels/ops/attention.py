@@ -91,10 +91,16 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) ->
         mask = None
         if causal and rows < keys:  # torch aligns its own causal mask to the first key, not the last
             mask = torch.ones(rows, keys, dtype=torch.bool).tril(keys - rows)
-        views = (t.transpose(1, 2) for t in (q, k, v))
-        return fused(
-            *views, attn_mask=mask, is_causal=causal and rows == keys, scale=scale, enable_gqa=heads != kv_heads
-        ).transpose(1, 2)
+        mixed = fused(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=mask,
+            is_causal=causal and rows == keys,
+            scale=scale,
+            enable_gqa=heads != kv_heads,
+        )
+        return mixed.transpose(1, 2)
 
 
 def _check(q: Any, k: Any, v: Any, causal: bool) -> None:

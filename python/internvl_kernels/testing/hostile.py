@@ -41,7 +41,18 @@ def special(*shape: int, dtype: str = "float32", seed: int = 0) -> Any:
     """Normal values with NaN, infinities, zeros of both signs, subnormal and huge numbers strewn in."""
     x = normal(*shape, dtype=dtype, seed=seed)
     info = torch.finfo(x.dtype)
-    values = [float("nan"), float("inf"), float("-inf"), 0.0, -0.0, info.tiny / 4, info.max / 2, -info.max, 100.0, -100.0]
+    values = [
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        0.0,
+        -0.0,
+        info.tiny / 4,
+        info.max / 2,
+        -info.max,
+        100.0,
+        -100.0,
+    ]
     flat = x.view(-1)
     for i, value in enumerate(values):
         flat[(i * 37 + seed) % max(flat.numel(), 1) :: 401] = value
