@@ -134,16 +134,21 @@ inline native_f32 widen(native_u16 v) {
     return r;
 }
 
-// Round to nearest even; a NaN stays a (quiet) NaN.
-inline native_u16 narrow(native_f32 v) {
+// Rounds to bfloat16 precision, nearest even; a NaN stays a (quiet) NaN.
+inline native_f32 round_bf16(native_f32 v) {
     native_u32 bits;
     std::memcpy(&bits, &v, sizeof bits);
-    const native_u32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    const native_u32 quiet = (bits >> 16) | 0x40u;
-    const native_i32 is_number = v == v;
-    native_u32 mask;
-    std::memcpy(&mask, &is_number, sizeof mask);
-    return __builtin_convertvector((rounded & mask) | (quiet & ~mask), native_u16);
+    const native_u32 rounded = bits + (0x7fffu + ((bits >> 16) & 1u));
+    bits = v == v ? rounded : bits | 0x400000u;
+    bits &= 0xffff0000u;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+}
+inline native_u16 narrow(native_f32 v) {
+    v = round_bf16(v);
+    native_u32 bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    return __builtin_convertvector(bits >> 16, native_u16);
 }
 
 // Part by part: one copy of all sixteen goes through the stack on GCC 12.

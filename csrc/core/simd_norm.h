@@ -25,13 +25,16 @@ inline f32x16 keep(const f32x16& v, int64_t n) {
     return load_tail(lane, n);
 }
 
+// The value after a store and a load of T.
 template <typename T>
-void round_trip(f32x16& v) {
-    if constexpr (!std::is_same_v<T, float>) {
-        T buffer[kLanes];
-        store(buffer, v);
-        v = load(buffer);
+f32x16 rounded_to(f32x16 v) {
+    for (int p = 0; p < kParts; ++p) {
+        if constexpr (std::is_same_v<T, bf16>)
+            v.part[p] = round_bf16(v.part[p]);
+        else if constexpr (std::is_same_v<T, f16>)
+            v.part[p] = widen(narrow_f16(v.part[p]));
     }
+    return v;
 }
 
 // y = (x - mean) * rsqrt(var + eps) * weight + bias; bias may be null, y may be x.
@@ -62,9 +65,7 @@ void rms_norm_row(const T* x, const T* weight, T* y, int64_t cols, float eps) {
     });
     const f32x16 factor = f32x16::broadcast(1.0f / std::sqrt(squares / static_cast<float>(cols) + eps));
     for_lanes(cols, [&](int64_t i, int64_t n) {
-        f32x16 v = at(x + i, n) * factor;
-        round_trip<T>(v);
-        put(y + i, v * at(weight + i, n), n);
+        put(y + i, rounded_to<T>(at(x + i, n) * factor) * at(weight + i, n), n);
     });
 }
 
