@@ -45,7 +45,8 @@ def _is_torch_type(kind: type) -> bool:
 
 
 def is_torch(x: Any) -> bool:
-    return _is_torch_type(type(x))
+    kind: Any = type(x)
+    return _is_torch_type(kind)
 
 
 def needs_grad(*tensors: Any) -> bool:
