@@ -64,7 +64,7 @@ def _norm() -> Iterator[Problem]:
 
 
 def _gemm() -> Iterator[Problem]:
-    for m, n, k in ((1, 5, 47), (3, 9, 64), (6, 4, 33), (2, 1, 16)):
+    for m, n, k in ((1, 5, 47), (3, 33, 64), (6, 20, 33), (2, 1, 16)):
         for bias in (True, False):
 
             def rows(dtype: str, m: int = m, n: int = n, k: int = k, bias: bool = bias) -> Arguments:

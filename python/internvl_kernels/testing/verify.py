@@ -74,6 +74,7 @@ class Report:
             "ok": self.ok,
             "failed_families": self.failed_families,
             "isas": list(self.isas),
+            "extension": cpu().__file__,
             "seconds": self.seconds,
             "findings": [{**asdict(f), "ok": f.ok} for f in self.findings],
         }
