@@ -19,13 +19,13 @@ void bind_patch_embed(py::module_& m) {
         py::arg("threads") = 0, doc);
     m.def(
         "add_positions",
-        [](py::handle y, py::handle bias, py::handle cls, py::handle pos, int threads) {
-            const TensorView views[] = {to_view(y, "y", true), to_view(bias, "bias"), to_view(cls, "cls"),
-                                        to_view(pos, "pos")};
+        [](py::handle product, py::handle cls, py::handle pos, py::handle y, int threads) {
+            const TensorView views[] = {to_view(product, "product"), to_view(cls, "cls"), to_view(pos, "pos"),
+                                        to_view(y, "y", true)};
             py::gil_scoped_release release;
             add_positions(views[0], views[1], views[2], views[3], threads);
         },
-        py::arg("y"), py::arg("bias"), py::arg("cls"), py::arg("pos"), py::arg("threads") = 0, doc);
+        py::arg("product"), py::arg("cls"), py::arg("pos"), py::arg("y"), py::arg("threads") = 0, doc);
 }
 
 }  // namespace ivk::binding

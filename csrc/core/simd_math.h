@@ -39,34 +39,6 @@ inline native_f32 exp(native_f32 x) {
 // x / (1 + e^-x), at most 3 ulp where e^-x is finite; below -88.73 the result is -0.
 inline native_f32 silu(native_f32 x) { return x / (1.0f + exp(-x)); }
 
-// x * Phi(x), the exact GELU, in two pieces. |x| < 1: Phi(x) = 1/2 + x E(x^2), E a polynomial. Beyond: the upper tail
-// of the normal distribution is e^(-x^2 / 2) times a polynomial in 1 / (1 + 0.4 |x| / sqrt 2), so the negative side
-// keeps its relative accuracy. At most 3.5 ulp for x > -1; relative error below 2e-5 down to x = -13, where the result
-// is below 1e-36.
-inline native_f32 gelu(native_f32 x) {
-    const native_f32 a = (x < 0.0f ? -x : x) * 0x1.6a09e6p-1f;
-    const native_f32 t = 1.0f / (1.0f + 0.4f * a);
-    native_f32 p = t * 0.0210592978f - 0.0722759157f;
-    p = p * t + 0.0463918509f;
-    p = p * t + 0.0389220139f;
-    p = p * t + 0.0433930912f;
-    p = p * t + 0.0951916749f;
-    p = p * t + 0.101330551f;
-    p = p * t + 0.113167153f;
-    p = p * t + 0.112820316f;
-    const native_f32 tail = exp(-(a * a)) * (p * t);
-    const native_f32 low = x * tail;
-    const native_f32 square = x * x;
-    native_f32 e = square * -7.65420832e-06f + 0.000113486372f;
-    e = e * square - 0.00118632994f;
-    e = e * square + 0.00997332341f;
-    e = e * square - 0.0664903599f;
-    e = e * square + 0.39894228f;
-    const native_f32 inner = x * (0.5f + x * e);
-    const native_f32 outer = x < 0.0f ? low : x > 13.0f ? x : x - low;
-    return square < 1.0f ? inner : outer;
-}
-
 template <native_f32 (*function)(native_f32)>
 f32x16 map(f32x16 x) {
     for (int p = 0; p < kParts; ++p) x.part[p] = function(x.part[p]);
@@ -74,7 +46,6 @@ f32x16 map(f32x16 x) {
 }
 inline f32x16 exp(const f32x16& x) { return map<exp>(x); }
 inline f32x16 silu(const f32x16& x) { return map<silu>(x); }
-inline f32x16 gelu(const f32x16& x) { return map<gelu>(x); }
 
 }  // namespace IVK_ISA
 }  // namespace ivk

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -68,12 +66,6 @@ def test_swiglu_views(view: str, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_special_values(dtype: str) -> None:
     check("swiglu", hostile.special(50, 66, dtype=dtype))
-    x = hostile.special(50, 33, dtype=dtype)
-    gelu = torch.empty_like(x)
-    cpu().gelu(x, gelu, 1)
-    assert torch.equal(gelu.isnan(), x.isnan() | x.isneginf())  # -inf * 0, as the formula and PyTorch have it
-    assert torch.equal(gelu.isposinf(), x.isposinf())  # PyTorch's float32 form overflows below the largest number
-    assert not gelu.isneginf().any()
 
 
 def ulps(actual: torch.Tensor, exact: torch.Tensor) -> float:
@@ -97,33 +89,11 @@ def test_silu_is_within_its_stated_bound(sign: float, isa: str) -> None:
     assert ulps(y, torch.nn.functional.silu(x.double())) <= 3.0
 
 
-def test_gelu_is_within_its_stated_bound(isa: str) -> None:
-    def gelu(x: torch.Tensor) -> torch.Tensor:
-        y = torch.empty_like(x)
-        cpu().gelu(x, y, 1)
-        return y
-
-    def exact(x: torch.Tensor) -> torch.Tensor:  # erfc keeps the lower tail
-        return 0.5 * x.double() * torch.special.erfc(-x.double() / math.sqrt(2))
-
-    upper, lower, tail = sweep(1e-30, 1e30), -sweep(1e-30, 1.0), -sweep(1.0, 13.0)
-    assert ulps(gelu(upper), exact(upper)) <= 3.5
-    assert ulps(gelu(lower), exact(lower)) <= 3.5
-    assert float(((gelu(tail).double() - exact(tail)) / exact(tail)).abs().max()) < 2e-5
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bits_do_not_depend_on_batch_threads_or_instruction_set(dtype: str) -> None:
     x = normal(40, 6000, dtype=dtype, scale=4.0)
     y = check_invariant(lambda threads: ops.swiglu(x, threads=threads, backend="cpu"))
     same_bits(ops.swiglu(x[7:9], backend="cpu"), y[7:9])
-
-    def gelu(threads: int) -> torch.Tensor:
-        out = x.clone()
-        cpu().gelu(out, out, threads)
-        return out
-
-    check_invariant(gelu)
 
 
 @pytest.mark.parametrize(
@@ -148,10 +118,8 @@ def test_swiglu_refusals() -> None:
     with pytest.raises(UnsupportedError, match="contiguous last dimension"):
         ops.swiglu(torch.zeros(8, 2).t(), backend="cpu")
     x = torch.zeros(2, 8)
-    with pytest.raises(UnsupportedError, match="overlaps"):
+    with pytest.raises(UnsupportedError, match="apart from x"):
         cpu().swiglu(x, x[:, :4], 1)
-    with pytest.raises(UnsupportedError, match="overlaps"):
-        cpu().gelu(x.view(-1)[:8], x.view(-1)[4:12], 1)
 
 
 def test_refused_tensors_are_named() -> None:

@@ -63,9 +63,13 @@ def test_decode_refusals() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("inner", "columns"), [(64, 4), (192, 64), (200, 96), (588, 1024), (896, 1152)])
 def test_prefill_rows(inner: int, columns: int, dtype: str) -> None:
-    """Holds for torch's product where K is a multiple of 4 and N at least 2, as in every model: elsewhere it looks at alignment."""
+    """Sizes as in models: for K no multiple of 4, or N = 1, torch's own product also looks at alignment."""
     x, weight = normal(300, inner, dtype=dtype), normal(columns, inner, dtype=dtype, scale=inner**-0.5)
     bias = normal(columns, dtype=dtype)
     y = ops.linear(x, weight, bias, backend="cpu")
     for count in (1, 2, 3, 5, 7, 8, 9, 16, 17, 33, 64, 100):
         same_bits(ops.linear(x[-count:], weight, bias, backend="cpu"), y[-count:], f"{count} of 300 rows")
+    torch.set_num_threads(2)
+    same_bits(ops.linear(x, weight, bias, backend="cpu"), y, "two threads")
+    gelu = ops.linear_gelu(x, weight, bias, backend="cpu")
+    same_bits(ops.linear_gelu(x[7:8], weight, bias, backend="cpu"), gelu[7:8], "gelu of one row")

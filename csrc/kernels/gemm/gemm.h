@@ -1,15 +1,13 @@
-// The elementwise ends of the linear layers. The products themselves are torch's on this backend.
+// The gate of the SwiGLU layers. The products beside it: gemm_few_rows.h when decoding, oneDNN or torch elsewhere.
 //
 //   swiglu   y = silu(x[:, :I]) * x[:, I:]      silu(g) = g / (1 + e^-g)
-//   gelu     y = x Phi(x)                       exact (erf) form, not the tanh one
 //
-//   name    shape                      dtype              notes
-//   x       [rows, 2I] | [rows, cols]  f32 | bf16 | f16   last dimension contiguous, any row stride >= columns
-//   y       [rows, I]  | [rows, cols]  as x               as x; gelu: may be x; swiglu: apart from x
+//   name    shape        dtype              notes
+//   x       [rows, 2I]   f32 | bf16 | f16   last dimension contiguous, any row stride >= 2I
+//   y       [rows, I]    as x               any row stride >= I, apart from x
 //
-// All arithmetic in fp32, one rounding at the store; simd_math.h in core states the error of e^x, silu and gelu.
-// Deterministic; an element's bits depend on its inputs alone. Workspace 0. Bytes: swiglu 3*rows*I*s, gelu
-// 2*rows*cols*s.
+// All arithmetic in fp32, one rounding at the store; simd_math.h in core states the error of e^x and silu.
+// Deterministic; an element's bits depend on its inputs alone. Workspace 0. Bytes: 3*rows*I*s.
 #pragma once
 
 #include <cstdint>
@@ -19,22 +17,19 @@
 
 namespace ivk {
 
-enum class Activation : int { swiglu, gelu };
-
-struct ActivationParams {
-    const void* x;                     // [rows, cols], or [rows, 2 cols] for swiglu
+struct SwigluParams {
+    const void* x;                     // [rows, 2 cols]
     void* y;                           // [rows, cols]
     int64_t cols, stride_x, stride_y;  // elements
-    Activation kind;
 };
 
 // Columns [first, last) of one row.
-using ActivationPiece = void (*)(const ActivationParams&, int64_t row, int64_t first, int64_t last);
-struct ActivationTable {
-    ActivationPiece f32, bf16, f16;
+using SwigluPiece = void (*)(const SwigluParams&, int64_t row, int64_t first, int64_t last);
+struct SwigluTable {
+    SwigluPiece f32, bf16, f16;
 };
-IVK_DECLARE_TABLE(ActivationTable, activation_table)
+IVK_DECLARE_TABLE(SwigluTable, swiglu_table)
 
-void activation(const TensorView& x, const TensorView& y, Activation kind, int threads);
+void swiglu(const TensorView& x, const TensorView& y, int threads);
 
 }  // namespace ivk

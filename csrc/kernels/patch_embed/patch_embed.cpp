@@ -45,26 +45,27 @@ void patchify(const TensorView& tiles, const TensorView& a, std::array<float, 3>
                  [&](int64_t begin, int64_t end) { run(params, begin, end); });
 }
 
-void add_positions(const TensorView& y, const TensorView& bias, const TensorView& cls, const TensorView& pos,
+void add_positions(const TensorView& product, const TensorView& cls, const TensorView& pos, const TensorView& y,
                    int threads) {
-    require(y.ndim == 3 && y.shape[1] >= 1 && y.shape[2] >= 1 && y.contiguous() && is_float(y.dtype),
-            "patch_embed: result is ", y, "; allowed: contiguous [T, 1 + N, D] of float32, bfloat16 or float16");
-    for (const TensorView* v : {&bias, &cls})
-        require(v->ndim == 1 && v->shape[0] == y.shape[2] && v->dtype == y.dtype && v->contiguous(),
-                "patch_embed: ", v == &bias ? "bias" : "cls", " is ", *v, "; allowed: a contiguous vector of ",
-                y.shape[2], " ", name_of(y.dtype), " values");
-    require(pos.ndim == 2 && pos.shape[0] == y.shape[1] && pos.shape[1] == y.shape[2] && pos.dtype == y.dtype &&
-                pos.contiguous(),
-            "patch_embed: pos is ", pos, "; allowed: contiguous ", name_of(y.dtype), " [", y.shape[1], ", ", y.shape[2],
-            "], CLS and this grid's patches");
+    require(product.ndim == 2 && product.shape[1] >= 1 && product.contiguous() && is_float(product.dtype),
+            "patch_embed: product is ", product, "; allowed: contiguous [N, D] of float32, bfloat16 or float16");
+    const int64_t rows = 1 + product.shape[0], width = product.shape[1];
+    require(cls.ndim == 1 && cls.shape[0] == width && cls.dtype == product.dtype && cls.contiguous(),
+            "patch_embed: cls is ", cls, "; allowed: a contiguous vector of ", width, " ", name_of(product.dtype),
+            " values");
+    for (const TensorView* v : {&pos, &y})
+        require(
+            v->ndim == 2 && v->shape[0] == rows && v->shape[1] == width && v->dtype == product.dtype && v->contiguous(),
+            "patch_embed: ", v == &pos ? "pos" : "result", " is ", *v, "; allowed: contiguous ", name_of(product.dtype),
+            " [", rows, ", ", width, "], CLS and this grid's patches");
+    require(!overlap(y, product) && !overlap(y, cls) && !overlap(y, pos), "patch_embed: the result overlaps an input");
 
-    const PositionParams params{y.data, bias.data, cls.data, pos.data, y.shape[1], y.shape[2]};
+    const PositionParams params{product.data, cls.data, pos.data, y.data, width};
     const PatchEmbedTable& table = IVK_SELECT(patch_embed_table);
     const PositionRows run = y.dtype == DType::f32    ? table.positions_f32
                              : y.dtype == DType::bf16 ? table.positions_bf16
                                                       : table.positions_f16;
-    parallel_for(y.shape[0] * y.shape[1], 1 + (1 << 14) / y.shape[2], threads,
-                 [&](int64_t begin, int64_t end) { run(params, begin, end); });
+    parallel_for(rows, 1 + (1 << 14) / width, threads, [&](int64_t begin, int64_t end) { run(params, begin, end); });
 }
 
 }  // namespace ivk

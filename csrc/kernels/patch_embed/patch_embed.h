@@ -3,20 +3,19 @@
 //   patchify        a[t N + gy (W/p) + gx, (c p + py) p + px] = n_c(tile t, channel c, row gy p + py, column gx p + px)
 //                   n_c(u) = (u / 255 - mean[c]) / std[c] in fp32 for uint8 tiles, u itself for float tiles; rounded to
 //                   a's dtype
-//   add_positions   y[t, 0] = cls + pos[0];   y[t, n] = (y[t, n] + bias) + pos[n] for n >= 1, in place, one rounding at
-//   the store
+//   add_positions   y[0] = cls + pos[0];   y[1 + n] = product[n] + pos[1 + n], one rounding at the store
 //
 //   name         shape             dtype                        notes
 //   tiles        [T, H, W, 3]      uint8                        pixels of a row contiguous, other strides free
 //             or [T, 3, H, W]      float32 or a's dtype         last dimension contiguous, other strides free
 //   mean, std    [3]               float32                      host values; std not 0; unused for float tiles
 //   a            [T N, 3 p p]      f32 | bf16 | f16             contiguous, N = (H / p)(W / p)
-//   y            [T, 1 + N, D]     f32 | bf16 | f16             contiguous; rows 1.. of each tile hold the products
-//   bias, cls    [D]               as y
-//   pos          [1 + N, D]        as y                         contiguous
+//   product      [N, D]            f32 | bf16 | f16             contiguous; one tile's patches times weight^T, plus
+//   bias cls          [D]               as product pos          [1 + N, D]        as product contiguous y            [1
+//   + N, D]        as product                   contiguous, apart from product
 //
 // H and W are positive multiples of p. Deterministic; a row's bits depend on that patch alone. Workspace: a table of
-// 768 values. Bytes: patchify T*H*W*3*(input + s), add_positions 2*T*(1+N)*D*s + (1+N)*D*s.
+// 768 values. Bytes: patchify T*H*W*3*(input + s), add_positions 3*(1+N)*D*s.
 #pragma once
 
 #include <array>
@@ -37,14 +36,14 @@ struct PatchifyParams {
 };
 
 struct PositionParams {
+    const void *product, *cls, *pos;
     void* y;
-    const void *bias, *cls, *pos;
-    int64_t rows, width;  // 1 + N, D
+    int64_t width;  // D
 };
 
 // Bands [begin, end): band b is row b % grid_rows of patches of tile b / grid_rows.
 using PatchifyBands = void (*)(const PatchifyParams&, int64_t begin, int64_t end);
-// Rows [begin, end) of y, numbered over all tiles.
+// Rows [begin, end) of y.
 using PositionRows = void (*)(const PositionParams&, int64_t begin, int64_t end);
 struct PatchEmbedTable {
     PatchifyBands patchify_f32, patchify_bf16, patchify_f16;
@@ -54,7 +53,7 @@ IVK_DECLARE_TABLE(PatchEmbedTable, patch_embed_table)
 
 void patchify(const TensorView& tiles, const TensorView& a, std::array<float, 3> mean, std::array<float, 3> std,
               int64_t patch, int threads);
-void add_positions(const TensorView& y, const TensorView& bias, const TensorView& cls, const TensorView& pos,
+void add_positions(const TensorView& product, const TensorView& cls, const TensorView& pos, const TensorView& y,
                    int threads);
 
 }  // namespace ivk

@@ -78,16 +78,11 @@ void patchify_bands(const PatchifyParams& p, int64_t begin, int64_t end) {
 
 template <typename T>
 void position_rows(const PositionParams& p, int64_t begin, int64_t end) {
-    const T* bias = static_cast<const T*>(p.bias);
-    const T* cls = static_cast<const T*>(p.cls);
     for (int64_t r = begin; r < end; ++r) {
+        const T* from = r == 0 ? static_cast<const T*>(p.cls) : static_cast<const T*>(p.product) + (r - 1) * p.width;
+        const T* pos = static_cast<const T*>(p.pos) + r * p.width;
         T* y = static_cast<T*>(p.y) + r * p.width;
-        const int64_t place = r % p.rows;
-        const T* pos = static_cast<const T*>(p.pos) + place * p.width;
-        for_lanes(p.width, [&](int64_t i, int64_t n) {
-            const f32x16 value = place == 0 ? at(cls + i, n) : at(y + i, n) + at(bias + i, n);
-            put(y + i, value + at(pos + i, n), n);
-        });
+        for_lanes(p.width, [&](int64_t i, int64_t n) { put(y + i, at(from + i, n) + at(pos + i, n), n); });
     }
 }
 

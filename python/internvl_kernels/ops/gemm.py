@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._backend import choose, cpu
-from ._tensor import as_kind, empty, host, to_torch
+from ._product import product
+from ._tensor import as_kind, empty, host
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-_FEWEST_ROWS = 8  # below this many rows torch's CPU GEMM takes other paths, with other bits
 
 
 def linear(
@@ -23,8 +20,8 @@ def linear(
     """``x @ weight.T + bias``: x ``[..., K]``, weight ``[N, K]``, bias ``[N]`` or None, one dtype; result ``[..., N]``.
 
     decode=True is the decode phase: the weights are streamed once for a few rows, on at most ``threads`` threads (contract:
-    csrc/kernels/gemm/gemm_few_rows.h). Otherwise the cpu backend computes the product with torch, on torch's own number of
-    threads and never fewer than eight rows, so that within a phase a row's bits do not depend on the rows beside it.
+    csrc/kernels/gemm/gemm_few_rows.h). Otherwise the cpu backend takes the product of oneDNN or torch, on torch's own number
+    of threads (ops/_product.py). Within a phase a row's bits do not depend on the rows beside it.
     """
     _check("linear", x, weight, bias, in_kernel=decode)
     if choose("linear", backend, x, weight, bias) == "reference":
@@ -34,7 +31,7 @@ def linear(
         y = empty(x, (*x.shape[:-1], weight.shape[0]))
         cpu().gemm_few_rows(x, host(weight), host(bias), y, threads)
         return y
-    return as_kind(_product(x, weight, bias), x)
+    return as_kind(product(x, weight, bias), x)
 
 
 def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -46,9 +43,7 @@ def linear_gelu(x: Any, weight: Any, bias: Any = None, *, threads: int = 0, back
     _check("linear_gelu", x, weight, bias)
     if choose("linear_gelu", backend, x, weight, bias) == "reference":
         return linear_gelu_reference(x, weight, bias)
-    y = _product(x, weight, bias)
-    cpu().gelu(y, y, threads)
-    return as_kind(y, x)
+    return as_kind(product(x, weight, bias, gelu=True), x)
 
 
 def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -75,18 +70,6 @@ def swiglu(gate_up: Any, *, threads: int = 0, backend: str = "auto") -> Any:
 def swiglu_reference(gate_up: Tensor) -> Tensor:
     gate, up = gate_up.chunk(2, dim=-1)
     return torch.nn.functional.silu(gate) * up
-
-
-def _product(x: Any, weight: Any, bias: Any) -> Tensor:
-    rows = to_torch(x, "x")
-    count = math.prod(rows.shape[:-1])
-    with torch.no_grad():
-        if 0 < count < _FEWEST_ROWS:
-            padded = rows.new_zeros(_FEWEST_ROWS, rows.shape[-1])
-            padded[:count] = rows.reshape(count, -1)
-            y = torch.nn.functional.linear(padded, to_torch(weight, "weight"), to_torch(bias, "bias"))[:count]
-            return y.reshape(*rows.shape[:-1], -1)
-        return torch.nn.functional.linear(rows, to_torch(weight, "weight"), to_torch(bias, "bias"))
 
 
 def _check(op: str, x: Any, weight: Any, bias: Any, *, in_kernel: bool = False) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._backend import choose, cpu
+from ._product import product
 from ._tensor import as_kind, host, to_torch
 
 if TYPE_CHECKING:
@@ -35,23 +36,23 @@ def patch_embed(
     tiles uint8 ``[T, H, W, 3]``, normalised here as ``(x / 255 - mean) / std`` per channel in fp32, or float
     ``[T, 3, H, W]`` (float32 or weight's dtype) already normalised; H and W multiples of ``patch_size``, patches numbered
     row by row. weight ``[D, 3 * patch_size**2]``, a Conv2d weight flattened as channel, row, column; bias, cls ``[D]``;
-    pos ``[1 + N, D]`` for this grid; all of weight's dtype, which is the result's. Workspace: one tile's patches.
+    pos ``[1 + N, D]`` for this grid; all of weight's dtype, which is the result's. Workspace: one tile's patches and products.
     """
-    _check(tiles, weight, patch_size, mean, std)
+    _check(tiles, weight, bias, patch_size, mean, std)
     if choose("patch_embed", backend, tiles, weight, bias, cls, pos) == "reference":
         return patch_embed_reference(tiles, weight, bias, cls, pos, mean=mean, std=std, patch_size=patch_size)
-    kernels = cpu()
-    pixels, matrix = to_torch(tiles, "tiles"), to_torch(weight, "weight")
+    kernels, matrix = cpu(), to_torch(weight, "weight")
+    pixels, offsets = to_torch(tiles, "tiles"), to_torch(bias, "bias")
+    if offsets.dtype != matrix.dtype:
+        raise UnsupportedError(f"patch_embed: bias is {offsets.dtype}; allowed: weight's dtype, {matrix.dtype}")
     height, width = _size(pixels)
     rows = (height // patch_size) * (width // patch_size)
-    out = torch.empty((len(pixels), 1 + rows, len(matrix)), dtype=matrix.dtype)
-    patches = torch.empty((rows, matrix.shape[1]), dtype=matrix.dtype)
+    out = matrix.new_empty((len(pixels), 1 + rows, len(matrix)))
+    patches = matrix.new_empty((rows, matrix.shape[1]))
     scale = [float(m) for m in mean], [float(s) for s in std]
-    with torch.no_grad():
-        for tile, target in zip(pixels.split(1), out):
-            kernels.patchify(tile, patches, *scale, patch_size, threads)
-            torch.mm(patches, matrix.t(), out=target[1:])
-    kernels.add_positions(out, host(bias), host(cls), host(pos), threads)
+    for tile, target in zip(pixels.split(1), out):
+        kernels.patchify(tile, patches, *scale, patch_size, threads)
+        kernels.add_positions(product(patches, matrix, offsets), host(cls), host(pos), target, threads)
     return as_kind(out, weight)
 
 
@@ -80,7 +81,7 @@ def _size(tiles: Any) -> tuple[int, int]:
     return (shape[1], shape[2]) if str(tiles.dtype).endswith("uint8") else (shape[2], shape[3])
 
 
-def _check(tiles: Any, weight: Any, patch_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+def _check(tiles: Any, weight: Any, bias: Any, patch_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
     if len(tiles.shape) != 4 or tiles.shape[3 if str(tiles.dtype).endswith("uint8") else 1] != 3:
         raise UnsupportedError(
             f"patch_embed: tiles is {tiles.dtype} {list(tiles.shape)}; allowed: uint8 [T, H, W, 3] or float [T, 3, H, W]"
@@ -94,6 +95,8 @@ def _check(tiles: Any, weight: Any, patch_size: int, mean: Sequence[float], std:
         raise UnsupportedError(
             f"patch_embed: weight is {list(weight.shape)}; allowed: [D, {3 * patch_size**2}] for patch size {patch_size}"
         )
+    if tuple(bias.shape) != (weight.shape[0],):
+        raise UnsupportedError(f"patch_embed: bias is {list(bias.shape)}; allowed: [{weight.shape[0]}]")
     if len(mean) != 3 or len(std) != 3 or not all(std):
         raise UnsupportedError(f"patch_embed: mean={mean!r}, std={std!r}; allowed: three values each, std other than 0")
 
