@@ -127,8 +127,31 @@ inline native_f16 narrow_f16(native_f32 v) {
 #endif
 }
 
+// The same for the two steps between 16 and 32 bits, which GCC 12 cuts into halves.
+inline native_u32 extend(native_u16 v) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<native_u32>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(v)));
+#elif defined(__AVX2__)
+    return reinterpret_cast<native_u32>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(v)));
+#else
+    return __builtin_convertvector(v, native_u32);
+#endif
+}
+inline native_u16 upper_half(native_u32 v) {
+    v >>= 16;
+#if defined(__AVX512F__)
+    return reinterpret_cast<native_u16>(_mm512_maskz_cvtepi32_epi16(0xffff, reinterpret_cast<__m512i>(v)));
+#elif defined(__AVX2__)
+    const __m256i wide = reinterpret_cast<__m256i>(v);
+    return reinterpret_cast<native_u16>(
+        _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
+#else
+    return __builtin_convertvector(v, native_u16);
+#endif
+}
+
 inline native_f32 widen(native_u16 v) {
-    const native_u32 wide = __builtin_convertvector(v, native_u32) << 16;
+    const native_u32 wide = extend(v) << 16;
     native_f32 r;
     std::memcpy(&r, &wide, sizeof r);
     return r;
@@ -148,7 +171,7 @@ inline native_u16 narrow(native_f32 v) {
     v = round_bf16(v);
     native_u32 bits;
     std::memcpy(&bits, &v, sizeof bits);
-    return __builtin_convertvector(bits >> 16, native_u16);
+    return upper_half(bits);
 }
 
 // Part by part: one copy of all sixteen goes through the stack on GCC 12.

@@ -24,6 +24,9 @@ inline native_f32 exp(native_f32 x) {
     p = p * r + 0x1.5555559829a98p-3f;
     p = p * r + 0x1.0000004314884p-1f;
     const native_f32 power = (r * r * p + r) + 1.0f;
+#if defined(__AVX512F__)
+    return _mm512_maskz_scalef_ps(0xffff, power, n);  // one rounding, as below: equal bits
+#else
     // 2^n as the product of two normal numbers, so that overflow and gradual underflow come out of the multiplication.
     native_i32 exponent;
     std::memcpy(&exponent, &shifted, sizeof exponent);
@@ -34,6 +37,7 @@ inline native_f32 exp(native_f32 x) {
     std::memcpy(&a, &bits_a, sizeof a);
     std::memcpy(&b, &bits_b, sizeof b);
     return power * a * b;
+#endif
 }
 
 // x / (1 + e^-x), at most 3 ulp where e^-x is finite; below -88.73 the result is -0.
