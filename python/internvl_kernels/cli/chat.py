@@ -66,7 +66,7 @@ def chat(
     )
     loaded = time.perf_counter() - begin
     images: list[Any] = [*(image or []), *_video(video or [])]
-    options = {
+    options: dict[str, Any] = {
         "system": system, "max_tiles": max_tiles, "max_new_tokens": max_new_tokens, "do_sample": sample, "temperature": temperature,
         "top_p": top_p, "top_k": top_k, "repetition_penalty": repetition_penalty, "seed": seed,
     }  # fmt: skip
