@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +17,7 @@ from ..errors import BackendError, CheckpointError, ImageError, UnsupportedError
 if TYPE_CHECKING:
     from rich.console import Console
 
+_CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 FAILED = 1  # a check found something wrong
 REFUSED = 2  # the request cannot be carried out as asked
 
@@ -68,6 +71,17 @@ def console(stderr: bool = False) -> Console:
     if not screen.is_terminal and "COLUMNS" not in os.environ:
         screen.width = 120  # a file or a pipe has no width of its own
     return screen
+
+
+def say(pieces: Iterable[str]) -> str:
+    """Write an answer as it comes and return it whole. On screen, control characters of a model can't steer the terminal."""
+    answer = ""
+    for piece in pieces:
+        answer += piece
+        sys.stdout.write(piece.translate(_CONTROL))
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    return answer
 
 
 def print_json(data: Any) -> None:

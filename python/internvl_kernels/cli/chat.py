@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +21,7 @@ from ._common import (
     console,
     print_json,
     run_table,
+    say,
     stages,
 )  # fmt: skip
 
@@ -66,7 +66,7 @@ def chat(
     )
     loaded = time.perf_counter() - begin
     images: list[Any] = [*(image or []), *_video(video or [])]
-    options = {
+    options: dict[str, Any] = {
         "system": system, "max_tiles": max_tiles, "max_new_tokens": max_new_tokens, "do_sample": sample, "temperature": temperature,
         "top_p": top_p, "top_k": top_k, "repetition_penalty": repetition_penalty, "seed": seed,
     }  # fmt: skip
@@ -80,7 +80,7 @@ def chat(
             {"question": question, "answer": answer, **run_table(model, threads), "tokens": int(times["tokens"]), "seconds": stages(times)}
         )  # fmt: skip
         return
-    _say(model.stream(question, images, **options))
+    say(model.stream(question, images, **options))
 
 
 def _talk(model: Model, images: list[Any], options: dict[str, Any]) -> None:
@@ -96,18 +96,8 @@ def _talk(model: Model, images: list[Any], options: dict[str, Any]) -> None:
         if not line:
             break
         if line.strip():
-            answer = _say(model.stream(line.strip(), images, history=history, **options))
+            answer = say(model.stream(line.strip(), images, history=history, **options))
             history.append((line.strip(), answer))
-
-
-def _say(pieces: Iterator[str]) -> str:
-    answer = ""
-    for piece in pieces:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-        answer += piece
-    sys.stdout.write("\n")
-    return answer
 
 
 def _video(paths: list[Path]) -> list[Any]:

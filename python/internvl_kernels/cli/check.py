@@ -67,5 +67,39 @@ def verify(
         raise typer.Exit(FAILED)
 
 
-def bench() -> None:
-    """x"""
+def bench(
+    op: Annotated[list[str] | None, typer.Option(help="Only this op; repeatable.")] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="Repeatable [dim](default: float32 and bfloat16)[/dim].")
+    ] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="Repeatable [dim](default: 1)[/dim].")] = None,
+    rounds: Annotated[int, typer.Option(min=3, help="Samples of each call; the median counts.")] = 15,
+    as_json: Json = False,
+) -> None:
+    """Time the ops on this machine against what a PyTorch user would write.
+
+    Both run in turn, so that a disturbance meets both. Bandwidth stands beside that of a plain copy. Each row carries the
+    command that measures it again (--json).
+    """
+    from ..options import DTYPES
+    from ..testing import bench as timing
+    from ..testing.cases import CASES
+
+    known = sorted({case.op for case in CASES})
+    for name in op or ():
+        if name not in known:
+            raise UnsupportedError(f"--op: {name!r}; allowed: {', '.join(known)}")
+    dtypes, counts = dtype or ["float32", "bfloat16"], threads or [1]
+    for name in dtypes:
+        if name not in DTYPES:
+            raise UnsupportedError(f"--dtype: {name!r}; allowed: {', '.join(DTYPES)}")
+    if min(counts) < 1:
+        raise UnsupportedError(f"--threads: {min(counts)}; allowed: 1 and more")
+    chosen = [case for case in CASES if not op or case.op in op]
+    screen = console(stderr=as_json)
+    with screen.status("") as status:
+        rows, machine = timing.run(chosen, dtypes, counts, rounds, status.update)
+    if as_json:
+        print_json({"machine": machine, "rows": rows})
+    else:
+        screen.print(timing.table(rows, machine))

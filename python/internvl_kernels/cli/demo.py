@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ._common import Backend, Dtype, Json, Threads, console, print_json, run_table, save_picture, stages
+from ._common import Backend, Dtype, Json, Threads, console, print_json, run_table, save_picture, say, stages
 
 
 def demo(
@@ -48,13 +47,7 @@ def demo(
         screen.print(grid_text(cut.grid, cut.thumbnail))
         screen.print(f"[bold]question[/bold]  {QUESTION}")
         screen.print("[bold]answer[/bold]    ", end="")
-    answer = ""
-    for piece in model.stream(QUESTION, picture):
-        answer += piece
-        if not as_json:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-    answer = answer.strip()
+    answer = (model.chat(QUESTION, picture) if as_json else say(model.stream(QUESTION, picture))).strip()
     tokens = int(model.times["tokens"])
     result: dict[str, Any] = {
         "question": QUESTION, "answer": answer, "truth": truth, "correct": None if truth is None else answer == truth,
@@ -65,7 +58,6 @@ def demo(
     if as_json:
         print_json(result)
         return
-    sys.stdout.write("\n")
     if truth is not None:
         mark = "[bold green]right[/bold green]" if answer == truth else "[bold red]wrong[/bold red]"
         screen.print(f"[bold]truth[/bold]     {truth}  {mark}")

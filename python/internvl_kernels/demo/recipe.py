@@ -11,7 +11,6 @@ from ..config import ChatConfig, LanguageConfig, ModelConfig, ProjectorConfig, T
 from ..io.layouts import Naming, parameters
 from .vocabulary import ROWS, SPECIALS, SYSTEM
 
-
 if TYPE_CHECKING:
     from torch import Tensor
 

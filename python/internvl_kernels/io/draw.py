@@ -43,8 +43,8 @@ def draw_tiles(image: Image.Image, tiles: Tiles, caption: str | None = None) -> 
             y = _MARGIN + round(r * (size[1] - 1) / rows)
             draw.line((_MARGIN, y, _MARGIN + size[0] - 1, y), colour, edge)
     for number in range(columns * rows):
-        x, y = number % columns * size[0] / columns, number // columns * size[1] / rows
-        _badge(draw, _MARGIN + x + 6, _MARGIN + y + 6, str(number + 1))
+        left, top = number % columns * size[0] / columns, number // columns * size[1] / rows
+        _badge(draw, _MARGIN + left + 6, _MARGIN + top + 6, str(number + 1))
     if thumbnail:
         x = size[0] + 2 * _MARGIN
         small = Image.fromarray(tiles.pixels[-1]).resize((side, side), Image.Resampling.LANCZOS)

@@ -37,30 +37,31 @@ def problems() -> Iterator[Problem]:
 
 def _norm() -> Iterator[Problem]:
     for columns in (1, 15, 47, 129):
-        shape = (2, 3, columns)
-
-        def one(dtype: str, shape: tuple[int, ...] = shape) -> list[Any]:
-            return [massive_channels(*shape, dtype=dtype), normal(shape[-1], dtype=dtype, seed=1)]
-
-        def two(dtype: str, shape: tuple[int, ...] = shape) -> list[Any]:
-            return [normal(*shape, dtype=dtype), normal(*shape, dtype=dtype, seed=2)]
-
-        def vector(dtype: str, seed: int, columns: int = columns) -> Any:
-            return normal(columns, dtype=dtype, seed=seed)
-
-        text = f"{columns} columns"
-        yield Problem("norm", "rms_norm", text, lambda d, f=one: (f(d), {"eps": 1e-5}))
-        yield Problem("norm", "layer_norm", text, lambda d, f=one, v=vector: ([*f(d), v(d, 3)], {}))
-        yield Problem("norm", "layer_norm", f"{text}, no bias", lambda d, f=one: (f(d), {}))
-        yield Problem(
-            "norm", "add_norm", f"{text}, rms, scale", lambda d, f=two, v=vector: ([*f(d), v(d, 4)], {"scale": v(d, 5), "rms": True})
-        )  # fmt: skip
-        yield Problem("norm", "add_norm", f"{text}, layer", lambda d, f=two, v=vector: ([*f(d), v(d, 4), v(d, 6)], {}))
-        yield Problem("norm", "add_scaled", text, lambda d, f=two, v=vector: ([*f(d), v(d, 5)], {}))
+        yield from _norm_of(columns)
     yield Problem(
         "norm", "vision_qk_norm", "3 x 35 columns",
         lambda d: ([normal(2, 3, 105, dtype=d), normal(35, dtype=d, seed=1), normal(35, dtype=d, seed=2)], {}),
     )  # fmt: skip
+
+
+def _norm_of(columns: int) -> Iterator[Problem]:
+    def hard(dtype: str) -> Any:
+        return massive_channels(2, 3, columns, dtype=dtype)
+
+    def two(dtype: str) -> list[Any]:
+        return [normal(2, 3, columns, dtype=dtype), normal(2, 3, columns, dtype=dtype, seed=2)]
+
+    def row(dtype: str, seed: int) -> Any:
+        return normal(columns, dtype=dtype, seed=seed)
+
+    text = f"{columns} columns"
+    yield Problem("norm", "rms_norm", text, lambda d: ([hard(d), row(d, 1)], {"eps": 1e-5}))
+    yield Problem("norm", "layer_norm", text, lambda d: ([hard(d), row(d, 1), row(d, 3)], {}))
+    yield Problem("norm", "layer_norm", f"{text}, no bias", lambda d: ([hard(d), row(d, 1)], {}))
+    scaled = f"{text}, rms, scale"
+    yield Problem("norm", "add_norm", scaled, lambda d: ([*two(d), row(d, 4)], {"scale": row(d, 5), "rms": True}))
+    yield Problem("norm", "add_norm", f"{text}, layer", lambda d: ([*two(d), row(d, 4), row(d, 6)], {}))
+    yield Problem("norm", "add_scaled", text, lambda d: ([*two(d), row(d, 5)], {}))
 
 
 def _gemm() -> Iterator[Problem]:
@@ -76,9 +77,11 @@ def _gemm() -> Iterator[Problem]:
             yield Problem("gemm", "linear", text, rows)
             yield Problem("gemm", "linear_gelu", text, rows)
     for inner in (1, 15, 33, 64):
-        yield Problem(
-            "gemm", "swiglu", f"{inner} columns", lambda d, i=inner: ([normal(3, 2 * i, dtype=d, scale=3.0)], {})
-        )
+
+        def fused(dtype: str, inner: int = inner) -> Arguments:
+            return [normal(3, 2 * inner, dtype=dtype, scale=3.0)], {}
+
+        yield Problem("gemm", "swiglu", f"{inner} columns", fused)
 
 
 def _attention() -> Iterator[Problem]:
@@ -173,9 +176,6 @@ def _moe() -> Iterator[Problem]:
     chosen = torch.tensor([[3, 0], [3, 1], [0, 3], [1, 0], [3, 0]])
     order = torch.tensor([1, 4, 7, 9, 3, 6, 0, 2, 5, 8])  # of ``chosen``, by expert
 
-    def combine(dtype: str, width: int) -> Arguments:
-        return [normal(10, width, dtype=dtype), normal(5, 2, dtype=dtype, seed=1).abs(), order.clone()], {}
-
     def experts(dtype: str) -> Arguments:
         gate_up, down = (
             normal(4, 2 * 17, 24, dtype=dtype, seed=1, scale=0.2),
@@ -185,7 +185,11 @@ def _moe() -> Iterator[Problem]:
 
     yield Problem("moe", "moe_permute", "5 tokens, one expert idle", lambda d: ([chosen.clone(), 4], {}), ("float32",))
     for width in (1, 33, 64):
-        yield Problem("moe", "moe_combine", f"{width} columns", lambda d, w=width: combine(d, w))
+
+        def combine(dtype: str, width: int = width) -> Arguments:
+            return [normal(10, width, dtype=dtype), normal(5, 2, dtype=dtype, seed=1).abs(), order.clone()], {}
+
+        yield Problem("moe", "moe_combine", f"{width} columns", combine)
     yield Problem("moe", "moe_experts", "5 tokens of 4 experts", experts)
 
 
