@@ -8,18 +8,15 @@
 // graph says. A guarded write ends no earlier value: the lanes that skip it keep theirs. Instructions that read other
 // lanes' registers (shfl, mma, …) read them while those lanes stand at the same instruction, where they are live.
 //
-// A register's range is the hull of its live points, so that one comparison decides. What an instruction writes never
-// shares a row with another register that it reads: an executor may write results before it has read every lane.
+// A register that is written anew in every turn of a loop leaves holes between its live spans, and others fit in there:
+// a row keeps all spans that it holds. What an instruction writes never shares a row with another register that it
+// reads: an executor may write results before it has read every lane.
 #include "ptx/allocate.h"
 
 #include <algorithm>
-#include <functional>
-#include <queue>
 
 namespace vgpu {
 namespace {
-
-using Least = std::priority_queue<int32_t, std::vector<int32_t>, std::greater<int32_t>>;
 
 enum Class { pred, narrow, wide, widest };
 
@@ -29,50 +26,68 @@ Class class_of(Type type) {
     return bytes <= 4 ? narrow : bytes == 8 ? wide : widest;
 }
 
+class Row {  // spans in order, apart
+  public:
+    bool fits(const std::vector<Span>& wanted) const {
+        if (held_.empty() || held_.back().second < wanted.front().first) return true;
+        return std::none_of(wanted.begin(), wanted.end(), [&](const Span& span) {
+            const auto after = std::upper_bound(held_.begin(), held_.end(), Span(span.second, INT32_MAX));
+            return after != held_.begin() && std::prev(after)->second >= span.first;
+        });
+    }
+
+    void hold(const std::vector<Span>& taken) {
+        const size_t before = held_.size();
+        held_.insert(held_.end(), taken.begin(), taken.end());
+        std::inplace_merge(held_.begin(), held_.begin() + std::ptrdiff_t(before), held_.end());
+    }
+
+  private:
+    std::vector<Span> held_;
+};
+
 }  // namespace
 
 void allocate_registers(Function& function) {
-    const Liveness live = find_liveness(function);
+    Liveness live = find_liveness(function);
     const size_t count = function.registers.size();
     function.pressure = live.pressure;
     function.pressure_pred = live.pressure_pred;
     function.row_of.assign(count, 0);
 
     std::vector<int32_t> order;  // by first live point
-    for (size_t reg = 0; reg < count; ++reg)
-        if (live.range[reg].first >= 0) order.push_back(int32_t(reg));
+    for (size_t reg = 0; reg < count; ++reg) {
+        auto& spans = live.spans[reg];
+        for (Span& span : spans)  // a write already occupies what is read beside it
+            if (function.code[size_t(span.first / 2)].parts[0] != "mma") span.first &= ~1;
+        if (!spans.empty()) order.push_back(int32_t(reg));
+    }
     std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-        return live.range[size_t(a)].first / 2 < live.range[size_t(b)].first / 2;
+        return live.spans[size_t(a)].front().first < live.spans[size_t(b)].front().first;
     });
 
-    int32_t rows[3] = {0, 0, 0};
-    Least free[3];
-    using Ending = std::pair<int32_t, int32_t>;  // last live point, register
-    std::priority_queue<Ending, std::vector<Ending>, std::greater<Ending>> active[3];
+    std::vector<Row> rows[3];
+    int32_t pairs = 0;
     for (int32_t reg : order) {
+        const auto& spans = live.spans[size_t(reg)];
         const Class kind = class_of(function.registers[size_t(reg)].type);
         int32_t& row = function.row_of[size_t(reg)];
-        if (kind == widest) {  // rare: a pair of its own
-            row = rows[wide];
-            rows[wide] += 2;
+        if (kind == widest) {  // rare: a pair of its own, behind the shared rows
+            row = pairs++;
             continue;
         }
-        const int32_t start = live.range[size_t(reg)].first / 2 * 2;  // a write already occupies what is read beside it
-        while (!active[kind].empty() && active[kind].top().first < start) {
-            free[kind].push(function.row_of[size_t(active[kind].top().second)]);
-            active[kind].pop();
-        }
-        if (free[kind].empty()) {
-            row = rows[kind]++;
-        } else {
-            row = free[kind].top();
-            free[kind].pop();
-        }
-        active[kind].push({live.range[size_t(reg)].second, reg});
+        const auto found =
+            std::find_if(rows[kind].begin(), rows[kind].end(), [&](const Row& r) { return r.fits(spans); });
+        row = int32_t(found - rows[kind].begin());
+        if (found == rows[kind].end()) rows[kind].emplace_back();
+        rows[kind][size_t(row)].hold(spans);
     }
-    function.rows_pred = rows[pred];
-    function.rows32 = rows[narrow];
-    function.rows64 = rows[wide];
+    function.rows_pred = int32_t(rows[pred].size());
+    function.rows32 = int32_t(rows[narrow].size());
+    function.rows64 = int32_t(rows[wide].size()) + 2 * pairs;
+    for (size_t reg = 0; reg < count; ++reg)
+        if (class_of(function.registers[reg].type) == widest)
+            function.row_of[reg] = int32_t(rows[wide].size()) + 2 * function.row_of[reg];
 }
 
 }  // namespace vgpu

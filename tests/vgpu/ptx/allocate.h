@@ -17,8 +17,9 @@ struct Access {
 Access access_of(const Instruction&);
 
 // Points: 2 i is "before instruction i" (what it reads), 2 i + 1 is "after" (what it writes).
+using Span = std::pair<int32_t, int32_t>;  // first and last point
 struct Liveness {
-    std::vector<std::pair<int32_t, int32_t>> range;  // per register: first and last live point, or {-1, -1}
+    std::vector<std::vector<Span>> spans;  // per register, in order, apart; empty if it is never mentioned
     int32_t pressure = 0, pressure_pred = 0;
 };
 

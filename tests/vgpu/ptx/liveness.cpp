@@ -98,7 +98,7 @@ Liveness find_liveness(const Function& function) {
     const std::vector<Instruction>& code = function.code;
     const size_t n = code.size(), count = function.registers.size();
     Liveness live;
-    live.range.assign(count, {-1, -1});
+    live.spans.resize(count);
     if (n == 0) return live;
     const Graph graph = build_graph(code);
     const size_t blocks = graph.predecessors.size();
@@ -129,12 +129,11 @@ Liveness find_liveness(const Function& function) {
         const Type type = function.registers[reg].type;
         auto& change = type == Type::pred ? change_pred : change32;
         const int32_t weight = type == Type::pred ? 1 : std::max(1, size_of(type) / 4);
-        auto& range = live.range[reg];
+        auto& spans = live.spans[reg];
         const auto mark = [&](int32_t from, int32_t to) {
             change[size_t(from)] += weight;
             change[size_t(to) + 1] -= weight;
-            range.first = range.first < 0 ? from : std::min(range.first, from);
-            range.second = std::max(range.second, to);
+            spans.push_back({from, to});
         };
         // Blocks where it is live at the start: those that read it before a certain write, and back from there.
         work.clear();
@@ -200,6 +199,15 @@ Liveness find_liveness(const Function& function) {
         for (int32_t block : live_out)  // passes through, nothing of it in the block
             if (auto at = first_in(block); at == list.end() || at->instruction >= graph.begin[size_t(block) + 1])
                 mark(2 * graph.begin[size_t(block)], 2 * graph.begin[size_t(block) + 1] - 1);
+        std::sort(spans.begin(), spans.end());
+        size_t kept = 0;
+        for (const Span& span : spans) {
+            if (kept && span.first <= spans[kept - 1].second + 1)
+                spans[kept - 1].second = std::max(spans[kept - 1].second, span.second);
+            else
+                spans[kept++] = span;
+        }
+        spans.resize(kept);
     }
     int32_t now32 = 0, now_pred = 0;
     for (size_t point = 0; point < 2 * n; ++point) {

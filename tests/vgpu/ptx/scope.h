@@ -49,7 +49,7 @@ class Scopes {
 
     // A label, target list or prototype as seen from a block.
     template <class Value>
-    const Value* find_in(int32_t block, std::unordered_map<std::string_view, Value> Block::*map,
+    const Value* find_in(int32_t block, std::unordered_map<std::string_view, Value> Block::* map,
                          std::string_view name) const {
         for (; block >= 0; block = blocks_[size_t(block)].parent) {
             const auto found = (blocks_[size_t(block)].*map).find(name);
