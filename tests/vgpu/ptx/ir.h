@@ -132,6 +132,8 @@ struct Function {
 
     // Filled by allocate_registers. A register's row is counted in its own class: predicates, registers of up to 32
     // bits, registers of 64 bits. b128 takes two 64-bit rows, row_of and row_of + 1.
+    // The rows of what an instruction writes differ from those of what it reads (unless the text names one register
+    // twice). mma is the exception: D may stand in the rows of A, B or C, so all are read before D is written.
     std::vector<int32_t> row_of;
     int32_t rows32 = 0, rows64 = 0, rows_pred = 0;
     int32_t pressure = 0;       // most 32-bit registers live at once (64-bit ones count two), predicates apart
