@@ -126,7 +126,7 @@ void count_sectors(Profile& p, uint32_t mask, const uint64_t* address, uint32_t 
     }
     p.sectors += p.pattern_cost;
     p.sectors_min += p.pattern_min;
-    p.bytes += uint64_t(bytes) * uint32_t(__builtin_popcount(mask));
+    p.global_bytes += uint64_t(bytes) * uint32_t(__builtin_popcount(mask));
 }
 
 // Phases of 32, 16 or 8 lanes for accesses of up to 4, 8 or 16 bytes; in each, wavefronts are the most distinct words
@@ -159,7 +159,7 @@ void count_wavefronts(Profile& p, uint32_t mask, const uint64_t* address, uint32
     }
     p.wavefronts += p.pattern_cost;
     p.wavefronts_min += p.pattern_min;
-    p.bytes += uint64_t(bytes) * uint32_t(__builtin_popcount(mask));
+    p.shared_bytes += uint64_t(bytes) * uint32_t(__builtin_popcount(mask));
 }
 
 }  // namespace
@@ -168,6 +168,7 @@ bool access_global(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
     Worker& worker = *w.worker;
     if (misaligned(w, o, mask, address, a.align)) return false;
     t.mask = mask;
+    t.counted = worker.counters && !a.constant;
     uint64_t low = ~0ull, high = 0;
     for (int i = 0; i < 32; ++i) {
         uint64_t v = address[i];
@@ -192,12 +193,11 @@ bool access_global(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
         }
     };
     if (owner && owner->contains(high, a.bytes)) {
-        t.owner = owner;
         uint64_t shift = reinterpret_cast<uint64_t>(owner->state) - owner->base;
         for (int i = 0; i < 32; ++i) t.state[i] = reinterpret_cast<uint8_t*>(address[i] + shift);
         check(owner, mask);
     } else {
-        t.owner = nullptr;
+        t.counted = false;
         VGPU_FOR_LANES(i, mask) {
             const Allocation* own = find_allocation(worker, address[i]);
             if (!own || !own->contains(address[i], a.bytes)) {
@@ -222,7 +222,7 @@ bool access_shared(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
     Block& b = *w.block;
     const uint32_t base = shared_base(b.rank), size = worker.launch.shared_bytes;
     t.mask = mask;
-    t.owner = nullptr;
+    t.counted = false;
     uint32_t bad = 0;
     uint32_t offset[32];
     for (int i = 0; i < 32; ++i) {
@@ -261,7 +261,7 @@ bool access_shared(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
 bool access_local(Warp& w, const Op& o, uint32_t mask, const uint64_t* address, const Access& a, Target& t) {
     if (misaligned(w, o, mask, address, a.align)) return false;
     t.mask = mask;
-    t.owner = nullptr;
+    t.counted = false;
     VGPU_FOR_LANES(i, mask) {
         uint64_t at = address[i] - kLocalSkip;
         if (at >= w.local_stride || w.local_stride - at < a.bytes) {
@@ -272,7 +272,7 @@ bool access_local(Warp& w, const Op& o, uint32_t mask, const uint64_t* address, 
         t.data[i] = w.local + size_t(i) * w.local_stride + at;
         t.state[i] = w.local_state + size_t(i) * w.local_stride + at;
     }
-    w.worker->profile[o.pc].bytes += uint64_t(a.bytes) * uint32_t(__builtin_popcount(mask));
+    w.worker->profile[o.pc].local_bytes += uint64_t(a.bytes) * uint32_t(__builtin_popcount(mask));
     return true;
 }
 
@@ -280,7 +280,7 @@ bool access_param(Warp& w, const Op& o, uint32_t mask, const uint64_t* address, 
     if (misaligned(w, o, mask, address, a.align)) return false;
     std::vector<uint8_t>& params = w.worker->launch.params;
     t.mask = mask;
-    t.owner = nullptr;
+    t.counted = false;
     VGPU_FOR_LANES(i, mask) {
         if (address[i] >= params.size() || params.size() - address[i] < a.bytes || a.write) {
             report(w, o, int(i), "oob", a.write ? "write to parameter memory" : "read of " + std::to_string(a.bytes) + " bytes at parameter offset " + std::to_string(address[i]) +
@@ -342,8 +342,8 @@ template <class T> uint32_t defined_typed(const Target& t, uint32_t offset, uint
     }
     return r;
 }
-template <class T> void set_typed(const Target& t, uint32_t offset, uint32_t bytes, uint32_t defined, bool counted) {
-    uint8_t also = counted ? kWritten : 0;
+template <class T> void set_typed(const Target& t, uint32_t offset, uint32_t bytes, uint32_t defined) {
+    uint8_t also = t.counted ? kWritten : 0;
     VGPU_FOR_LANES(i, t.mask) {
         if (!t.state[i]) continue;
         uint8_t* s = t.state[i] + offset;
@@ -357,7 +357,7 @@ template <class T> void set_typed(const Target& t, uint32_t offset, uint32_t byt
 }  // namespace
 
 uint32_t defined_lanes(const Target& t, uint32_t offset, uint32_t bytes) {
-    bool read = t.owner != nullptr;
+    const bool read = t.counted;
     switch (bytes) {
         case 1: return defined_typed<uint8_t>(t, offset, bytes, read);
         case 2: return defined_typed<uint16_t>(t, offset, bytes, read);
@@ -365,12 +365,12 @@ uint32_t defined_lanes(const Target& t, uint32_t offset, uint32_t bytes) {
         default: return bytes % 8 == 0 ? defined_typed<uint64_t>(t, offset, bytes, read) : defined_typed<uint8_t>(t, offset, bytes, read);
     }
 }
-void set_defined(const Target& t, uint32_t offset, uint32_t bytes, uint32_t defined, bool counted) {
+void set_defined(const Target& t, uint32_t offset, uint32_t bytes, uint32_t defined) {
     switch (bytes) {
-        case 1: return set_typed<uint8_t>(t, offset, bytes, defined, counted);
-        case 2: return set_typed<uint16_t>(t, offset, bytes, defined, counted);
-        case 4: return set_typed<uint32_t>(t, offset, bytes, defined, counted);
-        default: return bytes % 8 == 0 ? set_typed<uint64_t>(t, offset, bytes, defined, counted) : set_typed<uint8_t>(t, offset, bytes, defined, counted);
+        case 1: return set_typed<uint8_t>(t, offset, bytes, defined);
+        case 2: return set_typed<uint16_t>(t, offset, bytes, defined);
+        case 4: return set_typed<uint32_t>(t, offset, bytes, defined);
+        default: return bytes % 8 == 0 ? set_typed<uint64_t>(t, offset, bytes, defined) : set_typed<uint8_t>(t, offset, bytes, defined);
     }
 }
 

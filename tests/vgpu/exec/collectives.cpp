@@ -5,6 +5,9 @@
 namespace vgpu {
 namespace {
 
+// A result that every lane's source goes into.
+uint32_t all_or_none(Warp&, const Op&, uint32_t, uint32_t) { return 0; }
+
 enum class Ready : uint8_t { yes, wait, fail };
 
 // Waits for every live lane of the masks; reports a lane that is not in its own mask.
@@ -216,6 +219,7 @@ void decode_vote(Decoder& d) {
     d.op.imm = negated ? ~0u : 0;
     if (sync) d.op.b = d.must(d.operand(2), 4);
     d.op.d = mode == 3 ? d.destination(0, 4) : d.predicate_destination(0);
+    d.op.defined_rule = all_or_none;
     d.set(vote);
 }
 void decode_match(Decoder& d) {
@@ -242,6 +246,7 @@ void decode_redux(Decoder& d) {
     d.op.a = d.source(1, 4, t);
     d.op.b = d.must(d.operand(2), 4);
     d.op.d = d.destination(0, 4);
+    d.op.defined_rule = all_or_none;
     d.set(redux);
 }
 void decode_activemask(Decoder& d) {
@@ -263,6 +268,7 @@ void decode_movmatrix(Decoder& d) {
     d.expect_operands(2, 2);
     d.op.a = d.source(1, 4);
     d.op.d = d.destination(0, 4);
+    d.op.defined_rule = all_or_none;
     d.set(movmatrix);
 }
 

@@ -9,7 +9,7 @@ namespace vgpu {
 namespace {
 
 enum Cmp : int { eq, ne, lt, le, gt, ge, lo, ls, hi, hs, equ, neu, ltu, leu, gtu, geu, num, nan_ };
-constexpr std::initializer_list<std::string_view> kCompareNames = {"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi",
+const std::initializer_list<std::string_view> kCompareNames = {"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi",
                                                                    "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
 
 template <int C, class T> bool compare(T a, T b) {

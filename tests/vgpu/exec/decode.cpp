@@ -239,7 +239,7 @@ uint64_t Decoder::symbol_value(const Operand& o) const {
     return base + o.imm;
 }
 
-void Decoder::address(size_t i, Space space) {
+void Decoder::address_of(size_t i, Space space, bool checked) {
     const Operand& o = operand(i);
     if (o.kind != OperandKind::address) fail("operand is no address");
     if (!o.elements.empty()) fail("address with coordinates");
@@ -248,7 +248,7 @@ void Decoder::address(size_t i, Space space) {
         base.kind = OperandKind::reg;
         base.reg = o.reg;
         int bytes = register_bytes(base);
-        op.a = must(base, bytes);
+        op.a = checked ? must(base, bytes) : raw(base, bytes);
         op.imm = o.imm;
         if (bytes == 4) op.flags |= kAddress32;
         if (space == Space::param && !function.entry) space = Space::local;

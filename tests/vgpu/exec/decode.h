@@ -75,7 +75,8 @@ class Decoder {
     uint64_t immediate(size_t i) const;        // throws if it is not one
     bool is_immediate(size_t i) const;
     // [reg + imm] or [symbol + imm] -> op.a (row) and op.imm; kAddress32 in flags for 32-bit rows.
-    void address(size_t i, Space space);
+    void address(size_t i, Space space) { address_of(i, space, true); }
+    void address_unchecked(size_t i, Space space) { address_of(i, space, false); }  // the handler checks definedness
     uint64_t symbol_value(const Operand&) const;  // address in its own space, with the operand's offset
     Space symbol_space(const Operand&) const;
     bool in_entry() const;
@@ -93,6 +94,7 @@ class Decoder {
     bool own_destinations = false;  // the handler writes definedness of its destinations itself
 
   private:
+    void address_of(size_t i, Space space, bool checked);
     std::vector<std::string_view> left_;
     std::vector<uint16_t> sources_, musts_, destinations_;
 };

@@ -129,7 +129,7 @@ bool store_part(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_t
         uint32_t defined = w.worker->definedness ? read_defined(w, o.x->ids[e]) : ~0u;
         if (global && (mask & ~defined))
             report(w, o, first_lane(mask & ~defined), "undefined", "a value that was never written is stored to global memory at " + hex(address[first_lane(mask & ~defined)] + e * o.size));
-        set_defined(t, e * o.size, o.size, defined, global);
+        set_defined(t, e * o.size, o.size, defined);
     }
     if (o.flags & kStrong)
         VGPU_FOR_LANES(i, mask) release_word(w, sync_key(w, space, address[i]), o.flags & kRelease);

@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "exec/decode.h"
-#include "exec/worker.h"
+#include "exec/summary.h"
 
 namespace vgpu {
 namespace {
@@ -327,7 +327,6 @@ LaunchResult Program::launch(const std::string& kernel, const LaunchConfig& conf
     workers[0]->run();
     for (std::thread& t : pool) t.join();
 
-    extern void sum_counters(const Launch&, const std::vector<std::unique_ptr<Worker>>&, Counters&);
     sum_counters(l, workers, result.counters);
     result.reports = std::move(l.reports);
     result.notes = std::move(l.notes);

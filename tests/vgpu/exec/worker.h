@@ -36,7 +36,7 @@ struct Launch {
 };
 
 struct Profile {  // of one instruction, kept by one worker
-    uint64_t executed = 0, lanes = 0, bytes = 0, sectors = 0, sectors_min = 0, wavefronts = 0, wavefronts_min = 0;
+    uint64_t executed = 0, lanes = 0, global_bytes = 0, shared_bytes = 0, local_bytes = 0, sectors = 0, sectors_min = 0, wavefronts = 0, wavefronts_min = 0;
     // The last address pattern and its cost: deltas to the first lane repeat from request to request.
     uint32_t pattern_mask = 0, pattern_phase = ~0u, pattern_cost = 0, pattern_min = 0;
     uint32_t pattern[32];
@@ -96,8 +96,8 @@ void check_copies_at_exit(Warp&, const Op&, uint32_t lanes);
 struct Target {
     uint8_t* data[32];
     uint8_t* state[32];  // null: always defined, not tracked
-    const Allocation* owner = nullptr;  // if all lanes are in one allocation
     uint32_t mask = 0;
+    bool counted = false;  // bytes touched are marked
 };
 struct Access {
     uint32_t bytes = 0;  // per lane
@@ -119,7 +119,7 @@ uint32_t next_window(uint32_t mask, const uint64_t* generic, uint64_t* address, 
 void request_addresses(Warp&, const Op&, uint64_t* address);
 // Definedness of `bytes` bytes at offset in each lane of a target.
 uint32_t defined_lanes(const Target&, uint32_t offset, uint32_t bytes);
-void set_defined(const Target&, uint32_t offset, uint32_t bytes, uint32_t defined, bool counted);
+void set_defined(const Target&, uint32_t offset, uint32_t bytes, uint32_t defined);
 
 const Allocation* find_allocation(Worker&, uint64_t address);
 AccessKind access_kind(const Warp&, const Access&);
