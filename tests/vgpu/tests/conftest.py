@@ -5,17 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[3]
+import vgpu
 
 
 def package_folder(name: str) -> Path | None:
@@ -61,19 +58,7 @@ def cutlass() -> Path:
 @pytest.fixture(scope="session")
 def vgpu_build() -> Path:
     """The folder with libcudart.so.13 and vgpu_ptx, brought up to date; VGPU_BUILD names one that is built already."""
-    if "VGPU_BUILD" in os.environ:
-        return Path(os.environ["VGPU_BUILD"])
-    build = ROOT / "build" / "vgpu"
-    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    cmake, ninja = (shutil.which(tool, path=os.pathsep.join(folders)) or "" for tool in ("cmake", "ninja"))
-    assert all((cmake, ninja)), "building the virtual GPU needs cmake and ninja (in the test extra)"
-    for command in (
-        [cmake, "-S", str(ROOT / "tests" / "vgpu"), "-B", str(build), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"],
-        [cmake, "--build", str(build), "-j2"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=560)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return build
+    return vgpu.build().parent
 
 
 @dataclass(frozen=True)
