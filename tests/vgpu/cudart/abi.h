@@ -40,7 +40,7 @@ enum FuncAttribute : int {
     cluster_height = 12,
     cluster_depth = 13,
     non_portable_cluster = 14,
-    cluster_policy = 15,
+    cluster_scheduling = 15,
 };
 
 enum LaunchAttributeId : int {

@@ -49,7 +49,15 @@ Error missing_call(const char* name) {
 
 VGPU_API int vgpu_version() { return 1; }
 
-VGPU_API void vgpu_activate() { runtime().active = true; }
+// 0, or 1 and vgpu_last_message if this processor cannot run the engine.
+VGPU_API int vgpu_activate() {
+    return guarded([] {
+        if (!processor_suffices()) throw std::runtime_error("the virtual GPU needs a processor with AVX2 and FMA");
+        runtime().active = true;
+    });
+}
+// Calls are refused again; nothing is forgotten.
+VGPU_API void vgpu_deactivate() { runtime().active = false; }
 VGPU_API int vgpu_active() { return runtime().active; }
 
 // 0, or 1 and vgpu_last_message. Keys: device, sms, memory, host, print, and the engine's options.
@@ -132,18 +140,44 @@ VGPU_API const char* vgpu_devices() {
     return give(out + "]");
 }
 
+// Configuration in the words of vgpu_configure, so that it can be put back, and what is going on.
 VGPU_API const char* vgpu_state() {
     Runtime& rt = runtime();
     std::lock_guard<std::recursive_mutex> lock(rt.mutex);
     size_t pending = 0;
     for (const auto& stream : rt.streams) pending += stream->queue.size();
     const char* const orders[] = {"lazy", "eager", "random"};
-    return give("{\"active\":" + std::string(rt.active ? "true" : "false") + ",\"device\":" + json_quote(rt.device_name) +
-                ",\"sms\":" + std::to_string(rt.device.sms) + ",\"memory\":" + std::to_string(rt.memory_limit) +
-                ",\"used\":" + std::to_string(rt.memory->used()) + ",\"peak\":" + std::to_string(rt.memory->peak()) +
-                ",\"host\":\"" + orders[size_t(rt.host_order)] + "\",\"async\":\"" + orders[size_t(rt.options.async)] +
-                "\",\"seed\":" + std::to_string(rt.options.seed) + ",\"pending\":" + std::to_string(pending) +
-                ",\"calls\":" + std::to_string(rt.api_calls) + ",\"sticky\":" + std::to_string(rt.sticky) + "}");
+    std::string out = "{\"config\":{\"device\":" + json_quote(rt.device_name);
+    auto text = [&](const char* key, const std::string& value) {
+        out += std::string(",\"") + key + "\":" + json_quote(value);
+    };
+    auto number = [&](const char* key, auto value) { text(key, std::to_string(value)); };
+    const Options& o = rt.options;
+    text("host", orders[size_t(rt.host_order)]);
+    text("async", orders[size_t(o.async)]);
+    number("sms", rt.device.sms);
+    number("memory", rt.memory_limit);
+    number("print", int(rt.print));
+    number("seed", o.seed);
+    number("threads", o.threads);
+    number("races", int(o.races));
+    number("bounds", int(o.bounds));
+    number("definedness", int(o.definedness));
+    number("counters", int(o.counters));
+    number("strict_warp", int(o.strict_warp));
+    number("truncating_mma", int(o.truncating_mma));
+    number("starve", o.starve_cta);
+    number("budget", o.instruction_budget);
+    out += "},\"active\":" + std::string(rt.active ? "true" : "false");
+    auto count = [&](const char* key, uint64_t value) {
+        out += std::string(",\"") + key + "\":" + std::to_string(value);
+    };
+    count("used", rt.memory->used());
+    count("peak", rt.memory->peak());
+    count("pending", pending);
+    count("calls", rt.api_calls);
+    count("sticky", uint64_t(rt.sticky));
+    return give(out + "}");
 }
 
 }  // namespace vgpu

@@ -47,7 +47,7 @@ VGPU_API Error cudaFuncSetAttribute(const void* function, int attribute, int val
                 kernel.carveout = value;
                 return kSuccess;
             case abi::non_portable_cluster: kernel.non_portable_cluster = value != 0; return kSuccess;
-            case abi::cluster_policy: return kSuccess;
+            case abi::cluster_scheduling: return kSuccess;
             case abi::cluster_width: kernel.cluster_width = value; return kSuccess;
             case abi::cluster_height: kernel.cluster_height = value; return kSuccess;
             case abi::cluster_depth: kernel.cluster_depth = value; return kSuccess;

@@ -46,6 +46,14 @@ Error& last_error() { return thread_error; }
 std::string& last_message() { return thread_message; }
 bool& in_callback() { return thread_in_callback; }
 
+bool processor_suffices() {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+    return true;
+#endif
+}
+
 Runtime::Runtime() {
     try {
         options = options_from_env();
@@ -60,7 +68,7 @@ Runtime::Runtime() {
         std::fprintf(stderr, "vgpu: %s\n", e.what());
         std::abort();
     }
-    active = env("VGPU") && std::string(env("VGPU")) == "1";
+    active = env("VGPU") && std::string(env("VGPU")) == "1" && processor_suffices();
     reset(true);
 }
 

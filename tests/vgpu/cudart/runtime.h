@@ -91,18 +91,16 @@ class Runtime {
     void reset(bool hard);
 
     Place place(const void*) const;
-    // Device memory that is no longer there; the text of cudaErrorInvalidValue says so.
     std::string describe(const void*) const;
 
     void report(Report);
-    // Appends a launch's findings; the first of them decides the sticky error.
-    void take(LaunchResult&&, const Kernel&);
 
     // Throws cudaErrorStreamCaptureUnsupported (and spoils the capture) if a capture forbids unsafe calls now.
     void forbid_in_capture(const char* call);
 };
 
 Runtime& runtime();
+bool processor_suffices();  // the engine is built for x86-64-v3
 
 // Error of the calling thread: cudaGetLastError and cudaPeekAtLastError.
 Error& last_error();
