@@ -24,7 +24,8 @@ uint64_t parse_number(const std::string& key, const std::string& value, uint64_t
     char* end = nullptr;
     const unsigned long long number = std::strtoull(value.c_str(), &end, 0);
     if (value.empty() || *end || value[0] == '-' || number < low || number > high)
-        throw std::runtime_error(key + "=" + value + "; allowed: " + std::to_string(low) + " to " + std::to_string(high));
+        throw std::runtime_error(key + "=" + value + "; allowed: " + std::to_string(low) + " to " +
+                                 std::to_string(high));
     return number;
 }
 
@@ -69,7 +70,22 @@ Runtime::Runtime() {
         std::abort();
     }
     active = env("VGPU") && std::string(env("VGPU")) == "1" && processor_suffices();
-    reset(true);
+    start();
+}
+
+// What a process has before its first call. Must not ask for runtime(): its constructor comes here.
+void Runtime::start() {
+    random.seed(options.seed);
+    streams.clear();
+    streams.push_back(std::make_unique<Stream>());
+    streams.front()->legacy = true;
+    streams.front()->id = next_id++;
+    pools.clear();
+    pools.push_back(std::make_unique<Pool>());
+    current_pool = pools.front().get();
+    pooled.clear();
+    memory = std::make_unique<Memory>();
+    memory->set_limit(memory_limit);
 }
 
 void Runtime::choose_device(const std::string& name) {
@@ -130,10 +146,6 @@ void Runtime::reset(bool hard) {
             ++at;
         }
     }
-    streams.clear();
-    streams.push_back(std::make_unique<Stream>());
-    streams.front()->legacy = true;
-    streams.front()->id = next_id++;
     for (const void* event : events) delete static_cast<const Event*>(event);
     for (const void* graph : graphs) delete static_cast<const Graph*>(graph);
     for (const void* exec : graph_execs) delete static_cast<const GraphExec*>(exec);
@@ -142,12 +154,7 @@ void Runtime::reset(bool hard) {
     graph_execs.clear();
     registered.clear();
     host_flags.clear();
-    pools.clear();
-    pools.push_back(std::make_unique<Pool>());
-    current_pool = pools.front().get();
-    pooled.clear();
-    memory = std::make_unique<Memory>();
-    memory->set_limit(memory_limit);
+    start();
 }
 
 Place Runtime::place(const void* p) const {

@@ -97,6 +97,9 @@ class Runtime {
 
     // Throws cudaErrorStreamCaptureUnsupported (and spoils the capture) if a capture forbids unsafe calls now.
     void forbid_in_capture(const char* call);
+
+  private:
+    void start();
 };
 
 Runtime& runtime();
