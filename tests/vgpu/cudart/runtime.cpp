@@ -184,7 +184,7 @@ void Runtime::report(Report found) {
     reports.push_back(std::move(found));
 }
 
-Call::Call(const char* name, Needs needs) : name_(name) {
+Call::Call(const char* name, Needs needs) : name_(name), needs_(needs) {
     Runtime& rt = runtime();
     if (!rt.active) {
         static std::atomic<bool> said{false};
@@ -217,7 +217,7 @@ Call::~Call() {
 
 Error Call::finish(Error code, const char* why) {
     // Work that this call ran may have killed the context.
-    if (code == kSuccess && runtime().sticky != kSuccess && lock_.owns_lock()) {
+    if (code == kSuccess && needs_ == Needs::context && runtime().sticky != kSuccess && lock_.owns_lock()) {
         code = runtime().sticky;
         why = "a kernel failed; see the reports";
     }

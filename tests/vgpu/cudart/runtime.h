@@ -125,6 +125,7 @@ class Call {
 
   private:
     const char* name_;
+    Needs needs_;
     Error refused_ = kSuccess;
     std::unique_lock<std::recursive_mutex> lock_;
 };
