@@ -167,7 +167,9 @@ def another_capture(cuda: Cuda, c: Capturing) -> int:
     event, other = c.event(), c.another()
     c.begin(stream=other)
     cuda("cudaEventRecord", event, other)
-    return cuda.code("cudaStreamWaitEvent", c.stream, event, 0)
+    code = cuda.code("cudaStreamWaitEvent", c.stream, event, 0)
+    assert c.end_code(other) == INVALIDATED, "both are spoiled"
+    return code
 
 
 @pytest.mark.parametrize(("spoil", "code"), SPOILERS.values(), ids=SPOILERS.keys())
