@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[3]
+sys.path.append(str(Path(__file__).parent))  # vgpu_micro and vgpu_exact, shared by the test_ops files
 
 
 def package_folder(name: str) -> Path | None:
@@ -124,3 +125,11 @@ def compiled(toolkit: Toolkit, cutlass: Path, tmp_path_factory: pytest.TempPathF
         return made[key]
 
     return compile_source
+
+
+@pytest.fixture(scope="session")
+def micro(vgpu_build: Path) -> Any:
+    """Runs single instructions; see vgpu_micro.py."""
+    from vgpu_micro import Micro
+
+    return Micro.load(vgpu_build / "libcudart.so.13")
