@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[3]
-sys.path.append(str(Path(__file__).parent))  # vgpu_micro and vgpu_exact, shared by the test_ops files
+import vgpu
+from door import library
+from vgpu_micro import Micro
 
 
 def package_folder(name: str) -> Path | None:
@@ -62,19 +61,7 @@ def cutlass() -> Path:
 @pytest.fixture(scope="session")
 def vgpu_build() -> Path:
     """The folder with libcudart.so.13 and vgpu_ptx, brought up to date; VGPU_BUILD names one that is built already."""
-    if "VGPU_BUILD" in os.environ:
-        return Path(os.environ["VGPU_BUILD"])
-    build = ROOT / "build" / "vgpu"
-    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    cmake, ninja = (shutil.which(tool, path=os.pathsep.join(folders)) or "" for tool in ("cmake", "ninja"))
-    assert all((cmake, ninja)), "building the virtual GPU needs cmake and ninja (in the test extra)"
-    for command in (
-        [cmake, "-S", str(ROOT / "tests" / "vgpu"), "-B", str(build), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"],
-        [cmake, "--build", str(build), "-j2"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=560)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return build
+    return vgpu.build().parent
 
 
 @dataclass(frozen=True)
@@ -128,8 +115,12 @@ def compiled(toolkit: Toolkit, cutlass: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
-def micro(vgpu_build: Path) -> Any:
-    """Runs single instructions; see vgpu_micro.py."""
-    from vgpu_micro import Micro
-
+def micro(vgpu_build: Path) -> Micro:
+    """Single instructions through the runtime front (vgpu_micro.py)."""
     return Micro.load(vgpu_build / "libcudart.so.13")
+
+
+@pytest.fixture(scope="session")
+def engine(vgpu_build: Path) -> ctypes.CDLL:
+    """The engine without the runtime front (door.py)."""
+    return library(vgpu_build)
