@@ -167,7 +167,7 @@ void ModuleParser::parse_function_directives(Function& function) {
         const auto three = [&](uint32_t* values) {
             values[0] = values[1] = values[2] = 1;
             for (int i = 0; i < 3; ++i) {
-                values[i] = uint32_t(parse_integer(lexer_, token.text.data() ? "a launch bound" : "", 1u << 31));
+                values[i] = uint32_t(parse_integer(lexer_, "a launch bound", 1u << 31));
                 if (!lexer_.take(",")) break;
             }
         };
@@ -228,7 +228,7 @@ void ModuleParser::parse_function(bool entry) {
     }
     const int32_t index = merge(std::move(function));  // known by name inside its own body
     lexer_.expect("{");
-    // The list may move while the body is parsed (it does not today), so the body is built outside of it.
+    // Bodies add prototypes to the module, and a reference into its lists would be easy to invalidate: built outside.
     Function body = std::move(module_.functions[size_t(index)]);
     module_.functions[size_t(index)].name = body.name;
     BodyParser(*this, body).run();

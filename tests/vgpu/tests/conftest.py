@@ -17,6 +17,7 @@ import pytest
 import vgpu
 from door import library
 from raw_cuda import Cuda
+from vgpu_micro import Micro
 
 
 def package_folder(name: str) -> Path | None:
@@ -150,6 +151,12 @@ def buffer(cuda: Cuda) -> Iterator[Callable[[np.ndarray], int]]:
     vgpu.reset()
     for pointer in pointers:
         cuda("cudaFree", pointer)
+
+
+@pytest.fixture(scope="session")
+def micro(vgpu_build: Path) -> Micro:
+    """Single instructions through the runtime front (vgpu_micro.py)."""
+    return Micro.load(vgpu_build / "libcudart.so.13")
 
 
 @pytest.fixture(scope="session")

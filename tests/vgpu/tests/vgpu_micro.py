@@ -1,0 +1,134 @@
+"""One instruction at a time: a kernel around it, the same instruction in as many lanes as there are cases.
+
+The kernel is PTX text handed to the runtime (cudaLibraryLoadData), so no compiler is needed and the same rows run on a
+real GPU with the real runtime.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HEADER = ".version 9.0\n.target sm_80\n.address_size 64\n"
+NUMPY = {f"{k}{n}": np.dtype(f"{d}{n // 8}") for k, d in (("u", "u"), ("s", "i"), ("b", "u")) for n in (8, 16, 32, 64)}
+NUMPY |= {"f16": np.dtype("u2"), "bf16": np.dtype("u2"), "f16x2": np.dtype("u4"), "bf16x2": np.dtype("u4")}
+NUMPY |= {"f32": np.dtype("f4"), "f64": np.dtype("f8"), "pred": np.dtype("u4"), "tf32": np.dtype("u4")}
+NUMPY |= {"e4m3x2": np.dtype("u2"), "e5m2x2": np.dtype("u2")}
+
+
+def bits_type(name: str) -> str:
+    """The register type: ld and st move bits, and 8-bit values live in 16-bit registers."""
+    return f".b{max(16, 8 * NUMPY[name].itemsize)}"
+
+
+class Dim3(ctypes.Structure):
+    _fields_ = [("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint)]
+
+
+class CudaError(RuntimeError):
+    """A runtime call that failed, with what the virtual GPU says about it."""
+
+
+@dataclass
+class Micro:
+    library: ctypes.CDLL
+    virtual: bool = True
+    _kept: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, path: Path) -> Micro:
+        library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        for name in ("vgpu_last_message", "vgpu_reports", "cudaGetErrorName"):
+            getattr(library, name).restype = ctypes.c_char_p
+        library.cudaLaunchKernel.argtypes = [
+            ctypes.c_void_p, Dim3, Dim3, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p,
+        ]  # fmt: skip
+        library.cudaMemcpy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        library.cudaFree.argtypes = [ctypes.c_void_p]
+        library.cudaMalloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        library.vgpu_activate()
+        return cls(library)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        error = getattr(self.library, name)(*arguments)
+        if error:
+            said = f"{self.library.cudaGetErrorName(error).decode()}: {self.library.vgpu_last_message().decode()}"
+            reports = self.library.vgpu_reports().decode()
+            self.library.cudaGetLastError()
+            self.library.vgpu_reset(1)
+            raise CudaError(f"{name}: {said} {reports}")
+
+    def launch(
+        self, ptx: str, arrays: Sequence[np.ndarray], *, grid: int = 1, block: int = 32, shared: int = 0
+    ) -> list[Any]:
+        """Runs the kernel `k` whose parameters are addresses; every array is copied in, and back out as new arrays."""
+        library, kernel = ctypes.c_void_p(), ctypes.c_void_p()
+        text = ptx.encode() + b"\0"
+        none = ctypes.c_void_p()
+        self.call("cudaLibraryLoadData", ctypes.byref(library), text, none, none, 0, none, none, 0)
+        self.call("cudaLibraryGetKernel", ctypes.byref(kernel), library, b"k")
+        addresses = []
+        for array in arrays:
+            address = ctypes.c_void_p()
+            self.call("cudaMalloc", ctypes.byref(address), max(array.nbytes, 1))
+            self.call("cudaMemcpy", address, array.ctypes.data, array.nbytes, 1)
+            addresses.append(address)
+        pointers = (ctypes.c_void_p * len(addresses))(*(ctypes.addressof(a) for a in addresses))
+        self.call(
+            "cudaLaunchKernel", kernel, Dim3(grid, 1, 1), Dim3(block, 1, 1), ctypes.addressof(pointers), shared, None
+        )
+        self.call("cudaDeviceSynchronize")
+        results = []
+        for array, address in zip(arrays, addresses, strict=True):
+            results.append(np.empty_like(array))
+            self.call("cudaMemcpy", results[-1].ctypes.data, address, array.nbytes, 2)
+            self.call("cudaFree", address)
+        self.call("cudaLibraryUnload", library)
+        return results
+
+    def each(self, text: str, result: str, operands: Sequence[str], values: Sequence[np.ndarray]) -> np.ndarray:
+        """`text` in each lane: $d is the result, $a, $b, $c, $e, … the operands; types by PTX name."""
+        count = len(values[0])
+        block = 128
+        padded = -(-count // block) * block
+        letters = "abcefgh"[: len(operands)]  # d is the result
+        regs = "".join(
+            f".reg {'.pred' if t == 'pred' else bits_type(t)} %{x};" for x, t in zip(letters, operands, strict=True)
+        )
+        loads = []
+        for x, t in zip(letters, operands, strict=True):
+            move = f"ld.global.{'b8' if NUMPY[t].itemsize == 1 else bits_type(t)[1:]}"
+            place = f"mul.lo.u32 %t, %i, {NUMPY[t].itemsize}; cvt.u64.u32 %o, %t; ld.param.u64 %p, [p_{x}]; add.u64 %p, %p, %o;"
+            if t == "pred":
+                loads.append(f"{place} ld.global.u32 %t, [%p]; setp.ne.u32 %{x}, %t, 0;")
+            else:
+                loads.append(f"{place} {move} %{x}, [%p];")
+        size = NUMPY[result].itemsize
+        store = f"mul.lo.u32 %t, %i, {size}; cvt.u64.u32 %o, %t; ld.param.u64 %p, [p_d]; add.u64 %p, %p, %o;"
+        if result == "pred":
+            store += "selp.u32 %t, 1, 0, %d; st.global.u32 [%p], %t;"
+        else:
+            store += f"st.global.{'b8' if size == 1 else bits_type(result)[1:]} [%p], %d;"
+        body = text
+        for x in letters + "d":
+            body = body.replace(f"${x}", f"%{x}")
+        parameters = ", ".join(f".param .u64 p_{x}" for x in letters + "d")
+        lines = "\n".join(loads)
+        ptx = f"""{HEADER}.visible .entry k({parameters}) {{
+            .reg .b32 %i, %t, %w; .reg .b64 %o, %p; {regs} .reg {".pred" if result == "pred" else bits_type(result)} %d;
+            mov.u32 %i, %ctaid.x; mov.u32 %w, %ntid.x; mov.u32 %t, %tid.x; mad.lo.u32 %i, %i, %w, %t;
+            {lines}
+            {body}
+            {store}
+            ret; }}"""
+        arrays = []
+        for t, v in zip(operands, values, strict=True):
+            assert len(v) == count
+            arrays.append(np.resize(np.ascontiguousarray(v).view(NUMPY[t]), padded))
+        *_, out = self.launch(ptx, [*arrays, np.zeros(padded, NUMPY[result])], grid=padded // block, block=block)
+        return np.asarray(out[:count])
