@@ -13,7 +13,8 @@ void Knowledge::clear() {
     std::fill(own.begin(), own.end(), 0);
     foreign.reset();
 }
-static std::shared_ptr<const Foreign> joined(const std::shared_ptr<const Foreign>& a, const std::shared_ptr<const Foreign>& b) {
+static std::shared_ptr<const Foreign> joined(const std::shared_ptr<const Foreign>& a,
+                                             const std::shared_ptr<const Foreign>& b) {
     if (!b || a == b) return a;
     if (!a) return b;
     auto both = std::make_shared<Foreign>(*a);
@@ -69,7 +70,8 @@ bool happened(uint32_t id, uint32_t time, uint32_t me, const ClockVector& known)
 }
 }  // namespace
 
-void shared_access(SharedShadow& s, uint32_t offset, uint32_t bytes, uint32_t lane, const AccessKind& k, const ClockVector& known, Racer& racer) {
+void shared_access(SharedShadow& s, uint32_t offset, uint32_t bytes, uint32_t lane, const AccessKind& k,
+                   const ClockVector& known, Racer& racer) {
     constexpr uint32_t kMaxTime = (1u << 21) - 1;
     for (uint32_t at = offset / 4; at <= (offset + bytes - 1) / 4; ++at) {
         SharedWord& w = s.words[at];
@@ -140,7 +142,8 @@ GlobalShadow::Word* GlobalShadow::page(uint64_t index) {
 namespace {
 // launch(12) | cluster(24) | id(7) | atomic(1) | bytes(4) | time(16)
 uint64_t epoch(uint32_t launch, uint32_t cluster, uint32_t id, bool atomic, uint32_t bytes, uint32_t time) {
-    return uint64_t(launch & 0xfff) << 52 | uint64_t(cluster & 0xffffff) << 28 | uint64_t(id) << 21 | uint64_t(atomic) << 20 | uint64_t(bytes) << 16 | time;
+    return uint64_t(launch & 0xfff) << 52 | uint64_t(cluster & 0xffffff) << 28 | uint64_t(id) << 21 |
+           uint64_t(atomic) << 20 | uint64_t(bytes) << 16 | time;
 }
 bool happened_before(uint64_t e, uint32_t launch, uint32_t cluster, const AccessKind& k, const Knowledge& known) {
     if (e >> 52 != (launch & 0xfff)) return true;
@@ -152,7 +155,8 @@ bool happened_before(uint64_t e, uint32_t launch, uint32_t cluster, const Access
 }
 }  // namespace
 
-void global_access(GlobalShadow& s, uint64_t offset, uint32_t bytes, const AccessKind& k, uint32_t launch, uint32_t cluster, const Knowledge& known, Racer& racer) {
+void global_access(GlobalShadow& s, uint64_t offset, uint32_t bytes, const AccessKind& k, uint32_t launch,
+                   uint32_t cluster, const Knowledge& known, Racer& racer) {
     constexpr auto relaxed = std::memory_order_relaxed;
     uint64_t first = offset / 4, last = (offset + bytes - 1) / 4;
     GlobalShadow::Word* page = s.page(first / GlobalShadow::kPageWords);
@@ -163,7 +167,8 @@ void global_access(GlobalShadow& s, uint64_t offset, uint32_t bytes, const Acces
         uint64_t entry = epoch(launch, cluster, k.id, k.atomic, mine, k.time);
         uint64_t write = w.write.load(relaxed);
         auto conflicts = [&](uint64_t e) {
-            return e && (e >> 16 & 15 & mine) && !(k.atomic && (e >> 20 & 1)) && !happened_before(e, launch, cluster, k, known);
+            return e && (e >> 16 & 15 & mine) && !(k.atomic && (e >> 20 & 1)) &&
+                   !happened_before(e, launch, cluster, k, known);
         };
         auto found = [&](uint64_t e, bool was_write) {
             racer = {true, was_write, bool(e >> 21 & 1), false, uint32_t(e >> 28 & 0xffffff), uint32_t(e >> 22 & 0x3f)};

@@ -1,10 +1,10 @@
 // Vector clocks, and the last accesses of each shared and global word.
 //
-// A cluster of n warps has 2n clocks: 2w is warp w itself, 2w + 1 its asynchronous copies. A warp's own clock advances at
-// every release (barrier, fence, release store), so an access made at time t of clock i happened before everything done
-// by a warp that knows clock[i] >= t. Copies act at the ticket of their commit group, and a warp learns of them at its
-// wait, not at the issue; otherwise a missing wait before a barrier would stay hidden.
-// Knowledge of other clusters (through fences and atomics on global memory only) is kept apart, sparsely.
+// A cluster of n warps has 2n clocks: 2w is warp w itself, 2w + 1 its asynchronous copies. A warp's own clock advances
+// at every release (barrier, fence, release store), so an access made at time t of clock i happened before everything
+// done by a warp that knows clock[i] >= t. Copies act at the ticket of their commit group, and a warp learns of them at
+// its wait, not at the issue; otherwise a missing wait before a barrier would stay hidden. Knowledge of other clusters
+// (through fences and atomics on global memory only) is kept apart, sparsely.
 #pragma once
 
 #include <array>

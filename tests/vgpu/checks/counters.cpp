@@ -8,7 +8,7 @@ namespace vgpu {
 namespace {
 struct Field {
     const char* name;
-    uint64_t Counters::*value;
+    uint64_t Counters::* value;
 };
 const Field kFields[] = {
     {"warp_instructions", &Counters::warp_instructions},
@@ -52,7 +52,8 @@ void Counters::add(const Counters& o) {
 std::string Counters::json(bool with_lines) const {
     std::string s = "{";
     for (const Field& f : kFields) s += std::string("\"") + f.name + "\": " + std::to_string(this->*f.value) + ", ";
-    s += "\"bank_conflicts\": " + std::to_string(bank_conflicts()) + ", \"row_pressure\": " + std::to_string(row_pressure);
+    s += "\"bank_conflicts\": " + std::to_string(bank_conflicts()) +
+         ", \"row_pressure\": " + std::to_string(row_pressure);
     auto group = [&](const char* name, const std::map<std::string, uint64_t>& m) {
         s += std::string(", \"") + name + "\": {";
         bool first = true;
@@ -67,10 +68,12 @@ std::string Counters::json(bool with_lines) const {
         s += "], \"lines\": [";
         for (size_t i = 0; i < lines.size(); ++i) {
             const Line& l = lines[i];
-            s += (i ? ", " : "") + std::string("{\"ptx_line\": ") + std::to_string(l.ptx_line) + ", \"file\": " + std::to_string(l.file) +
-                 ", \"source_line\": " + std::to_string(l.source_line) + ", \"opcode\": " + json_quote(l.opcode) + ", \"function\": " + json_quote(l.function) +
-                 ", \"executed\": " + std::to_string(l.executed) + ", \"lanes\": " + std::to_string(l.lanes) + ", \"sectors\": " + std::to_string(l.sectors) +
-                 ", \"sectors_min\": " + std::to_string(l.sectors_min) + ", \"wavefronts\": " + std::to_string(l.wavefronts) +
+            s += (i ? ", " : "") + std::string("{\"ptx_line\": ") + std::to_string(l.ptx_line) +
+                 ", \"file\": " + std::to_string(l.file) + ", \"source_line\": " + std::to_string(l.source_line) +
+                 ", \"opcode\": " + json_quote(l.opcode) + ", \"function\": " + json_quote(l.function) +
+                 ", \"executed\": " + std::to_string(l.executed) + ", \"lanes\": " + std::to_string(l.lanes) +
+                 ", \"sectors\": " + std::to_string(l.sectors) + ", \"sectors_min\": " + std::to_string(l.sectors_min) +
+                 ", \"wavefronts\": " + std::to_string(l.wavefronts) +
                  ", \"wavefronts_min\": " + std::to_string(l.wavefronts_min) + "}";
         }
         s += "]";

@@ -12,7 +12,8 @@
 
 namespace vgpu {
 namespace {
-constexpr uint64_t kZone = 256;                       // red zone on either side
+constexpr uint64_t kZone = 256;                        // red zone on either side
+constexpr uint64_t kGuard = uint64_t(8) << 20;         // addresses on either side that nothing else gets
 constexpr uint64_t kQuarantine = uint64_t(256) << 20;  // freed bytes kept for reports
 constexpr uint64_t kShadowed = uint64_t(1) << 30;      // allocations up to this size have race shadows
 
@@ -39,6 +40,16 @@ struct Memory::Impl {
         Allocation* a = std::prev(it)->second.get();
         return address + margin >= a->base && address < a->base + a->size + margin ? a : nullptr;
     }
+    // The one whose guard addresses reach over `address`.
+    Allocation* nearest(uint64_t address) const {
+        std::lock_guard<std::mutex> lock(mutex);
+        auto it = by_base.upper_bound(address);
+        if (it != by_base.begin()) {
+            Allocation* a = std::prev(it)->second.get();
+            if (address < a->base + a->size + kGuard) return a;
+        }
+        return it != by_base.end() && it->first - address <= kGuard ? it->second.get() : nullptr;
+    }
 };
 
 Allocation::~Allocation() {
@@ -54,15 +65,21 @@ void* Memory::allocate(size_t bytes, MemKind kind, const char* what) {
     bool counted = kind == MemKind::device || kind == MemKind::managed;
     if (counted && used_ + bytes > limit_) return nullptr;
     // Pages from the system: the base is 256 past a page, so aligned to 256 bytes and no more.
-    void* p = mmap(nullptr, bytes + 2 * kZone, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    const uint64_t extent = bytes + 2 * kZone + 2 * kGuard;
+    void* p = mmap(nullptr, extent, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p != MAP_FAILED && mprotect(static_cast<uint8_t*>(p) + kGuard, bytes + 2 * kZone, PROT_READ | PROT_WRITE)) {
+        munmap(p, extent);
+        p = MAP_FAILED;
+    }
     void* s = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED || s == MAP_FAILED) {
-        if (p != MAP_FAILED) munmap(p, bytes + 2 * kZone);
+        if (p != MAP_FAILED) munmap(p, extent);
         if (s != MAP_FAILED) munmap(s, bytes);
         return nullptr;
     }
     auto a = std::make_unique<Allocation>();
-    a->base = reinterpret_cast<uint64_t>(p) + kZone;
+    a->base = reinterpret_cast<uint64_t>(p) + kGuard + kZone;
+    a->extent = extent;
     a->size = bytes;
     a->kind = kind;
     a->what = what;
@@ -190,12 +207,16 @@ std::string Memory::describe(uint64_t address) const {
     const Allocation* a = find_any(reinterpret_cast<void*>(address));
     if (!a) {
         if (address < 4096) return "null pointer";
-        return mapped_by_host(address) ? "ordinary host memory, not an allocation of this device" : "no allocation there";
+        a = impl_->nearest(address);
+        if (!a && mapped_by_host(address)) return "ordinary host memory, not an allocation of this device";
+        if (!a) return "no allocation there";
     }
-    std::string s = "allocation " + std::to_string(a->id) + " (" + a->what + ", " + std::to_string(a->size) + " bytes at " + number(a->base) + ")";
+    std::string s = "allocation " + std::to_string(a->id) + " (" + a->what + ", " + std::to_string(a->size) +
+                    " bytes at " + number(a->base) + ")";
     if (a->freed) s += ", which was released";
     if (address < a->base) return s + ", " + std::to_string(a->base - address) + " bytes before its start";
-    if (address >= a->base + a->size) return s + ", " + std::to_string(address - a->base - a->size) + " bytes past its end";
+    if (address >= a->base + a->size)
+        return s + ", " + std::to_string(address - a->base - a->size) + " bytes past its end";
     return s + ", " + std::to_string(address - a->base) + " bytes into it";
 }
 

@@ -24,6 +24,7 @@ struct GlobalShadow;  // checks/race.h: last accesses of each 4-byte word
 struct Allocation {
     uint64_t base = 0;
     uint64_t size = 0;
+    uint64_t extent = 0;  // of the address range it holds, guards included
     MemKind kind = MemKind::device;
     std::string what;
     uint64_t id = 0;                           // 1, 2, 3 ... in order of allocation

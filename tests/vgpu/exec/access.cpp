@@ -17,7 +17,10 @@ void request_addresses(Warp& w, const Op& o, uint64_t* address) {
 
 uint32_t next_window(uint32_t mask, const uint64_t* generic, uint64_t* address, Space* space) {
     uint64_t tag = generic[first_lane(mask)] & kTagMask;
-    *space = tag == kSharedTag ? Space::shared : tag == kLocalTag ? Space::local : tag == kParamTag ? Space::param : Space::global;
+    *space = tag == kSharedTag  ? Space::shared
+             : tag == kLocalTag ? Space::local
+             : tag == kParamTag ? Space::param
+                                : Space::global;
     uint64_t strip = *space == Space::global ? 0 : kTagMask;
     uint32_t same = 0;
     VGPU_FOR_LANES(i, mask) {
@@ -39,7 +42,8 @@ const Allocation* find_allocation(Worker& worker, uint64_t address) {
         }
     }
     const auto& all = worker.launch.allocations;
-    auto it = std::upper_bound(all.begin(), all.end(), address, [](uint64_t v, const Allocation* a) { return v < a->base; });
+    auto it =
+        std::upper_bound(all.begin(), all.end(), address, [](uint64_t v, const Allocation* a) { return v < a->base; });
     if (it == all.begin()) return nullptr;
     const Allocation* a = *--it;
     if (address - a->base >= a->size) return nullptr;
@@ -63,12 +67,13 @@ void report_race(Warp& w, const Op& o, int lane, const char* space, uint64_t add
         who += "another lane of this warp";
     else {
         uint32_t x = r.cluster % w.worker->launch.config.grid.x, rest = r.cluster / w.worker->launch.config.grid.x;
-        who += "warp " + std::to_string(r.slot) + " of block (" + std::to_string(x) + "," + std::to_string(rest % w.worker->launch.config.grid.y) + "," +
+        who += "warp " + std::to_string(r.slot) + " of block (" + std::to_string(x) + "," +
+               std::to_string(rest % w.worker->launch.config.grid.y) + "," +
                std::to_string(rest / w.worker->launch.config.grid.y) + ")";
     }
     report(w, o, lane, r.same_warp && !r.async ? "warp-race" : "race",
-           std::string(write ? "write to " : "read of ") + space + " memory at " + hex(address) + " is not ordered after the " + (r.write ? "write" : "read") +
-               " by " + who);
+           std::string(write ? "write to " : "read of ") + space + " memory at " + hex(address) +
+               " is not ordered after the " + (r.write ? "write" : "read") + " by " + who);
 }
 
 namespace {
@@ -79,7 +84,8 @@ bool misaligned(Warp& w, const Op& o, uint32_t mask, const uint64_t* address, ui
     if ((any & (align - 1)) == 0) return false;
     VGPU_FOR_LANES(i, mask) {
         if ((address[i] & (align - 1)) == 0) continue;
-        report(w, o, int(i), "misaligned", "address " + hex(address[i]) + " is not a multiple of " + std::to_string(align), true);
+        report(w, o, int(i), "misaligned",
+               "address " + hex(address[i]) + " is not a multiple of " + std::to_string(align), true);
         break;
     }
     return true;
@@ -90,8 +96,11 @@ void bad_global(Warp& w, const Op& o, int lane, uint64_t address, const Access& 
     const Allocation* near = m.find_any(reinterpret_cast<void*>(address));
     const char* code = near && near->freed && near->contains(address, 1) ? "use-after-free" : "oob";
     std::string where = m.describe(address);
-    if (!near && where.find("host") != std::string::npos) code = "host-pointer";
-    report(w, o, lane, code, std::string(a.write ? "write" : "read") + " of " + std::to_string(a.bytes) + " bytes at " + hex(address) + ": " + where, true);
+    if (!near && where.find("ordinary host memory") != std::string::npos) code = "host-pointer";
+    report(w, o, lane, code,
+           std::string(a.write ? "write" : "read") + " of " + std::to_string(a.bytes) + " bytes at " + hex(address) +
+               ": " + where,
+           true);
 }
 
 // The pattern of a request relative to its first lane; true if it equals the instruction's last one.
@@ -184,7 +193,8 @@ bool access_global(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
         if (!worker.races || !owner->shadow || a.constant || kind.time >= 0xffff) return;
         Racer racer;
         VGPU_FOR_LANES(i, lanes) {
-            global_access(*owner->shadow, address[i] - owner->base, a.bytes, kind, worker.launch.id, cluster, w.clock, racer);
+            global_access(*owner->shadow, address[i] - owner->base, a.bytes, kind, worker.launch.id, cluster, w.clock,
+                          racer);
             if (racer.found) {
                 racer.same_warp = racer.cluster == cluster && racer.slot == w.slot;
                 report_race(w, o, int(i), "global", address[i], a.write, racer);
@@ -235,9 +245,11 @@ bool access_shared(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
     }
     if (bad & mask) {
         int i = first_lane(bad & mask);
-        std::string text = std::string(a.write ? "write" : "read") + " of " + std::to_string(a.bytes) + " bytes at shared offset " + std::to_string(int32_t(offset[i])) +
-                           "; this launch has " + std::to_string(size) + " bytes of shared memory (" + std::to_string(size - std::min(size, worker.launch.config.dynamic_smem)) +
-                           " static + " + std::to_string(worker.launch.config.dynamic_smem) + " dynamic)";
+        std::string text = std::string(a.write ? "write" : "read") + " of " + std::to_string(a.bytes) +
+                           " bytes at shared offset " + std::to_string(int32_t(offset[i])) + "; this launch has " +
+                           std::to_string(size) + " bytes of shared memory (" +
+                           std::to_string(size - std::min(size, worker.launch.config.dynamic_smem)) + " static + " +
+                           std::to_string(worker.launch.config.dynamic_smem) + " dynamic)";
         report(w, o, i, "oob", text, true);
         return false;
     }
@@ -265,8 +277,11 @@ bool access_local(Warp& w, const Op& o, uint32_t mask, const uint64_t* address, 
     VGPU_FOR_LANES(i, mask) {
         uint64_t at = address[i] - kLocalSkip;
         if (at >= w.local_stride || w.local_stride - at < a.bytes) {
-            report(w, o, int(i), "oob", std::string(a.write ? "write" : "read") + " of " + std::to_string(a.bytes) + " bytes at local offset " + std::to_string(int64_t(at)) +
-                   "; this thread has " + std::to_string(w.local_stride) + " bytes of local memory", true);
+            report(w, o, int(i), "oob",
+                   std::string(a.write ? "write" : "read") + " of " + std::to_string(a.bytes) +
+                       " bytes at local offset " + std::to_string(int64_t(at)) + "; this thread has " +
+                       std::to_string(w.local_stride) + " bytes of local memory",
+                   true);
             return false;
         }
         t.data[i] = w.local + size_t(i) * w.local_stride + at;
@@ -283,8 +298,11 @@ bool access_param(Warp& w, const Op& o, uint32_t mask, const uint64_t* address, 
     t.counted = false;
     VGPU_FOR_LANES(i, mask) {
         if (address[i] >= params.size() || params.size() - address[i] < a.bytes || a.write) {
-            report(w, o, int(i), "oob", a.write ? "write to parameter memory" : "read of " + std::to_string(a.bytes) + " bytes at parameter offset " + std::to_string(address[i]) +
-                   " of " + std::to_string(params.size()), true);
+            report(w, o, int(i), "oob",
+                   a.write ? "write to parameter memory"
+                           : "read of " + std::to_string(a.bytes) + " bytes at parameter offset " +
+                                 std::to_string(address[i]) + " of " + std::to_string(params.size()),
+                   true);
             return false;
         }
         t.data[i] = params.data() + address[i];
@@ -293,11 +311,15 @@ bool access_param(Warp& w, const Op& o, uint32_t mask, const uint64_t* address, 
     return true;
 }
 
-bool access_space(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_t* address, const Access& a, Target& t) {
+bool access_space(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_t* address, const Access& a,
+                  Target& t) {
     switch (space) {
-        case Space::shared: return access_shared(w, o, mask, address, a, t);
-        case Space::local: return access_local(w, o, mask, address, a, t);
-        case Space::param: return access_param(w, o, mask, address, a, t);
+        case Space::shared:
+            return access_shared(w, o, mask, address, a, t);
+        case Space::local:
+            return access_local(w, o, mask, address, a, t);
+        case Space::param:
+            return access_param(w, o, mask, address, a, t);
         case Space::constant: {
             if (a.write) {
                 report(w, o, first_lane(mask), "oob", "write to constant memory", true);
@@ -307,25 +329,29 @@ bool access_space(Warp& w, const Op& o, Space space, uint32_t mask, const uint64
             c.constant = true;
             return access_global(w, o, mask, address, c, t);
         }
-        default: return access_global(w, o, mask, address, a, t);
+        default:
+            return access_global(w, o, mask, address, a, t);
     }
 }
 
 namespace {
-template <class T> bool all_defined(const uint8_t* s) {
+template <class T>
+bool all_defined(const uint8_t* s) {
     T v;
     std::memcpy(&v, s, sizeof v);
     constexpr T want = T(~T(0)) / 0xff;
     return (v & want) == want;
 }
-template <class T> void mark(uint8_t* s, uint8_t set, uint8_t clear) {
+template <class T>
+void mark(uint8_t* s, uint8_t set, uint8_t clear) {
     T v;
     std::memcpy(&v, s, sizeof v);
     constexpr T one = T(~T(0)) / 0xff;
     T n = T((v | T(one * set)) & T(~T(one * clear)));
     if (n != v) std::memcpy(s, &n, sizeof v);
 }
-template <class T> uint32_t defined_typed(const Target& t, uint32_t offset, uint32_t bytes, bool mark_read) {
+template <class T>
+uint32_t defined_typed(const Target& t, uint32_t offset, uint32_t bytes, bool mark_read) {
     uint32_t r = 0;
     VGPU_FOR_LANES(i, t.mask) {
         if (!t.state[i]) {
@@ -342,7 +368,8 @@ template <class T> uint32_t defined_typed(const Target& t, uint32_t offset, uint
     }
     return r;
 }
-template <class T> void set_typed(const Target& t, uint32_t offset, uint32_t bytes, uint32_t defined) {
+template <class T>
+void set_typed(const Target& t, uint32_t offset, uint32_t bytes, uint32_t defined) {
     uint8_t also = t.counted ? kWritten : 0;
     VGPU_FOR_LANES(i, t.mask) {
         if (!t.state[i]) continue;
@@ -359,18 +386,28 @@ template <class T> void set_typed(const Target& t, uint32_t offset, uint32_t byt
 uint32_t defined_lanes(const Target& t, uint32_t offset, uint32_t bytes) {
     const bool read = t.counted;
     switch (bytes) {
-        case 1: return defined_typed<uint8_t>(t, offset, bytes, read);
-        case 2: return defined_typed<uint16_t>(t, offset, bytes, read);
-        case 4: return defined_typed<uint32_t>(t, offset, bytes, read);
-        default: return bytes % 8 == 0 ? defined_typed<uint64_t>(t, offset, bytes, read) : defined_typed<uint8_t>(t, offset, bytes, read);
+        case 1:
+            return defined_typed<uint8_t>(t, offset, bytes, read);
+        case 2:
+            return defined_typed<uint16_t>(t, offset, bytes, read);
+        case 4:
+            return defined_typed<uint32_t>(t, offset, bytes, read);
+        default:
+            return bytes % 8 == 0 ? defined_typed<uint64_t>(t, offset, bytes, read)
+                                  : defined_typed<uint8_t>(t, offset, bytes, read);
     }
 }
 void set_defined(const Target& t, uint32_t offset, uint32_t bytes, uint32_t defined) {
     switch (bytes) {
-        case 1: return set_typed<uint8_t>(t, offset, bytes, defined);
-        case 2: return set_typed<uint16_t>(t, offset, bytes, defined);
-        case 4: return set_typed<uint32_t>(t, offset, bytes, defined);
-        default: return bytes % 8 == 0 ? set_typed<uint64_t>(t, offset, bytes, defined) : set_typed<uint8_t>(t, offset, bytes, defined);
+        case 1:
+            return set_typed<uint8_t>(t, offset, bytes, defined);
+        case 2:
+            return set_typed<uint16_t>(t, offset, bytes, defined);
+        case 4:
+            return set_typed<uint32_t>(t, offset, bytes, defined);
+        default:
+            return bytes % 8 == 0 ? set_typed<uint64_t>(t, offset, bytes, defined)
+                                  : set_typed<uint8_t>(t, offset, bytes, defined);
     }
 }
 

@@ -1,5 +1,5 @@
-// cp.async: copies queue per warp and land by the launch's mode: at issue (eager), at the wait that demands them (lazy),
-// or at any moment between (random).
+// cp.async: copies queue per warp and land by the launch's mode: at issue (eager), at the wait that demands them
+// (lazy), or at any moment between (random).
 #include "exec/classes.h"
 #include "exec/worker.h"
 
@@ -45,7 +45,10 @@ Next copy(Warp& w, const Op& o, uint32_t mask) {
         uint32_t n = o.e == kNoRow ? o.size : row<uint32_t>(w, o.e)[i];
         if (ignore >> i & 1) n = 0;
         if (n > o.size) {
-            report(w, o, int(i), "async", "cp.async source size " + std::to_string(n) + " is larger than the copy of " + std::to_string(o.size) + " bytes", true);
+            report(w, o, int(i), "async",
+                   "cp.async source size " + std::to_string(n) + " is larger than the copy of " +
+                       std::to_string(o.size) + " bytes",
+                   true);
             return Next::failed;
         }
         item.take[i] = uint8_t(n);
@@ -83,7 +86,7 @@ Next copy(Warp& w, const Op& o, uint32_t mask) {
 }
 
 Next commit(Warp& w, const Op&, uint32_t mask) {
-    VGPU_FOR_LANES(i, mask) ++w.committed[i];
+    VGPU_FOR_LANES(i, mask)++ w.committed[i];
     ++w.ticket;
     return Next::step;
 }
@@ -118,8 +121,9 @@ void land_some_copies(Warp& w) {
 void check_copies_at_exit(Warp& w, const Op& o, uint32_t lanes) {
     for (CopyItem& item : w.copies)
         if (item.mask & lanes) {
-            report(w, o, first_lane(item.mask & lanes), "async", "the thread leaves with cp.async copies in flight (issued at PTX line " +
-                   std::to_string(w.worker->launch.image.where[item.pc].line) + ")");
+            report(w, o, first_lane(item.mask & lanes), "async",
+                   "the thread leaves with cp.async copies in flight (issued at PTX line " +
+                       std::to_string(w.worker->launch.image.where[item.pc].line) + ")");
             item.mask &= ~lanes;
         }
 }
@@ -144,7 +148,8 @@ void decode_cp(Decoder& d) {
     d.take_one({"L2::64B", "L2::128B", "L2::256B"});
     d.expect_operands(3, 5);
     uint64_t size = d.immediate(2);
-    if ((size != 4 && size != 8 && size != 16) || (cg && size != 16)) d.fail("copy of " + std::to_string(size) + " bytes");
+    if ((size != 4 && size != 8 && size != 16) || (cg && size != 16))
+        d.fail("copy of " + std::to_string(size) + " bytes");
     // Source first: address() leaves its row in a.
     d.address(1, Space::global);
     d.op.b = d.op.a;

@@ -45,14 +45,22 @@ enum Kind : uint8_t { k_and, k_or, k_xor, k_cas, k_exch, k_add, k_inc, k_dec, k_
 uint64_t combine(Type t, Kind k, uint64_t old, uint64_t b, uint64_t c) {
     auto pick = [&](bool less) { return (k == k_min) == less ? b : old; };  // less: b < old
     switch (k) {
-        case k_and: return old & b;
-        case k_or: return old | b;
-        case k_xor: return old ^ b;
-        case k_cas: return old == b ? c : old;
-        case k_exch: return b;
-        case k_inc: return uint32_t(old) >= uint32_t(b) ? 0 : old + 1;
-        case k_dec: return uint32_t(old) == 0 || uint32_t(old) > uint32_t(b) ? b : old - 1;
-        default: break;
+        case k_and:
+            return old & b;
+        case k_or:
+            return old | b;
+        case k_xor:
+            return old ^ b;
+        case k_cas:
+            return old == b ? c : old;
+        case k_exch:
+            return b;
+        case k_inc:
+            return uint32_t(old) >= uint32_t(b) ? 0 : old + 1;
+        case k_dec:
+            return uint32_t(old) == 0 || uint32_t(old) > uint32_t(b) ? b : old - 1;
+        default:
+            break;
     }
     auto extreme = [&](double x, double y) { return x != x ? b : y != y ? old : pick(y < x); };
     switch (t) {
@@ -62,19 +70,25 @@ uint64_t combine(Type t, Kind k, uint64_t old, uint64_t b, uint64_t c) {
         case Type::f64:
             if (k == k_add) return double_to_bits(bits_to_double(old) + bits_to_double(b));
             return extreme(bits_to_double(old), bits_to_double(b));
-        case Type::f16: case Type::bf16: {
+        case Type::f16:
+        case Type::bf16: {
             const Format& f = t == Type::f16 ? kF16 : kBf16;
             double x = to_double(f, old & 0xffff), y = to_double(f, b & 0xffff);
             if (k == k_add) return round_double(f, x + y, Rounding::nearest);
             return extreme(x, y) & 0xffff;
         }
-        case Type::f16x2: case Type::bf16x2: {
+        case Type::f16x2:
+        case Type::bf16x2: {
             Type half = t == Type::f16x2 ? Type::f16 : Type::bf16;
-            return combine(half, k, old & 0xffff, b & 0xffff, 0) | combine(half, k, old >> 16 & 0xffff, b >> 16 & 0xffff, 0) << 16;
+            return combine(half, k, old & 0xffff, b & 0xffff, 0) |
+                   combine(half, k, old >> 16 & 0xffff, b >> 16 & 0xffff, 0) << 16;
         }
-        case Type::s32: return k == k_add ? uint32_t(old + b) : pick(int32_t(b) < int32_t(old));
-        case Type::s64: return k == k_add ? old + b : pick(int64_t(b) < int64_t(old));
-        default: return k == k_add ? (size_of(t) == 8 ? old + b : uint32_t(old + b)) : pick(b < old);
+        case Type::s32:
+            return k == k_add ? uint32_t(old + b) : pick(int32_t(b) < int32_t(old));
+        case Type::s64:
+            return k == k_add ? old + b : pick(int64_t(b) < int64_t(old));
+        default:
+            return k == k_add ? (size_of(t) == 8 ? old + b : uint32_t(old + b)) : pick(b < old);
     }
 }
 
@@ -98,10 +112,14 @@ bool atomic_part(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_
     }
     if (w.worker->definedness) {
         if (global && (mask & ~values))
-            report(w, o, first_lane(mask & ~values), "undefined", "a value that was never written goes into an atomic operation on global memory at " + hex(address[first_lane(mask & ~values)]));
+            report(w, o, first_lane(mask & ~values), "undefined",
+                   "a value that was never written goes into an atomic operation on global memory at " +
+                       hex(address[first_lane(mask & ~values)]));
         uint32_t bad = kind == k_exch ? 0 : mask & ~memory;
         if (bad)
-            report(w, o, first_lane(bad), "undefined", std::string("an atomic operation combines with ") + (global ? "global" : "shared") + " memory that was never written, at " + hex(address[first_lane(bad)]));
+            report(w, o, first_lane(bad), "undefined",
+                   std::string("an atomic operation combines with ") + (global ? "global" : "shared") +
+                       " memory that was never written, at " + hex(address[first_lane(bad)]));
     }
     VGPU_FOR_LANES(i, mask) {
         // One host lock per 64-byte line; a vector stays within one by its alignment.
@@ -169,7 +187,8 @@ void decode_atom(Decoder& d) {
     int count = v < 0 ? 1 : 2 << v;
     Type t = d.take_type();
     if (size_of(t) < 2 || size_of(t) > 8) d.fail("type");
-    d.op.flags |= kStrong | (order == 1 || order >= 3 ? kAcquire : 0) | (order >= 2 ? kRelease : 0) | (red ? kNoReturn : 0);
+    d.op.flags |=
+        kStrong | (order == 1 || order >= 3 ? kAcquire : 0) | (order >= 2 ? kRelease : 0) | (red ? kNoReturn : 0);
     d.op.mode = uint8_t(op);
     d.op.size = uint8_t(size_of(t));
     d.op.count = uint8_t(count);
@@ -180,10 +199,13 @@ void decode_atom(Decoder& d) {
     x.numbers = {uint64_t(t)};
     int bytes = size_of(t) == 8 ? 8 : 4;
     auto add = [&](const Operand* o) {
-        std::vector<Operand> list = !o ? std::vector<Operand>(count) : o->kind == OperandKind::vector ? o->elements : std::vector<Operand>{*o};
+        std::vector<Operand> list = !o                               ? std::vector<Operand>(count)
+                                    : o->kind == OperandKind::vector ? o->elements
+                                                                     : std::vector<Operand>{*o};
         if (int(list.size()) != count) d.fail("vector of another length");
         for (const Operand& e : list) {
-            bool none = e.kind == OperandKind::none || e.kind == OperandKind::sink || (e.kind == OperandKind::reg && e.reg < 0);
+            bool none =
+                e.kind == OperandKind::none || e.kind == OperandKind::sink || (e.kind == OperandKind::reg && e.reg < 0);
             x.rows.push_back(none ? kNoRow : d.raw(e, bytes, t));
             x.ids.push_back(none ? kNoId : d.id(e));
         }

@@ -15,7 +15,9 @@ uint32_t live_threads(const Block& b) {  // whole warps, as arrivals count
     for (const Warp& w : b.warps) n += w.live ? 32 : 0;
     return n;
 }
-bool complete(const Block& b, const Barrier& r) { return r.live && r.arrived >= (r.expected ? r.expected : live_threads(b)); }
+bool complete(const Block& b, const Barrier& r) {
+    return r.live && r.arrived >= (r.expected ? r.expected : live_threads(b));
+}
 
 void finish(Block& b, uint32_t number) {
     Barrier& r = b.barriers[number];
@@ -45,17 +47,18 @@ Next bar(Warp& w, const Op& o, uint32_t mask) {
         return Next::failed;
     }
     if (number >= 16) {
-        report(w, o, first_lane(mask), "barrier", "barrier " + std::to_string(number) + " does not exist (0 to 15)", true);
+        report(w, o, first_lane(mask), "barrier", "barrier " + std::to_string(number) + " does not exist (0 to 15)",
+               true);
         return Next::failed;
     }
     Barrier& r = b.barriers[number];
     if (g.released) {  // the phase is complete
         g.released = false;
         g.need = 0;
+        w.polls = 0;
         w.clock.join(r.published);
         w.clock.own[2 * w.slot] = w.time;
-        if (form == form_popc)
-            VGPU_FOR_LANES(i, mask) row<uint32_t>(w, o.d)[i] = r.result_popc;
+        if (form == form_popc) VGPU_FOR_LANES(i, mask) row<uint32_t>(w, o.d)[i] = r.result_popc;
         if (form == form_and) write_predicate(w, o.d, mask, r.result_all ? ~0u : 0);
         if (form == form_or) write_predicate(w, o.d, mask, r.result_any ? ~0u : 0);
         return Next::step;
@@ -67,26 +70,33 @@ Next bar(Warp& w, const Op& o, uint32_t mask) {
         return Next::blocked;
     }
     if (o.flags & kAligned && (w.live & ~mask)) {
-        report(w, o, first_lane(mask), "barrier", "some lanes of the warp skip an aligned barrier by their guard", true);
+        report(w, o, first_lane(mask), "barrier", "some lanes of the warp skip an aligned barrier by their guard",
+               true);
         return Next::failed;
     }
     uint32_t expected = 0;
     if (o.b != kNoRow) {
         expected = row<uint32_t>(w, o.b)[first_lane(mask)];
         if (expected == 0 || expected % 32 || expected > 32 * b.warps.size()) {
-            report(w, o, first_lane(mask), "barrier", "thread count " + std::to_string(expected) + " of barrier " + std::to_string(number) +
-                   " is no multiple of 32 up to the block's " + std::to_string(32 * b.warps.size()), true);
+            report(w, o, first_lane(mask), "barrier",
+                   "thread count " + std::to_string(expected) + " of barrier " + std::to_string(number) +
+                       " is no multiple of 32 up to the block's " + std::to_string(32 * b.warps.size()),
+                   true);
             return Next::failed;
         }
     }
     if (r.live && r.expected != expected) {
-        report(w, o, first_lane(mask), "barrier", "barrier " + std::to_string(number) + " is in use with " + (r.expected ? std::to_string(r.expected) : "all") +
-               " threads, and this arrival expects " + (expected ? std::to_string(expected) : "all"), true);
+        report(w, o, first_lane(mask), "barrier",
+               "barrier " + std::to_string(number) + " is in use with " +
+                   (r.expected ? std::to_string(r.expected) : "all") + " threads, and this arrival expects " +
+                   (expected ? std::to_string(expected) : "all"),
+               true);
         return Next::failed;
     }
     if (!r.live) r.live = true, r.expected = expected, r.first_pc = o.pc;
     if (r.seen >> w.index & 1 && o.flags & kAligned) {
-        report(w, o, first_lane(mask), "barrier", "warp arrives twice in one phase of barrier " + std::to_string(number), true);
+        report(w, o, first_lane(mask), "barrier",
+               "warp arrives twice in one phase of barrier " + std::to_string(number), true);
         return Next::failed;
     }
     r.seen |= 1u << w.index;
@@ -103,7 +113,10 @@ Next bar(Warp& w, const Op& o, uint32_t mask) {
     }
     uint32_t limit = expected ? expected : live_threads(b);
     if (r.arrived > limit) {
-        report(w, o, first_lane(mask), "barrier", "more threads arrive at barrier " + std::to_string(number) + " than the " + std::to_string(limit) + " it expects", true);
+        report(w, o, first_lane(mask), "barrier",
+               "more threads arrive at barrier " + std::to_string(number) + " than the " + std::to_string(limit) +
+                   " it expects",
+               true);
         return Next::failed;
     }
     if (form != form_arrive) {

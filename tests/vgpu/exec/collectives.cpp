@@ -23,18 +23,22 @@ Ready gather_lanes(Warp& w, const Op& o, uint32_t mask, uint32_t member_row) {
     Group& g = w.groups[w.current];
     if ((need & w.live & ~mask) == 0) return Ready::yes;
     if ((need & w.live & ~g.mask) == 0) {
-        report(w, o, first_lane(mask), "collective", "lanes " + hex(need & w.live & ~mask) + " of the member mask skip the instruction by its guard", true);
+        report(w, o, first_lane(mask), "collective",
+               "lanes " + hex(need & w.live & ~mask) + " of the member mask skip the instruction by its guard", true);
         return Ready::fail;
     }
     g.state = State::collect;
     g.need = need;
     return Ready::wait;
 }
-#define GATHER(member)                                             \
-    switch (gather_lanes(w, o, mask, member)) {                    \
-        case Ready::wait: return Next::blocked;                    \
-        case Ready::fail: return Next::failed;                     \
-        default: break;                                            \
+#define GATHER(member)                          \
+    switch (gather_lanes(w, o, mask, member)) { \
+        case Ready::wait:                       \
+            return Next::blocked;               \
+        case Ready::fail:                       \
+            return Next::failed;                \
+        default:                                \
+            break;                              \
     }
 
 // mode: 0 up, 1 down, 2 bfly, 3 idx
@@ -51,10 +55,18 @@ Next shfl(Warp& w, const Op& o, uint32_t mask) {
         int max_lane = int((i & segment) | (clamp & ~segment)), min_lane = int(i & segment), j = 0;
         bool p = false;
         switch (o.mode) {
-            case 0: j = int(i) - int(step), p = j >= max_lane; break;
-            case 1: j = int(i) + int(step), p = j <= max_lane; break;
-            case 2: j = int(i ^ step), p = j <= max_lane; break;
-            default: j = min_lane | int(step & ~segment), p = j <= max_lane; break;
+            case 0:
+                j = int(i) - int(step), p = j >= max_lane;
+                break;
+            case 1:
+                j = int(i) + int(step), p = j <= max_lane;
+                break;
+            case 2:
+                j = int(i ^ step), p = j <= max_lane;
+                break;
+            default:
+                j = min_lane | int(step & ~segment), p = j <= max_lane;
+                break;
         }
         if (!p) j = int(i);
         in_range |= uint32_t(p) << i;
@@ -72,7 +84,8 @@ Next shfl(Warp& w, const Op& o, uint32_t mask) {
 }
 
 // Distinct member masks inside one request are separate votes.
-template <class F> void each_mask(Warp& w, uint32_t member_row, uint32_t mask, F f) {
+template <class F>
+void each_mask(Warp& w, uint32_t member_row, uint32_t mask, F f) {
     const uint32_t* member = row<uint32_t>(w, member_row);
     while (mask) {
         uint32_t m = member[first_lane(mask)], same = 0;
@@ -101,7 +114,8 @@ Next vote(Warp& w, const Op& o, uint32_t mask) {
     return Next::step;
 }
 // mode: 0 any, 1 all
-template <class T> Next match(Warp& w, const Op& o, uint32_t mask) {
+template <class T>
+Next match(Warp& w, const Op& o, uint32_t mask) {
     GATHER(o.b);
     alignas(32) T a[32];
     std::memcpy(a, row<T>(w, o.a), sizeof a);
@@ -131,12 +145,24 @@ Next redux(Warp& w, const Op& o, uint32_t mask) {
             uint32_t v = a[i];
             bool less = o.imm ? int32_t(v) < int32_t(r) : v < r;
             switch (o.mode) {
-                case 0: r += v; break;
-                case 1: r = less ? v : r; break;
-                case 2: r = less ? r : v; break;
-                case 3: r &= v; break;
-                case 4: r |= v; break;
-                default: r ^= v; break;
+                case 0:
+                    r += v;
+                    break;
+                case 1:
+                    r = less ? v : r;
+                    break;
+                case 2:
+                    r = less ? r : v;
+                    break;
+                case 3:
+                    r &= v;
+                    break;
+                case 4:
+                    r |= v;
+                    break;
+                default:
+                    r ^= v;
+                    break;
             }
         }
         VGPU_FOR_LANES(i, lanes) row<uint32_t>(w, o.d)[i] = r;
@@ -153,7 +179,8 @@ Next elect(Warp& w, const Op& o, uint32_t mask) {
     each_mask(w, o.a, mask, [&](uint32_t lanes) {
         uint32_t leader = uint32_t(first_lane(lanes));
         if (w.worker->launch.options.seed) {
-            uint32_t skip = uint32_t((w.worker->launch.options.seed * 2654435761u + o.pc) % uint32_t(__builtin_popcount(lanes)));
+            uint32_t skip =
+                uint32_t((w.worker->launch.options.seed * 2654435761u + o.pc) % uint32_t(__builtin_popcount(lanes)));
             uint32_t rest = lanes;
             while (skip--) rest &= rest - 1;
             leader = uint32_t(first_lane(rest));

@@ -9,25 +9,44 @@ namespace vgpu {
 namespace {
 
 enum Cmp : int { eq, ne, lt, le, gt, ge, lo, ls, hi, hs, equ, neu, ltu, leu, gtu, geu, num, nan_ };
-const std::initializer_list<std::string_view> kCompareNames = {"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi",
-                                                                   "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
+const std::initializer_list<std::string_view> kCompareNames = {
+    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
 
-template <int C, class T> bool compare(T a, T b) {
+template <int C, class T>
+bool compare(T a, T b) {
     switch (C) {
-        case eq: return a == b;
-        case ne: return std::is_floating_point_v<T> ? a < b || a > b : a != b;
-        case lt: case lo: return a < b;
-        case le: case ls: return a <= b;
-        case gt: case hi: return a > b;
-        case ge: case hs: return a >= b;
-        case equ: return !(a < b || a > b);
-        case neu: return !(a == b);
-        case ltu: return !(a >= b);
-        case leu: return !(a > b);
-        case gtu: return !(a <= b);
-        case geu: return !(a < b);
-        case num: return a == a && b == b;
-        default: return a != a || b != b;
+        case eq:
+            return a == b;
+        case ne:
+            return std::is_floating_point_v<T> ? a < b || a > b : a != b;
+        case lt:
+        case lo:
+            return a < b;
+        case le:
+        case ls:
+            return a <= b;
+        case gt:
+        case hi:
+            return a > b;
+        case ge:
+        case hs:
+            return a >= b;
+        case equ:
+            return !(a < b || a > b);
+        case neu:
+            return !(a == b);
+        case ltu:
+            return !(a >= b);
+        case leu:
+            return !(a > b);
+        case gtu:
+            return !(a <= b);
+        case geu:
+            return !(a < b);
+        case num:
+            return a == a && b == b;
+        default:
+            return a != a || b != b;
     }
 }
 // Op::mode: bits 0-1 combine (0 none, 1 and, 2 or, 3 xor), bit 2 negated c, bit 3 ftz.
@@ -41,13 +60,15 @@ void finish_setp(Warp& w, const Op& o, uint32_t mask, uint32_t r) {
     if (o.d != kNoRow) write_predicate(w, o.d, mask, p);
     if (o.e != kNoRow) write_predicate(w, o.e, mask, q);
 }
-template <int C, class T> uint32_t compare_lanes(Warp& w, const Op& o) {
+template <int C, class T>
+uint32_t compare_lanes(Warp& w, const Op& o) {
     const Cell<T>*a = row<Cell<T>>(w, o.a), *b = row<Cell<T>>(w, o.b);
     uint32_t r = 0;
     for (uint32_t i = 0; i < 32; ++i) r |= uint32_t(compare<C, T>(unpack<T>(a[i]), unpack<T>(b[i]))) << i;
     return r;
 }
-template <int C, class T> Next setp(Warp& w, const Op& o, uint32_t mask) {
+template <int C, class T>
+Next setp(Warp& w, const Op& o, uint32_t mask) {
     uint32_t r;
     if (std::is_floating_point_v<T> && o.mode & 8) {
         FloatMode m(round_nearest, true);
@@ -58,7 +79,8 @@ template <int C, class T> Next setp(Warp& w, const Op& o, uint32_t mask) {
     finish_setp(w, o, mask, r);
     return Next::step;
 }
-template <int C, bool kBf16, bool kPair> Next setp_half(Warp& w, const Op& o, uint32_t mask) {
+template <int C, bool kBf16, bool kPair>
+Next setp_half(Warp& w, const Op& o, uint32_t mask) {
     alignas(32) float a[2][32], b[2][32];
     auto widen = kBf16 ? widen_bf16 : widen_half;
     widen(row<uint32_t>(w, o.a), a[0], a[1]);
@@ -77,30 +99,50 @@ template <int C, bool kBf16, bool kPair> Next setp_half(Warp& w, const Op& o, ui
     return Next::step;
 }
 
-template <int C> Handler by_type(Type t) {
+template <int C>
+Handler by_type(Type t) {
     switch (t) {
-        case Type::b16: case Type::u16: return setp<C, uint16_t>;
-        case Type::s16: return setp<C, int16_t>;
-        case Type::b32: case Type::u32: return setp<C, uint32_t>;
-        case Type::s32: return setp<C, int32_t>;
-        case Type::b64: case Type::u64: return setp<C, uint64_t>;
-        case Type::s64: return setp<C, int64_t>;
-        case Type::f32: return setp<C, float>;
-        case Type::f64: return setp<C, double>;
-        case Type::f16: return setp_half<C, false, false>;
-        case Type::f16x2: return setp_half<C, false, true>;
-        case Type::bf16: return setp_half<C, true, false>;
-        case Type::bf16x2: return setp_half<C, true, true>;
-        default: return nullptr;
+        case Type::b16:
+        case Type::u16:
+            return setp<C, uint16_t>;
+        case Type::s16:
+            return setp<C, int16_t>;
+        case Type::b32:
+        case Type::u32:
+            return setp<C, uint32_t>;
+        case Type::s32:
+            return setp<C, int32_t>;
+        case Type::b64:
+        case Type::u64:
+            return setp<C, uint64_t>;
+        case Type::s64:
+            return setp<C, int64_t>;
+        case Type::f32:
+            return setp<C, float>;
+        case Type::f64:
+            return setp<C, double>;
+        case Type::f16:
+            return setp_half<C, false, false>;
+        case Type::f16x2:
+            return setp_half<C, false, true>;
+        case Type::bf16:
+            return setp_half<C, true, false>;
+        case Type::bf16x2:
+            return setp_half<C, true, true>;
+        default:
+            return nullptr;
     }
 }
 Handler find_compare(int c, Type t) {
     switch (c) {
-#define ROW(x) case x: return by_type<x>(t);
-        ROW(eq) ROW(ne) ROW(lt) ROW(le) ROW(gt) ROW(ge) ROW(lo) ROW(ls) ROW(hi) ROW(hs) ROW(equ) ROW(neu) ROW(ltu) ROW(leu)
-        ROW(gtu) ROW(geu) ROW(num) ROW(nan_)
+#define ROW(x) \
+    case x:    \
+        return by_type<x>(t);
+        ROW(eq)
+        ROW(ne) ROW(lt) ROW(le) ROW(gt) ROW(ge) ROW(lo) ROW(ls) ROW(hi) ROW(hs) ROW(equ) ROW(neu) ROW(ltu) ROW(leu)
+            ROW(gtu) ROW(geu) ROW(num) ROW(nan_)
 #undef ROW
-        default: return nullptr;
+                default : return nullptr;
     }
 }
 // set: the comparison goes to a scratch predicate, then all ones or 1.0 per lane.
@@ -116,7 +158,8 @@ Next set_expand(Warp& w, const Op& o, uint32_t mask) {
     return n;
 }
 
-template <class T> Next selp(Warp& w, const Op& o, uint32_t mask) {
+template <class T>
+Next selp(Warp& w, const Op& o, uint32_t mask) {
     T* d = row<T>(w, o.d);
     const T *a = row<T>(w, o.a), *b = row<T>(w, o.b);
     uint32_t p = read_predicate(w, o.c) ^ uint32_t(o.imm);
@@ -133,7 +176,8 @@ uint32_t selp_rule(Warp& w, const Op& o, uint32_t mask, uint32_t) {
     uint32_t a = w.defined[o.ids[0]], b = w.defined[o.ids[1]], c = w.defined[o.ids[2]];
     return mask & c & ((p & a) | (~p & b));
 }
-template <class T, class S> Next slct(Warp& w, const Op& o, uint32_t mask) {
+template <class T, class S>
+Next slct(Warp& w, const Op& o, uint32_t mask) {
     T* d = row<T>(w, o.d);
     const T *a = row<T>(w, o.a), *b = row<T>(w, o.b);
     const S* c = row<S>(w, o.c);
@@ -143,14 +187,16 @@ template <class T, class S> Next slct(Warp& w, const Op& o, uint32_t mask) {
 
 enum Logic : uint8_t { logic_and, logic_or, logic_xor, logic_not };
 // Op::imm: negations of a (bit 0) and b (bit 1).
-template <Logic L> Next predicate_logic(Warp& w, const Op& o, uint32_t mask) {
+template <Logic L>
+Next predicate_logic(Warp& w, const Op& o, uint32_t mask) {
     uint32_t a = read_predicate(w, o.a) ^ (o.imm & 1 ? ~0u : 0);
     uint32_t b = L == logic_not ? 0 : read_predicate(w, o.b) ^ (o.imm & 2 ? ~0u : 0);
     write_predicate(w, o.d, mask, L == logic_and ? a & b : L == logic_or ? a | b : L == logic_xor ? a ^ b : ~a);
     return Next::step;
 }
 // false and x, true or x are defined.
-template <Logic L> uint32_t predicate_rule(Warp& w, const Op& o, uint32_t mask, uint32_t both) {
+template <Logic L>
+uint32_t predicate_rule(Warp& w, const Op& o, uint32_t mask, uint32_t both) {
     uint32_t a = read_predicate(w, o.a) ^ (o.imm & 1 ? ~0u : 0), b = read_predicate(w, o.b) ^ (o.imm & 2 ? ~0u : 0);
     uint32_t da = w.defined[o.ids[0]], db = w.defined[o.ids[1]];
     if (L == logic_and) return mask & (both | (da & ~a) | (db & ~b));
@@ -204,12 +250,29 @@ void decode_set(Decoder& d) {
     bool pair = t == Type::f16x2 || t == Type::bf16x2;
     uint64_t one = 0;
     switch (result) {
-        case Type::u32: case Type::s32: case Type::b32: one = 0xffffffff; break;
-        case Type::u16: case Type::s16: case Type::b16: one = 0xffff; break;
-        case Type::f32: one = 0x3f800000; break;
-        case Type::f16: case Type::f16x2: one = 0x3c00; break;
-        case Type::bf16: case Type::bf16x2: one = 0x3f80; break;
-        default: d.fail("type");
+        case Type::u32:
+        case Type::s32:
+        case Type::b32:
+            one = 0xffffffff;
+            break;
+        case Type::u16:
+        case Type::s16:
+        case Type::b16:
+            one = 0xffff;
+            break;
+        case Type::f32:
+            one = 0x3f800000;
+            break;
+        case Type::f16:
+        case Type::f16x2:
+            one = 0x3c00;
+            break;
+        case Type::bf16:
+        case Type::bf16x2:
+            one = 0x3f80;
+            break;
+        default:
+            d.fail("type");
     }
     if (pair && one == 0xffffffff) one = 0xffff;
     compare_sources(d, t);
@@ -244,7 +307,8 @@ void decode_slct(Decoder& d) {
     d.op.c = d.source(3, 4, s);
     d.op.d = d.destination(0, width(t));
     bool f = s == Type::f32, wide = width(t) == 8;
-    d.set(f ? (wide ? slct<uint64_t, float> : slct<uint32_t, float>) : (wide ? slct<uint64_t, int32_t> : slct<uint32_t, int32_t>));
+    d.set(f ? (wide ? slct<uint64_t, float> : slct<uint32_t, float>)
+            : (wide ? slct<uint64_t, int32_t> : slct<uint32_t, int32_t>));
 }
 
 void decode_predicate_logic(Decoder& d) {  // and.pred or.pred xor.pred not.pred; .pred is taken already

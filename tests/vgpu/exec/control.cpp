@@ -40,7 +40,9 @@ Next brx(Warp& w, const Op& o, uint32_t mask) {
         VGPU_FOR_LANES(i, mask) same |= uint32_t(index[i] == value) << i;
         if (value >= o.x->targets.size()) {
             report(w, o, first_lane(mask), "trap",
-                   "brx.idx index " + std::to_string(value) + " is outside its table of " + std::to_string(o.x->targets.size()), true);
+                   "brx.idx index " + std::to_string(value) + " is outside its table of " +
+                       std::to_string(o.x->targets.size()),
+                   true);
             return Next::failed;
         }
         send(w, same, o.x->targets[value]);
@@ -165,7 +167,8 @@ std::string format_printf(Warp& w, int lane, const std::string& f, uint64_t buff
         if (i >= f.size()) break;
         char c = f[i], text[512];
         if (std::string("di").find(c) != std::string::npos)
-            snprintf(text, sizeof text, (spec + "lld").c_str(), wide ? (long long)next(8) : (long long)int32_t(next(4)));
+            snprintf(text, sizeof text, (spec + "lld").c_str(),
+                     wide ? (long long)next(8) : (long long)int32_t(next(4)));
         else if (std::string("uxXo").find(c) != std::string::npos)
             snprintf(text, sizeof text, (spec + "ll" + c).c_str(), wide ? next(8) : next(4));
         else if (c == 'c')
@@ -206,14 +209,16 @@ Next vprintf_(Warp& w, const Op& o, uint32_t mask) {
 Next assert_fail(Warp& w, const Op& o, uint32_t mask) {
     int i = first_lane(mask);
     const auto& n = o.x->numbers;  // message, file, line, function
-    std::string text = "assertion `" + text_at(w, i, frame_value(w, i, n[0], 8)) + "` failed at " + text_at(w, i, frame_value(w, i, n[1], 8)) + ":" +
-                       std::to_string(frame_value(w, i, n[2], 4)) + " in " + text_at(w, i, frame_value(w, i, n[3], 8));
+    std::string text = "assertion `" + text_at(w, i, frame_value(w, i, n[0], 8)) + "` failed at " +
+                       text_at(w, i, frame_value(w, i, n[1], 8)) + ":" + std::to_string(frame_value(w, i, n[2], 4)) +
+                       " in " + text_at(w, i, frame_value(w, i, n[3], 8));
     report(w, o, i, "assert", text, true);
     return Next::failed;
 }
 
 uint64_t frame_offset(Decoder& d, const Operand& o) {
-    if (o.kind != OperandKind::symbol || d.symbol_space(o) != Space::local) d.fail("call with an operand that is no .param variable");
+    if (o.kind != OperandKind::symbol || d.symbol_space(o) != Space::local)
+        d.fail("call with an operand that is no .param variable");
     return d.symbol_value(o) - kLocalSkip;
 }
 
@@ -232,7 +237,8 @@ void decode_brx(Decoder& d) {
     d.take("uni");
     d.expect_operands(2, 2);
     d.op.a = d.must(d.operand(0), 4, Type::u32);
-    for (const Operand& l : d.operand(1).elements) d.extra().targets.push_back(d.builder.frames.at(d.function_index).pc_of[l.label]);
+    for (const Operand& l : d.operand(1).elements)
+        d.extra().targets.push_back(d.builder.frames.at(d.function_index).pc_of[l.label]);
     d.extra();
     d.set(brx);
 }
@@ -253,10 +259,12 @@ void decode_call(Decoder& d) {
         d.fail("call of " + callee.name + ", which has no body");
     }
     const ImageBuilder::Frame& frame = d.builder.frames.at(d.in.callee);
-    if (arguments.size() != callee.params.size() || results.size() != callee.returns.size()) d.fail("call of " + callee.name + " with other parameters");
+    if (arguments.size() != callee.params.size() || results.size() != callee.returns.size())
+        d.fail("call of " + callee.name + " with other parameters");
     if (d.op.mode == 1) {  // second half: results
         for (size_t i = 0; i < results.size(); ++i) {
-            x.numbers.insert(x.numbers.end(), {frame.params[callee.params.size() + i], frame_offset(d, results[i]), callee.returns[i].size});
+            x.numbers.insert(x.numbers.end(), {frame.params[callee.params.size() + i], frame_offset(d, results[i]),
+                                               callee.returns[i].size});
         }
         return d.set(take_returns);
     }

@@ -1,5 +1,5 @@
-// cvt in all its forms. Frequent pairs have vector loops; every other pair goes through one exact path: the source as an
-// integer or a double (no source format is wider), rounded once to the destination by numerics.h.
+// cvt in all its forms. Frequent pairs have vector loops; every other pair goes through one exact path: the source as
+// an integer or a double (no source format is wider), rounded once to the destination by numerics.h.
 #include <cmath>
 
 #include "exec/classes.h"
@@ -11,9 +11,9 @@ namespace {
 
 struct Plan {  // in Op::imm
     Type to, from;
-    uint8_t rounding;   // Rounding
-    uint8_t integral;   // rni rzi rmi rpi given: 1
-    uint8_t flags;      // 1 ftz, 2 sat, 4 relu, 8 satfinite
+    uint8_t rounding;                    // Rounding
+    uint8_t integral;                    // rni rzi rmi rpi given: 1
+    uint8_t flags;                       // 1 ftz, 2 sat, 4 relu, 8 satfinite
     uint8_t to_register, from_register;  // bytes of the registers
     uint8_t pad;
 };
@@ -21,31 +21,50 @@ static_assert(sizeof(Plan) == 8);
 constexpr uint8_t kFtz = 1, kSat = 2, kRelu = 4, kSatfinite = 8;
 
 bool is_signed(Type t) { return t == Type::s8 || t == Type::s16 || t == Type::s32 || t == Type::s64; }
-bool is_float(Type t) { return t == Type::f16 || t == Type::bf16 || t == Type::f32 || t == Type::f64 || t == Type::tf32; }
+bool is_float(Type t) {
+    return t == Type::f16 || t == Type::bf16 || t == Type::f32 || t == Type::f64 || t == Type::tf32;
+}
 const Format& format(Type t) {
     switch (t) {
-        case Type::f16: case Type::f16x2: return kF16;
-        case Type::bf16: case Type::bf16x2: return kBf16;
-        case Type::tf32: return kTf32;
-        case Type::f64: return kF64;
-        case Type::e4m3: case Type::e4m3x2: return kE4m3;
-        case Type::e5m2: case Type::e5m2x2: return kE5m2;
-        default: return kF32;
+        case Type::f16:
+        case Type::f16x2:
+            return kF16;
+        case Type::bf16:
+        case Type::bf16x2:
+            return kBf16;
+        case Type::tf32:
+            return kTf32;
+        case Type::f64:
+            return kF64;
+        case Type::e4m3:
+        case Type::e4m3x2:
+            return kE4m3;
+        case Type::e5m2:
+        case Type::e5m2x2:
+            return kE5m2;
+        default:
+            return kF32;
     }
 }
 double integral(double v, Rounding r) {
     switch (r) {
-        case Rounding::zero: return std::trunc(v);
-        case Rounding::down: return std::floor(v);
-        case Rounding::up: return std::ceil(v);
-        default: return std::nearbyint(v);
+        case Rounding::zero:
+            return std::trunc(v);
+        case Rounding::down:
+            return std::floor(v);
+        case Rounding::up:
+            return std::ceil(v);
+        default:
+            return std::nearbyint(v);
     }
 }
 double flush_f32(double v) { return std::fabs(v) < 0x1p-126 ? std::copysign(0.0, v) : v; }
 
 double float_source(Type t, uint64_t bits, uint8_t flags) {
-    double v = t == Type::f64 ? bits_to_double(bits) : t == Type::f32 || t == Type::tf32 ? double(bits_to_float(uint32_t(bits)))
-               : t == Type::f16 ? double(half_to_float(uint16_t(bits))) : double(bf16_to_float(uint16_t(bits)));
+    double v = t == Type::f64                      ? bits_to_double(bits)
+               : t == Type::f32 || t == Type::tf32 ? double(bits_to_float(uint32_t(bits)))
+               : t == Type::f16                    ? double(half_to_float(uint16_t(bits)))
+                                                   : double(bf16_to_float(uint16_t(bits)));
     return flags & kFtz && t == Type::f32 ? flush_f32(v) : v;
 }
 uint64_t float_result(Type t, double v, Rounding r, uint8_t flags) {
@@ -67,7 +86,9 @@ uint64_t integer_source(Type t, uint64_t bits, bool* negative) {
 uint64_t to_integer(Type t, bool negative, uint64_t magnitude, bool clamp) {
     int n = 8 * size_of(t);
     if (clamp) {
-        uint64_t top = is_signed(t) ? (uint64_t(1) << (n - 1)) - !negative : n == 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1;
+        uint64_t top = is_signed(t) ? (uint64_t(1) << (n - 1)) - !negative
+                       : n == 64    ? ~uint64_t(0)
+                                    : (uint64_t(1) << n) - 1;
         if (negative && !is_signed(t)) return 0;
         if (magnitude > top) magnitude = top;
     }
@@ -163,7 +184,8 @@ double s32_f64(int32_t a) { return a; }
 double u32_f64(uint32_t a) { return a; }
 double f32_f64(float a) { return a; }
 float f64_f32(double a) { return float(a); }
-template <class T> int32_t to_s32(T v, T i) {
+template <class T>
+int32_t to_s32(T v, T i) {
     return v != v ? 0 : i >= T(2147483648.0) ? INT32_MAX : i < T(-2147483648.0) ? INT32_MIN : int32_t(i);
 }
 int32_t f32_s32_rz(float a) { return to_s32(a, a); }
@@ -197,7 +219,8 @@ Next bf16_f32(Warp& w, const Op& o, uint32_t mask) {
     blend(row<uint32_t>(w, o.d), reinterpret_cast<uint32_t*>(t), mask);
     return Next::step;
 }
-template <bool kBf16> Next f32_half(Warp& w, const Op& o, uint32_t mask) {
+template <bool kBf16>
+Next f32_half(Warp& w, const Op& o, uint32_t mask) {
     alignas(32) uint32_t t[32];
     (kBf16 ? narrow_bf16 : narrow_half)(row<float>(w, o.a), nullptr, t);
     blend(row<uint32_t>(w, o.d), t, mask);
@@ -231,10 +254,14 @@ Handler fast(const Plan& p, bool explicit_rounding) {
     if (rz && pair(T::u32, T::f32) && to4) return lanes<f32_u32_rz>;
     if (pair(T::f32, T::f32) && p.integral) {
         switch (Rounding(p.rounding)) {
-            case Rounding::zero: return lanes<f32_rzi>;
-            case Rounding::down: return lanes<f32_rmi>;
-            case Rounding::up: return lanes<f32_rpi>;
-            default: return lanes<f32_rni>;
+            case Rounding::zero:
+                return lanes<f32_rzi>;
+            case Rounding::down:
+                return lanes<f32_rmi>;
+            case Rounding::up:
+                return lanes<f32_rpi>;
+            default:
+                return lanes<f32_rni>;
         }
     }
     if (is_float(p.to) || is_float(p.from)) return nullptr;
@@ -253,7 +280,9 @@ Handler fast(const Plan& p, bool explicit_rounding) {
 }
 
 int register_size(Decoder& d, const Operand& o, Type t) {
-    return o.kind == OperandKind::reg && o.reg >= 0 ? size_of(d.function.registers[o.reg].type) : size_of(t) < 4 ? 4 : size_of(t);
+    return o.kind == OperandKind::reg && o.reg >= 0 ? size_of(d.function.registers[o.reg].type)
+           : size_of(t) < 4                         ? 4
+                                                    : size_of(t);
 }
 
 }  // namespace
@@ -285,7 +314,9 @@ void decode_cvt(Decoder& d) {
     }
     d.expect_operands(2, 2);
     if (to_pair) {
-        if (size_of(p.from) > 4 || (p.from != Type::f16x2 && p.from != Type::bf16x2 && p.from != Type::e4m3x2 && p.from != Type::e5m2x2)) d.fail("type");
+        if (size_of(p.from) > 4 ||
+            (p.from != Type::f16x2 && p.from != Type::bf16x2 && p.from != Type::e4m3x2 && p.from != Type::e5m2x2))
+            d.fail("type");
         d.op.a = d.source(1, 4, p.from);
         d.op.d = d.destination(0, 4);
         store();

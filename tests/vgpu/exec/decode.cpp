@@ -12,11 +12,16 @@ uint64_t float_immediate(const Operand& o, Type type) {
     if (!o.imm_is_float) return o.imm;
     double v = o.imm_is_f64 ? bits_to_double(o.imm) : double(bits_to_float(uint32_t(o.imm)));
     switch (type) {
-        case Type::f64: return double_to_bits(v);
-        case Type::f32: return o.imm_is_f64 ? float_to_bits(float(v)) : uint32_t(o.imm);
-        case Type::f16: return round_double(kF16, v, Rounding::nearest);
-        case Type::bf16: return round_double(kBf16, v, Rounding::nearest);
-        default: return o.imm;
+        case Type::f64:
+            return double_to_bits(v);
+        case Type::f32:
+            return o.imm_is_f64 ? float_to_bits(float(v)) : uint32_t(o.imm);
+        case Type::f16:
+            return round_double(kF16, v, Rounding::nearest);
+        case Type::bf16:
+            return round_double(kBf16, v, Rounding::nearest);
+        default:
+            return o.imm;
     }
 }
 
@@ -113,7 +118,7 @@ uint16_t Decoder::id_of(int32_t reg) {
     const ImageBuilder::Frame& f = builder.frames.at(function_index);
     Type t = function.registers[reg].type;
     uint32_t r = uint32_t(function.row_of[reg]);
-    uint32_t i = t == Type::pred          ? 1 + builder.image.rows64 + builder.image.rows32 + f.row_pred + r
+    uint32_t i = t == Type::pred   ? 1 + builder.image.rows64 + builder.image.rows32 + f.row_pred + r
                  : size_of(t) >= 8 ? 1 + f.row64 + r
                                    : 1 + builder.image.rows64 + f.row32 + r;
     if (i >= kNoId) fail("too many registers");
@@ -133,7 +138,8 @@ uint32_t Decoder::raw(const Operand& o, int bytes, Type type) {
                 return image.rows64 * 256 + image.rows32 * 128 + (f.row_pred + r) * 4;
             }
             if (bytes == 0) fail("register where a predicate is needed");
-            if ((size_of(t) == 8 ? 8 : 4) != bytes) fail("register " + function.registers[o.reg].name + " has the wrong width");
+            if ((size_of(t) == 8 ? 8 : 4) != bytes)
+                fail("register " + function.registers[o.reg].name + " has the wrong width");
             return bytes == 8 ? (f.row64 + r) * 256 : image.rows64 * 256 + (f.row32 + r) * 128;
         }
         case OperandKind::imm: {
@@ -149,7 +155,8 @@ uint32_t Decoder::raw(const Operand& o, int bytes, Type type) {
             uint16_t unused;
             return builder.special(o.special, bytes == 8, &unused);
         }
-        default: fail("operand of an unexpected kind");
+        default:
+            fail("operand of an unexpected kind");
     }
 }
 uint32_t Decoder::source(const Operand& o, int bytes, Type type) {
@@ -210,13 +217,16 @@ uint64_t Decoder::immediate(size_t i) const {
 
 Space Decoder::symbol_space(const Operand& o) const {
     switch (o.symbol_scope) {
-        case scope_module: return builder.module.variables[o.symbol].space;
-        case scope_param: return function.entry ? Space::param : Space::local;
+        case scope_module:
+            return builder.module.variables[o.symbol].space;
+        case scope_param:
+            return function.entry ? Space::param : Space::local;
         case scope_local: {
             Space s = function.locals[o.symbol].space;
             return s == Space::param ? Space::local : s;
         }
-        default: return Space::global;
+        default:
+            return Space::global;
     }
 }
 uint64_t Decoder::symbol_value(const Operand& o) const {
@@ -225,16 +235,20 @@ uint64_t Decoder::symbol_value(const Operand& o) const {
     switch (o.symbol_scope) {
         case scope_module: {
             const Variable& v = builder.module.variables[o.symbol];
-            base = v.space == Space::shared ? shared_base(0) + builder.shared_offsets.at(v.name) : builder.variable_address(v);
+            base = v.space == Space::shared ? shared_base(0) + builder.shared_offsets.at(v.name)
+                                            : builder.variable_address(v);
             break;
         }
-        case scope_param: base = f.params[o.symbol] + (function.entry ? 0 : kLocalSkip); break;
+        case scope_param:
+            base = f.params[o.symbol] + (function.entry ? 0 : kLocalSkip);
+            break;
         case scope_local: {
             const Variable& v = function.locals[o.symbol];
             base = f.locals[o.symbol] + (v.space == Space::shared ? shared_base(0) : kLocalSkip);
             break;
         }
-        default: fail("address of a function");
+        default:
+            fail("address of a function");
     }
     return base + o.imm;
 }

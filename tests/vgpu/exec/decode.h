@@ -13,7 +13,8 @@
 
 namespace vgpu {
 
-// Thrown for an opcode, modifier or operand that is not known; becomes a report "unsupported" when the kernel is launched.
+// Thrown for an opcode, modifier or operand that is not known; becomes a report "unsupported" when the kernel is
+// launched.
 class DecodeError : public std::runtime_error {
   public:
     explicit DecodeError(const std::string& what) : std::runtime_error(what) {}
@@ -25,7 +26,7 @@ struct ImageBuilder {
     const Module& module;
     std::function<uint64_t(const Variable&)> variable_address;  // .global and .const variables of the module
     const std::vector<int>* function_order = nullptr;
-    struct Frame {  // of one function
+    struct Frame {                                    // of one function
         uint32_t row64 = 0, row32 = 0, row_pred = 0;  // first rows
         std::vector<uint64_t> params, locals;         // offsets: params followed by returns
         uint32_t code = 0;
@@ -47,7 +48,7 @@ class Decoder {
     // Modifiers: every dot part after the first must be taken by someone, else finish() throws.
     bool take(std::string_view part);
     int take_one(std::initializer_list<std::string_view> parts);  // index, or -1
-    Type take_type();           // first part left that names a type; throws if there is none
+    Type take_type();  // first part left that names a type; throws if there is none
     bool has_type() const;
     std::string_view peek(size_t i = 0) const;  // i-th part not taken yet, "" if none
     std::string take_next();
@@ -56,18 +57,18 @@ class Decoder {
     size_t operands() const { return in.operands.size(); }
     const Operand& operand(size_t i) const;
 
-    // Rows of operands; bytes is 4 (registers of up to 32 bits) or 8. Sources are checked or propagated for definedness:
-    // source() propagates, must() demands (addresses, branch conditions).
+    // Rows of operands; bytes is 4 (registers of up to 32 bits) or 8. Sources are checked or propagated for
+    // definedness: source() propagates, must() demands (addresses, branch conditions).
     uint32_t source(size_t i, int bytes, Type type = Type::b32);
     uint32_t source(const Operand&, int bytes, Type type = Type::b32);
     uint32_t must(const Operand&, int bytes, Type type = Type::b32);
     uint32_t destination(size_t i, int bytes);
     uint32_t destination(const Operand&, int bytes);
-    uint32_t predicate(size_t i, bool* negated);       // source
+    uint32_t predicate(size_t i, bool* negated);  // source
     uint32_t predicate(const Operand&, bool* negated);
     uint32_t predicate_destination(size_t i);
     uint32_t predicate_destination_second(size_t i);  // %r|%p or %p|%q; kNoRow if absent
-    uint16_t id(const Operand&);       // definedness id of a register operand, kNoId for others
+    uint16_t id(const Operand&);                      // definedness id of a register operand, kNoId for others
     uint16_t id_of(int32_t reg);
     // Row without definedness bookkeeping (the handler does its own).
     uint32_t raw(const Operand&, int bytes, Type type = Type::b32);
@@ -90,7 +91,7 @@ class Decoder {
     const int function_index;
     const Instruction& in;
     Op& op;
-    bool keep_constants = false;  // constants stay in the list of sources, as id 0 (always defined)
+    bool keep_constants = false;    // constants stay in the list of sources, as id 0 (always defined)
     bool own_destinations = false;  // the handler writes definedness of its destinations itself
 
   private:

@@ -49,18 +49,26 @@ VGPU_DOOR void vgpu_door_close(void* d) {
     door->program.reset();
     delete door;
 }
-VGPU_DOOR void* vgpu_door_allocate(void* d, uint64_t bytes) { return static_cast<Door*>(d)->memory.allocate(bytes, MemKind::device, "test"); }
+VGPU_DOOR void* vgpu_door_allocate(void* d, uint64_t bytes) {
+    return static_cast<Door*>(d)->memory.allocate(bytes, MemKind::device, "test");
+}
 VGPU_DOOR int vgpu_door_release(void* d, void* p) { return static_cast<Door*>(d)->memory.release(p); }
 VGPU_DOOR void vgpu_door_write(void* d, void* to, const void* from, uint64_t bytes) {
     std::memcpy(to, from, bytes);
     static_cast<Door*>(d)->memory.mark_defined(to, bytes);
 }
 VGPU_DOOR void vgpu_door_read(void* to, const void* from, uint64_t bytes) { std::memcpy(to, from, bytes); }
-VGPU_DOOR uint64_t vgpu_door_first_undefined(void* d, const void* p, uint64_t bytes) { return static_cast<Door*>(d)->memory.first_undefined(p, bytes); }
-VGPU_DOOR void* vgpu_door_variable(void* d, const char* name) { return static_cast<Door*>(d)->program->variable(name, nullptr); }
+VGPU_DOOR uint64_t vgpu_door_first_undefined(void* d, const void* p, uint64_t bytes) {
+    return static_cast<Door*>(d)->memory.first_undefined(p, bytes);
+}
+VGPU_DOOR void* vgpu_door_variable(void* d, const char* name) {
+    return static_cast<Door*>(d)->program->variable(name, nullptr);
+}
 
-// 1 if clean, 0 with findings, -1 on a bad option (vgpu_door_error). shape: grid x y z, block x y z, dynamic shared bytes.
-VGPU_DOOR int vgpu_door_launch(void* d, const char* kernel, const uint32_t* shape, const void* const* args, const char* options) {
+// 1 if clean, 0 with findings, -1 on a bad option (vgpu_door_error). shape: grid x y z, block x y z, dynamic shared
+// bytes.
+VGPU_DOOR int vgpu_door_launch(void* d, const char* kernel, const uint32_t* shape, const void* const* args,
+                               const char* options) {
     Door& door = *static_cast<Door*>(d);
     try {
         Options o;
@@ -79,7 +87,8 @@ VGPU_DOOR int vgpu_door_launch(void* d, const char* kernel, const uint32_t* shap
 }
 VGPU_DOOR const char* vgpu_door_result(void* d, int with_lines) {
     Door& door = *static_cast<Door*>(d);
-    door.text = "{\"reports\": " + to_json(door.last.reports) + ", \"notes\": " + to_json(door.last.notes) + ", \"printed\": " + json_quote(door.last.printed) +
+    door.text = "{\"reports\": " + to_json(door.last.reports) + ", \"notes\": " + to_json(door.last.notes) +
+                ", \"printed\": " + json_quote(door.last.printed) +
                 ", \"counters\": " + door.last.counters.json(with_lines) + "}";
     return door.text.c_str();
 }

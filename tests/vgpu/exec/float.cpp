@@ -9,13 +9,34 @@
 namespace vgpu {
 namespace {
 
-template <class T> T add(T a, T b) { return a + b; }
-template <class T> T sub(T a, T b) { return a - b; }
-template <class T> T mul(T a, T b) { return a * b; }
-template <class T> T fma_(T a, T b, T c) { return __builtin_fma(a, b, c); }
-template <> float fma_(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-template <class T> T divide(T a, T b) { return a / b; }
-template <class T> T reciprocal(T a) { return T(1) / a; }
+template <class T>
+T add(T a, T b) {
+    return a + b;
+}
+template <class T>
+T sub(T a, T b) {
+    return a - b;
+}
+template <class T>
+T mul(T a, T b) {
+    return a * b;
+}
+template <class T>
+T fma_(T a, T b, T c) {
+    return __builtin_fma(a, b, c);
+}
+template <>
+float fma_(float a, float b, float c) {
+    return __builtin_fmaf(a, b, c);
+}
+template <class T>
+T divide(T a, T b) {
+    return a / b;
+}
+template <class T>
+T reciprocal(T a) {
+    return T(1) / a;
+}
 double square_root_d(double a) { return __builtin_sqrt(a); }
 float square_root_f(float a) { return __builtin_sqrtf(a); }
 float rsqrt_f(float a) { return float(1.0 / __builtin_sqrt(double(a))); }
@@ -24,7 +45,9 @@ double rsqrt_d(double a) { return 1.0 / __builtin_sqrt(a); }
 float div_approx(float a, float b) {
     float m = std::fabs(b);
     float q = a / b;
-    return m > 0x1p126f && m < INFINITY ? (std::fabs(a) == INFINITY ? bits_to_float(0x7fffffff) : std::copysign(0.0f, q)) : q;
+    return m > 0x1p126f && m < INFINITY
+               ? (std::fabs(a) == INFINITY ? bits_to_float(0x7fffffff) : std::copysign(0.0f, q))
+               : q;
 }
 // rcp.approx.ftz.f64 keeps the upper 32 bits.
 double rcp_gross(double a) { return bits_to_double(double_to_bits(1.0 / a) & 0xffffffff00000000ull); }
@@ -57,7 +80,10 @@ float neg_f(float a) { return bits_to_float(float_to_bits(a) ^ 0x80000000u); }
 float abs_f(float a) { return bits_to_float(float_to_bits(a) & 0x7fffffffu); }
 double neg_d(double a) { return bits_to_double(double_to_bits(a) ^ 1ull << 63); }
 double abs_d(double a) { return bits_to_double(double_to_bits(a) & ~(1ull << 63)); }
-float flush(float a) { uint32_t b = float_to_bits(a); return bits_to_float(b & 0x7f800000u ? b : b & 0x80000000u); }
+float flush(float a) {
+    uint32_t b = float_to_bits(a);
+    return bits_to_float(b & 0x7f800000u ? b : b & 0x80000000u);
+}
 float neg_ftz(float a) { return neg_f(flush(a)); }
 float abs_ftz(float a) { return abs_f(flush(a)); }
 uint32_t copysign_f(uint32_t a, uint32_t b) { return (a & 0x80000000u) | (b & 0x7fffffffu); }
@@ -68,20 +94,26 @@ double nan_of(double) { return bits_to_double(0x7fffffffffffffffull); }
 bool sign_bit(float a) { return float_to_bits(a) >> 31; }
 bool sign_bit(double a) { return double_to_bits(a) >> 63; }
 // -0 is less than +0; a NaN loses unless kNan.
-template <class T, bool kMax, bool kNan> T extreme(T a, T b) {
+template <class T, bool kMax, bool kNan>
+T extreme(T a, T b) {
     bool na = a != a, nb = b != b;
     bool take_b = kMax ? (a < b || (a == b && sign_bit(a))) : (b < a || (a == b && sign_bit(b)));
     T r = take_b ? b : a;
     if (kNan) return na | nb ? nan_of(a) : r;
     return na ? (nb ? nan_of(a) : b) : nb ? a : r;
 }
-template <bool kMax, bool kNan> float extreme_ftz(float a, float b) { return extreme<float, kMax, kNan>(flush(a), flush(b)); }
-template <bool kMax, bool kNan> float extreme_xorsign(float a, float b) {
+template <bool kMax, bool kNan>
+float extreme_ftz(float a, float b) {
+    return extreme<float, kMax, kNan>(flush(a), flush(b));
+}
+template <bool kMax, bool kNan>
+float extreme_xorsign(float a, float b) {
     uint32_t sign = (float_to_bits(a) ^ float_to_bits(b)) & 0x80000000u;
     return bits_to_float(float_to_bits(extreme<float, kMax, kNan>(abs_f(a), abs_f(b))) | sign);
 }
 
-template <class T> Next testp(Warp& w, const Op& o, uint32_t mask) {
+template <class T>
+Next testp(Warp& w, const Op& o, uint32_t mask) {
     const T* a = row<T>(w, o.a);
     uint32_t r = 0;
     for (int i = 0; i < 32; ++i) {
@@ -90,7 +122,7 @@ template <class T> Next testp(Warp& w, const Op& o, uint32_t mask) {
                  : o.size == 1 ? c == FP_INFINITE
                  : o.size == 2 ? c != FP_NAN
                  : o.size == 3 ? c == FP_NAN
-                 : o.size == 4 ? c == FP_NORMAL
+                 : o.size == 4 ? c == FP_NORMAL || c == FP_ZERO  // the ISA counts zeros as normal
                                : c == FP_SUBNORMAL;
         r |= uint32_t(v) << i;
     }
@@ -115,8 +147,9 @@ void bind(Decoder& d, int sources, Type t, Handler h) {
     d.op.d = d.destination(0, bytes);
     d.set(h);
 }
-#define PICK(f) (t == Type::f64 ? (plain ? lanes<f<double>> : lanes_mode<f<double>, double>) \
-                                : (plain ? lanes<f<float>> : lanes_mode<f<float>, float>))
+#define PICK(f)                                                                  \
+    (t == Type::f64 ? (plain ? lanes<f<double>> : lanes_mode<f<double>, double>) \
+                    : (plain ? lanes<f<float>> : lanes_mode<f<float>, float>))
 
 }  // namespace
 
@@ -165,15 +198,19 @@ void decode_float_extreme(Decoder& d) {  // min max of f32 f64
     bool max = d.in.parts[0] == "max", ftz = d.take("ftz"), nan = d.take("NaN"), xorsign = d.take("xorsign");
     if (xorsign && !d.take("abs")) d.fail(".xorsign needs .abs");
     Type t = d.take_type();
-    if (t == Type::f64) return bind(d, 2, t, max ? lanes<extreme<double, true, false>> : lanes<extreme<double, false, false>>);
+    if (t == Type::f64)
+        return bind(d, 2, t, max ? lanes<extreme<double, true, false>> : lanes<extreme<double, false, false>>);
     if (xorsign)
-        return bind(d, 2, t, max ? (nan ? lanes<extreme_xorsign<true, true>> : lanes<extreme_xorsign<true, false>>)
-                                 : (nan ? lanes<extreme_xorsign<false, true>> : lanes<extreme_xorsign<false, false>>));
+        return bind(d, 2, t,
+                    max ? (nan ? lanes<extreme_xorsign<true, true>> : lanes<extreme_xorsign<true, false>>)
+                        : (nan ? lanes<extreme_xorsign<false, true>> : lanes<extreme_xorsign<false, false>>));
     if (ftz)
-        return bind(d, 2, t, max ? (nan ? lanes<extreme_ftz<true, true>> : lanes<extreme_ftz<true, false>>)
-                                 : (nan ? lanes<extreme_ftz<false, true>> : lanes<extreme_ftz<false, false>>));
-    bind(d, 2, t, max ? (nan ? lanes<extreme<float, true, true>> : lanes<extreme<float, true, false>>)
-                      : (nan ? lanes<extreme<float, false, true>> : lanes<extreme<float, false, false>>));
+        return bind(d, 2, t,
+                    max ? (nan ? lanes<extreme_ftz<true, true>> : lanes<extreme_ftz<true, false>>)
+                        : (nan ? lanes<extreme_ftz<false, true>> : lanes<extreme_ftz<false, false>>));
+    bind(d, 2, t,
+         max ? (nan ? lanes<extreme<float, true, true>> : lanes<extreme<float, true, false>>)
+             : (nan ? lanes<extreme<float, false, true>> : lanes<extreme<float, false, false>>));
 }
 
 void decode_copysign(Decoder& d) {

@@ -1,5 +1,6 @@
-// f16, bf16 and their packed forms. Operands widen to f32; sums and products of two round once from there (f32 keeps more
-// than twice the bits), fma goes through a result rounded to odd (numerics.h), so every result is rounded exactly once.
+// f16, bf16 and their packed forms. Operands widen to f32; sums and products of two round once from there (f32 keeps
+// more than twice the bits), fma goes through a result rounded to odd (numerics.h), so every result is rounded exactly
+// once.
 #include <immintrin.h>
 
 #include <cmath>
@@ -56,7 +57,8 @@ enum Kind : uint8_t { op_add, op_sub, op_mul, op_fma, op_min, op_max, op_ex2, op
 constexpr uint8_t kRelu = 16, kXorsign = 32;
 
 float quiet_nan() { return bits_to_float(0x7fffffff); }
-template <bool kMax, bool kNan> float pick(float a, float b) {
+template <bool kMax, bool kNan>
+float pick(float a, float b) {
     bool na = a != a, nb = b != b, sa = float_to_bits(a) >> 31, sb = float_to_bits(b) >> 31;
     bool take_b = kMax ? (a < b || (a == b && sa)) : (b < a || (a == b && sb));
     float r = take_b ? b : a;
@@ -64,7 +66,8 @@ template <bool kMax, bool kNan> float pick(float a, float b) {
     return na ? b : nb ? a : r;
 }
 
-template <uint8_t K> void compute(const float* a, const float* b, const float* c, float* r) {
+template <uint8_t K>
+void compute(const float* a, const float* b, const float* c, float* r) {
     for (int i = 0; i < 32; ++i) {
         if (K == op_add) r[i] = a[i] + b[i];
         if (K == op_sub) r[i] = a[i] - b[i];
@@ -80,10 +83,12 @@ template <uint8_t K> void compute(const float* a, const float* b, const float* c
 }
 
 // 24-bit products and sums of bf16 can be inexact in f32 (exponents far apart), so they go through rounding to odd too.
-template <> void compute<op_add + 32>(const float* a, const float* b, const float*, float* r) {
+template <>
+void compute<op_add + 32>(const float* a, const float* b, const float*, float* r) {
     for (int i = 0; i < 32; ++i) r[i] = fma_odd(a[i], 1.0f, b[i]);
 }
-template <> void compute<op_sub + 32>(const float* a, const float* b, const float*, float* r) {
+template <>
+void compute<op_sub + 32>(const float* a, const float* b, const float*, float* r) {
     for (int i = 0; i < 32; ++i) r[i] = fma_odd(b[i], -1.0f, a[i]);
 }
 
@@ -92,7 +97,8 @@ void flush_subnormal_half(float* v) {
         if (std::fabs(v[i]) < 0x1p-14f) v[i] = std::copysign(0.0f, v[i]);
 }
 
-template <bool kBf16, bool kPair, uint8_t K> Next half_op(Warp& w, const Op& o, uint32_t mask) {
+template <bool kBf16, bool kPair, uint8_t K>
+Next half_op(Warp& w, const Op& o, uint32_t mask) {
     alignas(32) float a[2][32], b[2][32], c[2][32], r[2][32];
     auto widen = kBf16 ? widen_bf16 : widen_half;
     widen(row<uint32_t>(w, o.a), a[0], kPair ? a[1] : nullptr);
@@ -130,13 +136,19 @@ template <bool kBf16, bool kPair, uint8_t K> Next half_op(Warp& w, const Op& o, 
     return Next::step;
 }
 
-template <uint8_t K> Handler handler(Type t) {
+template <uint8_t K>
+Handler handler(Type t) {
     switch (t) {
-        case Type::f16: return half_op<false, false, K>;
-        case Type::f16x2: return half_op<false, true, K>;
-        case Type::bf16: return half_op<true, false, K>;
-        case Type::bf16x2: return half_op<true, true, K>;
-        default: return nullptr;
+        case Type::f16:
+            return half_op<false, false, K>;
+        case Type::f16x2:
+            return half_op<false, true, K>;
+        case Type::bf16:
+            return half_op<true, false, K>;
+        case Type::bf16x2:
+            return half_op<true, true, K>;
+        default:
+            return nullptr;
     }
 }
 uint32_t neg16(uint32_t a) { return (a ^ 0x8000u) & 0xffffu; }
@@ -152,11 +164,13 @@ void decode_half(Decoder& d) {  // add sub mul fma min max abs neg ex2 tanh of f
     const std::string& n = d.in.parts[0];
     d.take("rn");
     d.take("approx");
-    bool ftz = d.take("ftz"), sat = d.take("sat"), relu = d.take("relu"), nan = d.take("NaN"), xorsign = d.take("xorsign");
+    bool ftz = d.take("ftz"), sat = d.take("sat"), relu = d.take("relu"), nan = d.take("NaN"),
+         xorsign = d.take("xorsign");
     if (xorsign && !d.take("abs")) d.fail(".xorsign needs .abs");
     Type t = d.take_type();
     bool bf = t == Type::bf16 || t == Type::bf16x2, pair = t == Type::f16x2 || t == Type::bf16x2;
-    if (n == "ex2" && bf) ftz = false;  // ex2.approx.ftz.bf16: bf16 has f32's range, subnormal results are kept by rounding
+    if (n == "ex2" && bf)
+        ftz = false;  // ex2.approx.ftz.bf16: bf16 has f32's range, subnormal results are kept by rounding
     d.op.mode = uint8_t((ftz ? kModeFtz : 0) | (sat ? kModeSat : 0) | (relu ? kRelu : 0) | (xorsign ? kXorsign : 0));
     int sources = 2;
     Handler h = nullptr;

@@ -1,4 +1,5 @@
-// Lane loops: a scalar function of typed operands becomes a handler over rows. The compiler vectorises the full-mask loop.
+// Lane loops: a scalar function of typed operands becomes a handler over rows. The compiler vectorises the full-mask
+// loop.
 #pragma once
 
 #include <cstring>
@@ -114,7 +115,8 @@ Next lanes(Warp& w, const Op& o, uint32_t mask) {
     return Next::step;
 }
 
-// SSE control word while a block of lanes runs: PTX rounding modes and .ftz are the machine's own (RC, FTZ and DAZ bits).
+// SSE control word while a block of lanes runs: PTX rounding modes and .ftz are the machine's own (RC, FTZ and DAZ
+// bits).
 enum Round : uint8_t { round_nearest = 0, round_down = 1, round_up = 2, round_zero = 3 };
 class FloatMode {
   public:

@@ -1,6 +1,6 @@
 // ldmatrix and stmatrix: 8x8 matrices of 16-bit elements (or 8-bit pairs) between shared memory and fragments.
-// Row r of matrix j lies at the address that lane 8j + r gives; lane l holds elements (l / 4, 2 (l % 4) + {0, 1}), and with
-// .trans elements (2 (l % 4) + {0, 1}, l / 4).
+// Row r of matrix j lies at the address that lane 8j + r gives; lane l holds elements (l / 4, 2 (l % 4) + {0, 1}), and
+// with .trans elements (2 (l % 4) + {0, 1}, l / 4).
 #include "exec/classes.h"
 #include "exec/worker.h"
 
@@ -33,7 +33,9 @@ Next matrix(Warp& w, const Op& o, uint32_t mask) {
     uint32_t lanes = o.count == 4 ? ~0u : (1u << 8 * o.count) - 1;
     if (w.worker->definedness) {  // only the lanes whose addresses count
         uint32_t bad = lanes & ~read_defined(w, o.x->ids[4]);
-        if (bad) report(w, o, first_lane(bad), "undefined", "a value that was never written is used as an address or operand");
+        if (bad)
+            report(w, o, first_lane(bad), "undefined",
+                   "a value that was never written is used as an address or operand");
     }
     Access a;
     a.bytes = a.align = 16;

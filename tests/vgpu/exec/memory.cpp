@@ -27,18 +27,29 @@ using Mover = void (*)(Warp&, uint32_t, const Target&, uint32_t);
 Mover loader(uint32_t size, bool sign, bool wide, uint32_t narrow) {
     (void)narrow;
     switch (size) {
-        case 1: return sign ? (wide ? gather<int8_t, uint64_t> : gather<int8_t, uint32_t>) : (wide ? gather<uint8_t, uint64_t> : gather<uint8_t, uint32_t>);
-        case 2: return sign ? (wide ? gather<int16_t, uint64_t> : gather<int16_t, uint32_t>) : (wide ? gather<uint16_t, uint64_t> : gather<uint16_t, uint32_t>);
-        case 4: return sign ? (wide ? gather<int32_t, uint64_t> : gather<int32_t, uint32_t>) : (wide ? gather<uint32_t, uint64_t> : gather<uint32_t, uint32_t>);
-        default: return gather<uint64_t, uint64_t>;
+        case 1:
+            return sign ? (wide ? gather<int8_t, uint64_t> : gather<int8_t, uint32_t>)
+                        : (wide ? gather<uint8_t, uint64_t> : gather<uint8_t, uint32_t>);
+        case 2:
+            return sign ? (wide ? gather<int16_t, uint64_t> : gather<int16_t, uint32_t>)
+                        : (wide ? gather<uint16_t, uint64_t> : gather<uint16_t, uint32_t>);
+        case 4:
+            return sign ? (wide ? gather<int32_t, uint64_t> : gather<int32_t, uint32_t>)
+                        : (wide ? gather<uint32_t, uint64_t> : gather<uint32_t, uint32_t>);
+        default:
+            return gather<uint64_t, uint64_t>;
     }
 }
 Mover storer(uint32_t size, bool wide) {
     switch (size) {
-        case 1: return wide ? scatter<uint8_t, uint64_t> : scatter<uint8_t, uint32_t>;
-        case 2: return wide ? scatter<uint16_t, uint64_t> : scatter<uint16_t, uint32_t>;
-        case 4: return wide ? scatter<uint32_t, uint64_t> : scatter<uint32_t, uint32_t>;
-        default: return scatter<uint64_t, uint64_t>;
+        case 1:
+            return wide ? scatter<uint8_t, uint64_t> : scatter<uint8_t, uint32_t>;
+        case 2:
+            return wide ? scatter<uint16_t, uint64_t> : scatter<uint16_t, uint32_t>;
+        case 4:
+            return wide ? scatter<uint32_t, uint64_t> : scatter<uint32_t, uint32_t>;
+        default:
+            return scatter<uint64_t, uint64_t>;
     }
 }
 
@@ -62,8 +73,7 @@ bool load_part(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_t*
         move(w, o.x->rows[e], t, e * o.size);
         write_defined(w, o.x->ids[e], mask, defined);
     }
-    if (o.flags & kStrong)
-        VGPU_FOR_LANES(i, mask) acquire_word(w, sync_key(w, space, address[i]), o.flags & kAcquire);
+    if (o.flags & kStrong) VGPU_FOR_LANES(i, mask) acquire_word(w, sync_key(w, space, address[i]), o.flags & kAcquire);
     return true;
 }
 // A narrow signed value in a register of 16 bits: upper half of the row is zero.
@@ -128,11 +138,12 @@ bool store_part(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_t
         move(w, o.x->rows[e], t, e * o.size);
         uint32_t defined = w.worker->definedness ? read_defined(w, o.x->ids[e]) : ~0u;
         if (global && (mask & ~defined))
-            report(w, o, first_lane(mask & ~defined), "undefined", "a value that was never written is stored to global memory at " + hex(address[first_lane(mask & ~defined)] + e * o.size));
+            report(w, o, first_lane(mask & ~defined), "undefined",
+                   "a value that was never written is stored to global memory at " +
+                       hex(address[first_lane(mask & ~defined)] + e * o.size));
         set_defined(t, e * o.size, o.size, defined);
     }
-    if (o.flags & kStrong)
-        VGPU_FOR_LANES(i, mask) release_word(w, sync_key(w, space, address[i]), o.flags & kRelease);
+    if (o.flags & kStrong) VGPU_FOR_LANES(i, mask) release_word(w, sync_key(w, space, address[i]), o.flags & kRelease);
     return true;
 }
 template <bool kGeneric>
@@ -152,19 +163,29 @@ Next store(Warp& w, const Op& o, uint32_t mask) {
 
 Space take_space(Decoder& d) {
     switch (d.take_one({"global", "shared", "shared::cta", "local", "param", "param::entry", "param::func", "const"})) {
-        case 0: return Space::global;
-        case 1: case 2: return Space::shared;
-        case 3: return Space::local;
-        case 4: case 5: case 6: return Space::param;
-        case 7: return Space::constant;
-        default: return Space::generic;
+        case 0:
+            return Space::global;
+        case 1:
+        case 2:
+            return Space::shared;
+        case 3:
+            return Space::local;
+        case 4:
+        case 5:
+        case 6:
+            return Space::param;
+        case 7:
+            return Space::constant;
+        default:
+            return Space::generic;
     }
 }
 void take_hints(Decoder& d) {
     d.take_one({"ca", "cg", "cs", "lu", "cv", "wb", "wt"});
     d.take("nc");
-    while (d.take_one({"L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last", "L1::no_allocate", "L2::cache_hint", "L2::evict_first",
-                       "L2::evict_last", "L2::evict_normal", "L2::64B", "L2::128B", "L2::256B", "unified"}) >= 0) {
+    while (d.take_one({"L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last",
+                       "L1::no_allocate", "L2::cache_hint", "L2::evict_first", "L2::evict_last", "L2::evict_normal",
+                       "L2::64B", "L2::128B", "L2::256B", "unified"}) >= 0) {
     }
 }
 uint16_t take_strength(Decoder& d) {

@@ -3,10 +3,11 @@
 // Fragments (g = lane / 4, t = lane % 4, E = elements of a 32-bit register):
 //   a[q] = A[g + 8 (q & 1)][E t + 4 E (q >> 1) + 0..E-1],  b[q] = B[E t + 4 E q + 0..E-1][g],
 //   c[v] = C[g + 8 (v >> 1)][2 t + (v & 1)]; m8 shapes have the rows below 8 only.
-// Sums: products and sums in f64 (products are exact there), rounded once to the result: the exact sum for all practical
-// purposes. Truncating mode imitates tensor cores of the sm_80 generation instead: blocks of 16 bytes of k; within a
-// block the products and the running sum are aligned to the largest exponent, cut off below 2^-24 of it, added exactly,
-// and cut (towards zero) to f32. Neither order nor width of real hardware is documented; a kernel has to pass under both.
+// Sums: products and sums in f64 (products are exact there), rounded once to the result: the exact sum for all
+// practical purposes. Truncating mode imitates tensor cores of the sm_80 generation instead: blocks of 16 bytes of k;
+// within a block the products and the running sum are aligned to the largest exponent, cut off below 2^-24 of it, added
+// exactly, and cut (towards zero) to f32. Neither order nor width of real hardware is documented; a kernel has to pass
+// under both.
 #include <immintrin.h>
 
 #include <cmath>
@@ -39,7 +40,9 @@ void dense(Warp& w, const uint32_t* rows, int registers, bool row_pairs, int wor
 void widen_elements(Type t, const uint32_t* words, int count, float* out) {
     switch (t) {
         case Type::f16:
-            for (int i = 0; i < count; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(words + i / 2))));
+            for (int i = 0; i < count; i += 8)
+                _mm256_storeu_ps(out + i,
+                                 _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(words + i / 2))));
             break;
         case Type::bf16:
             for (int i = 0; i < count; i += 8) {
@@ -47,7 +50,8 @@ void widen_elements(Type t, const uint32_t* words, int count, float* out) {
                 _mm256_storeu_ps(out + i, _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)));
             }
             break;
-        case Type::tf32: case Type::f32:
+        case Type::tf32:
+        case Type::f32:
             for (int i = 0; i < count; ++i) out[i] = bits_to_float(words[i] & 0xffffe000u);
             break;
         default: {
@@ -63,7 +67,8 @@ void multiply_exact(const Shape& s, const float* a, const float* bt, double* acc
         for (int k = 0; k < s.k; ++k) b[k][n] = bt[n * s.k + k];
     for (int i = 0; i < s.m; i += 4) {
         __m256d c[4][2];
-        for (int r = 0; r < 4; ++r) c[r][0] = _mm256_loadu_pd(acc + (i + r) * 8), c[r][1] = _mm256_loadu_pd(acc + (i + r) * 8 + 4);
+        for (int r = 0; r < 4; ++r)
+            c[r][0] = _mm256_loadu_pd(acc + (i + r) * 8), c[r][1] = _mm256_loadu_pd(acc + (i + r) * 8 + 4);
         for (int k = 0; k < s.k; ++k) {
             __m256d b0 = _mm256_load_pd(b[k]), b1 = _mm256_load_pd(b[k] + 4);
             for (int r = 0; r < 4; ++r) {
@@ -72,7 +77,8 @@ void multiply_exact(const Shape& s, const float* a, const float* bt, double* acc
                 c[r][1] = _mm256_fmadd_pd(x, b1, c[r][1]);
             }
         }
-        for (int r = 0; r < 4; ++r) _mm256_storeu_pd(acc + (i + r) * 8, c[r][0]), _mm256_storeu_pd(acc + (i + r) * 8 + 4, c[r][1]);
+        for (int r = 0; r < 4; ++r)
+            _mm256_storeu_pd(acc + (i + r) * 8, c[r][0]), _mm256_storeu_pd(acc + (i + r) * 8 + 4, c[r][1]);
     }
 }
 double cut_to_float(double v) {
@@ -89,7 +95,8 @@ void multiply_truncating(const Shape& s, const float* a, const float* bt, double
                 int count = 0, top = -100000, e;
                 bool finite = true;
                 term[count++] = sum;
-                for (int k = from; k < from + block && k < s.k; ++k) term[count++] = double(a[i * s.k + k]) * bt[n * s.k + k];
+                for (int k = from; k < from + block && k < s.k; ++k)
+                    term[count++] = double(a[i * s.k + k]) * bt[n * s.k + k];
                 for (int k = 0; k < count; ++k) {
                     finite &= std::isfinite(term[k]);
                     if (term[k] != 0) std::frexp(term[k], &e), top = std::max(top, e);
@@ -178,7 +185,8 @@ Next mma_float(Warp& w, const Op& o, uint32_t mask) {
     if (s.d == Type::f16) {
         for (int v = 0; v < 2; ++v) {
             alignas(32) float lo[32], hi[32];
-            for (int l = 0; l < 32; ++l) lo[l] = narrow_odd(acc[64 * v + 2 * l]), hi[l] = narrow_odd(acc[64 * v + 2 * l + 1]);
+            for (int l = 0; l < 32; ++l)
+                lo[l] = narrow_odd(acc[64 * v + 2 * l]), hi[l] = narrow_odd(acc[64 * v + 2 * l + 1]);
             narrow_half(lo, hi, row<uint32_t>(w, rd[v]));
         }
     } else {
@@ -258,13 +266,21 @@ void decode_mma(Decoder& d) {
     auto eight = [](Type t) { return t == Type::s8 || t == Type::u8; };
     auto fp8 = [](Type t) { return t == Type::e4m3 || t == Type::e5m2; };
     bool f64 = s.a == Type::f64, integer = eight(s.a) && eight(s.b);
-    int bits = f64 ? 64 : s.a == Type::tf32 ? 32 : s.a == Type::f16 || s.a == Type::bf16 ? 16 : integer || fp8(s.a) ? 8 : 0;
+    int bits = f64                                     ? 64
+               : s.a == Type::tf32                     ? 32
+               : s.a == Type::f16 || s.a == Type::bf16 ? 16
+               : integer || fp8(s.a)                   ? 8
+                                                       : 0;
     bool known = false;
     if (f64) known = s.m == 8 && s.k == 4 && s.b == Type::f64 && s.c == Type::f64 && s.d == Type::f64;
     if (integer) known = s.k >= 16 && s.c == Type::s32 && s.d == Type::s32;
-    if (bits == 16) known = s.m == 16 && (s.k == 8 || s.k == 16) && s.b == s.a && s.c == s.d && (s.c == Type::f32 || (s.a == Type::f16 && s.c == Type::f16));
+    if (bits == 16)
+        known = s.m == 16 && (s.k == 8 || s.k == 16) && s.b == s.a && s.c == s.d &&
+                (s.c == Type::f32 || (s.a == Type::f16 && s.c == Type::f16));
     if (bits == 32) known = s.m == 16 && (s.k == 4 || s.k == 8) && s.b == s.a && s.c == Type::f32 && s.d == Type::f32;
-    if (bits == 8 && !integer) known = s.m == 16 && (s.k == 16 || s.k == 32) && fp8(s.b) && s.c == s.d && (s.c == Type::f32 || s.c == Type::f16);
+    if (bits == 8 && !integer)
+        known =
+            s.m == 16 && (s.k == 16 || s.k == 32) && fp8(s.b) && s.c == s.d && (s.c == Type::f32 || s.c == Type::f16);
     if (!known) d.fail("combination of shape and types");
     s.a_regs = f64 ? 1 : s.m * s.k * bits / 1024, s.b_regs = f64 ? 1 : 8 * s.k * bits / 1024;
     s.c_regs = s.m == 8 ? 2 : s.c == Type::f16 ? 2 : 4;

@@ -68,7 +68,8 @@ uint32_t prmt_bytes(uint32_t a, uint32_t b, uint32_t selector) {
     }
     return r;
 }
-template <int kMode> uint32_t prmt_mode(uint32_t a, uint32_t b, uint32_t c) {
+template <int kMode>
+uint32_t prmt_mode(uint32_t a, uint32_t b, uint32_t c) {
     constexpr uint32_t table[6][4] = {{0x3210, 0x4321, 0x5432, 0x6543},   // f4e
                                       {0x5670, 0x6701, 0x7012, 0x0123},   // b4e
                                       {0x0000, 0x1111, 0x2222, 0x3333},   // rc8
@@ -78,12 +79,14 @@ template <int kMode> uint32_t prmt_mode(uint32_t a, uint32_t b, uint32_t c) {
     return prmt_bytes(a, b, table[kMode][c & 3]);
 }
 
-template <class T> Next cvta_tag(Warp& w, const Op& o, uint32_t mask) {
+template <class T>
+Next cvta_tag(Warp& w, const Op& o, uint32_t mask) {
     const T* a = row<T>(w, o.a);
     VGPU_FOR_LANES(i, mask) row<uint64_t>(w, o.d)[i] = uint64_t(a[i]) | o.imm;
     return Next::step;
 }
-template <class T> Next cvta_to(Warp& w, const Op& o, uint32_t mask) {
+template <class T>
+Next cvta_to(Warp& w, const Op& o, uint32_t mask) {
     const uint64_t* a = row<uint64_t>(w, o.a);
     T* d = row<T>(w, o.d);
     VGPU_FOR_LANES(i, mask) d[i] = T(a[i] & ~kTagMask);
@@ -101,7 +104,8 @@ Next isspacep(Warp& w, const Op& o, uint32_t mask) {
     return Next::step;
 }
 uint64_t tag_of(Decoder& d) {
-    int s = d.take_one({"shared", "shared::cta", "shared::cluster", "local", "global", "const", "param", "param::entry"});
+    int s =
+        d.take_one({"shared", "shared::cta", "shared::cluster", "local", "global", "const", "param", "param::entry"});
     if (s < 0) d.fail("space");
     return s <= 2 ? kSharedTag : s == 3 ? kLocalTag : s >= 6 ? kParamTag : 0;
 }
@@ -139,11 +143,13 @@ void decode_mov(Decoder& d) {
         d.op.size = uint8_t(bytes / d.op.count);
         d.op.a = d.source(1, wide, t);
         if (wide == 8) d.op.flags |= kWide;
-        for (const Operand& e : to.elements) x.rows.push_back(e.kind == OperandKind::sink ? kNoRow : d.destination(e, 4));
+        for (const Operand& e : to.elements)
+            x.rows.push_back(e.kind == OperandKind::sink ? kNoRow : d.destination(e, 4));
         return d.set(mov_unpack);
     }
     if (from.kind == OperandKind::special) {
-        static const std::initializer_list<const char*> clocks = {"%clock", "%clock64", "%clock_hi", "%globaltimer", "%globaltimer_lo", "%globaltimer_hi"};
+        static const std::initializer_list<const char*> clocks = {"%clock",       "%clock64",        "%clock_hi",
+                                                                  "%globaltimer", "%globaltimer_lo", "%globaltimer_hi"};
         for (const char* c : clocks)
             if (from.special == c) {
                 d.op.mode = from.special.find("_hi") != std::string::npos;
@@ -168,13 +174,20 @@ void decode_prmt(Decoder& d) {
     d.op.c = d.source(3, 4);
     d.op.d = d.destination(0, 4);
     switch (m) {
-        case 0: return d.set(lanes<prmt_mode<0>>);
-        case 1: return d.set(lanes<prmt_mode<1>>);
-        case 2: return d.set(lanes<prmt_mode<2>>);
-        case 3: return d.set(lanes<prmt_mode<3>>);
-        case 4: return d.set(lanes<prmt_mode<4>>);
-        case 5: return d.set(lanes<prmt_mode<5>>);
-        default: return d.set(lanes<prmt_bytes>);
+        case 0:
+            return d.set(lanes<prmt_mode<0>>);
+        case 1:
+            return d.set(lanes<prmt_mode<1>>);
+        case 2:
+            return d.set(lanes<prmt_mode<2>>);
+        case 3:
+            return d.set(lanes<prmt_mode<3>>);
+        case 4:
+            return d.set(lanes<prmt_mode<4>>);
+        case 5:
+            return d.set(lanes<prmt_mode<5>>);
+        default:
+            return d.set(lanes<prmt_bytes>);
     }
 }
 

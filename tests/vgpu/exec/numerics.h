@@ -18,10 +18,26 @@ struct Format {
 constexpr Format kF16{5, 10, true}, kBf16{8, 7, true}, kTf32{8, 10, true}, kF32{8, 23, true}, kF64{11, 52, true};
 constexpr Format kE4m3{4, 3, false}, kE5m2{5, 2, true};
 
-inline double bits_to_double(uint64_t b) { double d; std::memcpy(&d, &b, 8); return d; }
-inline uint64_t double_to_bits(double d) { uint64_t b; std::memcpy(&b, &d, 8); return b; }
-inline float bits_to_float(uint32_t b) { float d; std::memcpy(&d, &b, 4); return d; }
-inline uint32_t float_to_bits(float d) { uint32_t b; std::memcpy(&b, &d, 4); return b; }
+inline double bits_to_double(uint64_t b) {
+    double d;
+    std::memcpy(&d, &b, 8);
+    return d;
+}
+inline uint64_t double_to_bits(double d) {
+    uint64_t b;
+    std::memcpy(&b, &d, 8);
+    return b;
+}
+inline float bits_to_float(uint32_t b) {
+    float d;
+    std::memcpy(&d, &b, 4);
+    return d;
+}
+inline uint32_t float_to_bits(float d) {
+    uint32_t b;
+    std::memcpy(&b, &d, 4);
+    return b;
+}
 
 inline uint64_t canonical_nan(const Format& f) {
     if (!f.infinity) return 0x7f;
@@ -38,7 +54,8 @@ inline uint64_t round_exact(const Format& f, bool negative, uint64_t magnitude, 
                             bool satfinite = false) {
     uint64_t sign = uint64_t(negative) << (f.exponent_bits + f.mantissa_bits);
     if (magnitude == 0 && !sticky) return sign;
-    const int bias = (1 << (f.exponent_bits - 1)) - 1, least = 1 - bias - f.mantissa_bits;  // exponent of the last place
+    const int bias = (1 << (f.exponent_bits - 1)) - 1,
+              least = 1 - bias - f.mantissa_bits;  // exponent of the last place
     int top = magnitude ? 63 - __builtin_clzll(magnitude) : 0;
     int lsb = exponent + top - f.mantissa_bits;
     if (lsb < least) lsb = least;
@@ -56,11 +73,20 @@ inline uint64_t round_exact(const Format& f, bool negative, uint64_t magnitude, 
     }
     bool up = false;
     switch (r) {
-        case Rounding::nearest: up = half && (rest || (kept & 1)); break;
-        case Rounding::away: up = half; break;
-        case Rounding::zero: break;
-        case Rounding::down: up = negative && (half || rest); break;
-        case Rounding::up: up = !negative && (half || rest); break;
+        case Rounding::nearest:
+            up = half && (rest || (kept & 1));
+            break;
+        case Rounding::away:
+            up = half;
+            break;
+        case Rounding::zero:
+            break;
+        case Rounding::down:
+            up = negative && (half || rest);
+            break;
+        case Rounding::up:
+            up = !negative && (half || rest);
+            break;
     }
     kept += up;
     if (kept >> (f.mantissa_bits + 1)) kept >>= 1, ++lsb;
@@ -70,7 +96,8 @@ inline uint64_t round_exact(const Format& f, bool negative, uint64_t magnitude, 
     else
         result = kept;  // subnormal
     if (result > largest_finite(f)) {
-        bool to_largest = satfinite || r == Rounding::zero || (r == Rounding::down && !negative) || (r == Rounding::up && negative);
+        bool to_largest =
+            satfinite || r == Rounding::zero || (r == Rounding::down && !negative) || (r == Rounding::up && negative);
         result = to_largest ? largest_finite(f) : f.infinity ? largest_finite(f) + 1 : canonical_nan(f);
     }
     return sign | result;

@@ -35,15 +35,28 @@ constexpr uint32_t kConstantRow = 0x80000000u;
 constexpr uint32_t kNoRow = 0x7fffffffu;
 
 enum class Class : uint8_t {
-    integer, floating, half, convert, compare, move, memory, atomic, collective, barrier, async_copy, mma, control, other
+    integer,
+    floating,
+    half,
+    convert,
+    compare,
+    move,
+    memory,
+    atomic,
+    collective,
+    barrier,
+    async_copy,
+    mma,
+    control,
+    other
 };
 const char* name_of(Class);
 
 // What few instructions need beyond four rows.
 struct OpExtra {
-    std::vector<uint32_t> rows;        // elements of vectors, in the order the handler's file says
-    std::vector<uint16_t> ids;         // their definedness ids (kNoId for constants)
-    std::vector<uint32_t> targets;     // brx.idx, call
+    std::vector<uint32_t> rows;     // elements of vectors, in the order the handler's file says
+    std::vector<uint16_t> ids;      // their definedness ids (kNoId for constants)
+    std::vector<uint32_t> targets;  // brx.idx, call
     std::vector<uint64_t> numbers;
     std::string text;
 };
@@ -53,30 +66,30 @@ constexpr uint16_t kNoId = 0xffff;
 struct Op {
     Handler fn = nullptr;
     uint32_t d = kNoRow, a = kNoRow, b = kNoRow, c = kNoRow;
-    uint32_t e = kNoRow;           // second destination or fourth source
-    uint32_t guard = kNoRow;       // predicate row
-    uint32_t guard_flip = 0;       // ~0 for @!p
+    uint32_t e = kNoRow;      // second destination or fourth source
+    uint32_t guard = kNoRow;  // predicate row
+    uint32_t guard_flip = 0;  // ~0 for @!p
     uint32_t pc = 0;
-    uint16_t guard_id = 0;         // definedness id of the guard; id 0 is always defined
-    uint64_t imm = 0;              // address offset, branch target, lookup table ...
+    uint16_t guard_id = 0;  // definedness id of the guard; id 0 is always defined
+    uint64_t imm = 0;       // address offset, branch target, lookup table ...
     const OpExtra* x = nullptr;
     DefinedRule defined_rule = nullptr;
-    const uint16_t* ids = nullptr; // definedness ids: sources, then ones that must be defined, then destinations
+    const uint16_t* ids = nullptr;  // definedness ids: sources, then ones that must be defined, then destinations
     uint8_t sources = 0, musts = 0, destinations = 0;
     Class cls = Class::other;
-    uint8_t size = 0;              // bytes of an element
-    uint8_t count = 1;             // elements of a vector
-    uint8_t space = 0;             // Space
-    uint8_t mode = 0;              // meaning belongs to the handler's file
+    uint8_t size = 0;   // bytes of an element
+    uint8_t count = 1;  // elements of a vector
+    uint8_t space = 0;  // Space
+    uint8_t mode = 0;   // meaning belongs to the handler's file
     uint16_t flags = 0;
-    uint32_t flops = 0;            // mma: 2*m*n*k
+    uint32_t flops = 0;  // mma: 2*m*n*k
 };
 
 // Flags shared by memory instructions.
-constexpr uint16_t kStrong = 1;    // volatile, relaxed or stronger: never races with another strong access
+constexpr uint16_t kStrong = 1;  // volatile, relaxed or stronger: never races with another strong access
 constexpr uint16_t kAcquire = 2;
 constexpr uint16_t kRelease = 4;
-constexpr uint16_t kWide = 8;      // destination or value rows are 64-bit
+constexpr uint16_t kWide = 8;        // destination or value rows are 64-bit
 constexpr uint16_t kAddress32 = 16;  // the address row is 32-bit
 constexpr uint16_t kSigned = 32;
 constexpr uint16_t kNoReturn = 64;  // red: no destination

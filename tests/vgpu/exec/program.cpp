@@ -110,7 +110,9 @@ std::unique_ptr<KernelImage> Program::Impl::build(int kernel) {
             pc += in.callee >= 0 && module.functions[in.callee].defined ? 2 : 1;
             for (const Operand& o : in.operands) {
                 collect_specials(o, specials);
-                if (o.symbol >= 0 && o.symbol_scope == scope_module && module.variables[o.symbol].space == Space::shared) shared_used.insert(o.symbol);
+                if (o.symbol >= 0 && o.symbol_scope == scope_module &&
+                    module.variables[o.symbol].space == Space::shared)
+                    shared_used.insert(o.symbol);
             }
         }
         if (f != kernel) {
@@ -218,11 +220,13 @@ std::unique_ptr<KernelImage> Program::Impl::build(int kernel) {
     if (entry.reqntid[0]) info.max_threads = product(entry.reqntid);
     std::copy(entry.reqntid, entry.reqntid + 3, info.reqntid);
     if (!image->undecodable.empty())
-        info.undecodable = image->undecodable_opcode + " (PTX line " + std::to_string(image->undecodable_line) + "): " + image->undecodable;
+        info.undecodable = image->undecodable_opcode + " (PTX line " + std::to_string(image->undecodable_line) +
+                           "): " + image->undecodable;
     return image;
 }
 
-Program::Program(Module&& module, Memory& memory, const DeviceModel& device) : impl_(new Impl(std::move(module), memory, device)) {
+Program::Program(Module&& module, Memory& memory, const DeviceModel& device)
+    : impl_(new Impl(std::move(module), memory, device)) {
     for (Function& f : impl_->module.functions)
         if (f.defined) allocate_registers(f);
     impl_->place_variables();
@@ -253,12 +257,18 @@ static std::string refuse(const KernelImage& image, const LaunchConfig& c, const
     uint64_t threads = c.block.count(), shared = image.dynamic_offset + uint64_t(c.dynamic_smem);
     if (c.dynamic_smem == 0) shared = image.static_smem;
     if (c.grid.count() == 0 || threads == 0) return "empty grid or block";
-    if (threads > 1024 || c.block.x > 1024 || c.block.y > 1024 || c.block.z > 64) return "block of " + std::to_string(threads) + " threads";
-    if (threads > image.info.max_threads) return "block of " + std::to_string(threads) + " threads; the kernel is compiled for " + std::to_string(image.info.max_threads);
+    if (threads > 1024 || c.block.x > 1024 || c.block.y > 1024 || c.block.z > 64)
+        return "block of " + std::to_string(threads) + " threads";
+    if (threads > image.info.max_threads)
+        return "block of " + std::to_string(threads) + " threads; the kernel is compiled for " +
+               std::to_string(image.info.max_threads);
     const uint32_t* r = image.info.reqntid;
-    if (r[0] && (c.block.x != r[0] || c.block.y != std::max(1u, r[1]) || c.block.z != std::max(1u, r[2]))) return "block differs from the kernel's .reqntid";
+    if (r[0] && (c.block.x != r[0] || c.block.y != std::max(1u, r[1]) || c.block.z != std::max(1u, r[2])))
+        return "block differs from the kernel's .reqntid";
     if (c.grid.y > 65535 || c.grid.z > 65535 || c.grid.x > 2147483647u) return "grid too large";
-    if (shared > d.smem_optin) return std::to_string(shared) + " bytes of shared memory; the device has " + std::to_string(d.smem_optin) + " per block";
+    if (shared > d.smem_optin)
+        return std::to_string(shared) + " bytes of shared memory; the device has " + std::to_string(d.smem_optin) +
+               " per block";
     if (c.cluster.count() != 1) return "cluster of more than one block";
     return "";
 }
@@ -295,7 +305,7 @@ LaunchResult Program::launch(const std::string& kernel, const LaunchConfig& conf
         return result;
     }
 
-    Launch l{image, config, options, impl_->memory, impl_->device};
+    Launch l(image, config, options, impl_->memory, impl_->device);
     l.id = ++launches % 4095 + 1;
     l.params.resize(image.param_bytes);
     for (size_t i = 0; i < image.info.params.size(); ++i)
@@ -321,7 +331,8 @@ LaunchResult Program::launch(const std::string& kernel, const LaunchConfig& conf
 
     int threads = int(std::min<uint64_t>(std::max(1, options.threads), l.clusters));
     std::vector<std::unique_ptr<Worker>> workers;
-    for (int i = 0; i < threads; ++i) workers.push_back(std::make_unique<Worker>(l, options.seed * 1000003 + uint64_t(i)));
+    for (int i = 0; i < threads; ++i)
+        workers.push_back(std::make_unique<Worker>(l, options.seed * 1000003 + uint64_t(i)));
     std::vector<std::thread> pool;
     for (int i = 1; i < threads; ++i) pool.emplace_back([&, i] { workers[i]->run(); });
     workers[0]->run();

@@ -49,7 +49,8 @@ bool merge(Warp& w, int current) {
     bool merged = false;
     for (size_t i = 0; i < w.groups.size();) {
         Group &a = w.groups[current], &g = w.groups[i];
-        if (int(i) == current || g.pc != a.pc || (g.state != State::run && g.state != State::collect) || g.released || a.released) {
+        if (int(i) == current || g.pc != a.pc || (g.state != State::run && g.state != State::collect) || g.released ||
+            a.released) {
             ++i;
             continue;
         }
@@ -108,7 +109,8 @@ bool run(Warp& w, uint32_t quantum) {
             const Op& op = code[pc];
             uint32_t mask = g->mask;
             if (op.guard != kNoRow) {
-                if (kDefined && (mask & ~defined[op.guard_id])) undefined_value(w, op, mask & ~defined[op.guard_id], "the guard of an instruction");
+                if (kDefined && (mask & ~defined[op.guard_id]))
+                    undefined_value(w, op, mask & ~defined[op.guard_id], "the guard of an instruction");
                 mask &= *row<uint32_t>(w, op.guard) ^ op.guard_flip;
                 if (!mask) {
                     ++g->pc;
@@ -124,11 +126,14 @@ bool run(Warp& w, uint32_t quantum) {
                 if (op.musts) {
                     uint32_t must = mask;
                     for (const uint16_t* end = id + op.musts; id != end; ++id) must &= defined[*id];
-                    if (must != mask) undefined_value(w, op, mask & ~must, op.cls == Class::control ? "a branch target" : "an address or operand");
+                    if (must != mask)
+                        undefined_value(w, op, mask & ~must,
+                                        op.cls == Class::control ? "a branch target" : "an address or operand");
                 }
                 if (op.destinations) {
                     if (both != mask && op.defined_rule) both = op.defined_rule(w, op, mask, both);
-                    for (const uint16_t* end = id + op.destinations; id != end; ++id) defined[*id] = (defined[*id] & ~mask) | (both & mask);
+                    for (const uint16_t* end = id + op.destinations; id != end; ++id)
+                        defined[*id] = (defined[*id] & ~mask) | (both & mask);
                 }
             }
             Profile& p = profile[pc];
@@ -178,14 +183,17 @@ bool run(Warp& w, uint32_t quantum) {
 
 }  // namespace
 
-bool run_warp(Warp& w, uint32_t quantum) { return w.worker->definedness ? run<true>(w, quantum) : run<false>(w, quantum); }
+bool run_warp(Warp& w, uint32_t quantum) {
+    return w.worker->definedness ? run<true>(w, quantum) : run<false>(w, quantum);
+}
 
 std::string describe(const Warp& w) {
     std::string s = "warp " + std::to_string(w.index);
     for (const Group& g : w.groups) {
         const OpInfo& at = w.worker->launch.image.where[g.pc];
         s += "; lanes " + hex(g.mask) + " at PTX line " + std::to_string(at.line) + " `" + *at.opcode + "`";
-        if (g.state == State::collect || g.state == State::warp_barrier) s += " waiting for lanes " + hex(g.need & w.live & ~g.mask);
+        if (g.state == State::collect || g.state == State::warp_barrier)
+            s += " waiting for lanes " + hex(g.need & w.live & ~g.mask);
         if (g.state == State::barrier) s += " waiting at a block barrier";
         if (g.state == State::run) s += " running";
     }

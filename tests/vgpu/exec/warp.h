@@ -39,21 +39,21 @@ struct Group {
 struct CopyItem {  // one cp.async of a warp, not landed in `mask`
     uint32_t mask = 0, pc = 0;
     uint8_t bytes = 0;
-    uint8_t take[32];       // source bytes; the rest is zero
-    uint32_t group[32];     // commit group of each lane
-    uint32_t to[32];        // offset in the block's shared memory
+    uint8_t take[32];    // source bytes; the rest is zero
+    uint32_t group[32];  // commit group of each lane
+    uint32_t to[32];     // offset in the block's shared memory
     uint64_t from[32];
-    uint32_t ticket = 0;    // async clock
+    uint32_t ticket = 0;  // async clock
     uint32_t block = 0;
     std::vector<uint64_t> mbarriers;
 };
 
 struct Barrier {
-    uint32_t expected = 0;   // threads; 0: every live thread
-    uint32_t arrived = 0;    // threads, whole warps
-    uint32_t waiting = 0;    // warps that wait (bit per warp of the block)
-    uint32_t seen = 0;       // warps that arrived in this phase
-    bool live = false;       // a phase is open
+    uint32_t expected = 0;  // threads; 0: every live thread
+    uint32_t arrived = 0;   // threads, whole warps
+    uint32_t waiting = 0;   // warps that wait (bit per warp of the block)
+    uint32_t seen = 0;      // warps that arrived in this phase
+    bool live = false;      // a phase is open
     uint32_t popc = 0;
     bool all = true, any = false;
     uint32_t result_popc = 0;
@@ -77,17 +77,17 @@ struct Warp {
     uint32_t slot = 0;     // in the cluster: its clock
     Block* block = nullptr;
     Worker* worker = nullptr;
-    uint8_t* local = nullptr;        // 32 lanes of local memory
+    uint8_t* local = nullptr;  // 32 lanes of local memory
     uint8_t* local_state = nullptr;
     uint32_t local_stride = 0;
     std::vector<std::vector<uint32_t>> returns;  // return addresses per lane
     std::deque<CopyItem> copies;
-    uint32_t committed[32] = {};     // commit groups closed, per lane
-    uint32_t carry = 0;              // CC.CF of add.cc and friends, a bit per lane
-    Knowledge clock;                 // what this warp knows to have happened
-    uint32_t time = 1;               // its own clock
-    uint32_t ticket = 0;             // async clock: groups of copies issued
-    Knowledge fenced, pending;       // at the last fence; read by strong reads since
+    uint32_t committed[32] = {};  // commit groups closed, per lane
+    uint32_t carry = 0;           // CC.CF of add.cc and friends, a bit per lane
+    Knowledge clock;              // what this warp knows to have happened
+    uint32_t time = 1;            // its own clock
+    uint32_t ticket = 0;          // async clock: groups of copies issued
+    Knowledge fenced, pending;    // at the last fence; read by strong reads since
     bool has_fence = false;
     uint32_t poll_pc = ~0u, polls = 0;
     uint64_t executed = 0;

@@ -31,7 +31,8 @@ static Report make_report(const Warp& w, const Op& o, int lane, const char* code
     r.opcode = *at.opcode;
     return r;
 }
-static void add(Launch& l, std::vector<Report>& list, std::map<std::pair<std::string, uint32_t>, size_t>& known, uint32_t pc, Report&& r) {
+static void add(Launch& l, std::vector<Report>& list, std::map<std::pair<std::string, uint32_t>, size_t>& known,
+                uint32_t pc, Report&& r) {
     auto [it, fresh] = known.try_emplace({r.code, pc}, list.size());
     if (!fresh) {
         ++list[it->second].count;
@@ -192,8 +193,10 @@ void Worker::add_executed() {
         for (Block& b : c->blocks)
             for (Warp& w : b.warps)
                 if (!w.done()) {
-                    std::string text = "the launch has executed its budget of " + std::to_string(launch.options.instruction_budget) + " warp instructions; ";
-                    return report(w, launch.image.code[w.groups[0].pc], first_lane(w.groups[0].mask), "budget", text + describe(w), true);
+                    std::string text = "the launch has executed its budget of " +
+                                       std::to_string(launch.options.instruction_budget) + " warp instructions; ";
+                    return report(w, launch.image.code[w.groups[0].pc], first_lane(w.groups[0].mask), "budget",
+                                  text + describe(w), true);
                 }
 }
 
@@ -246,9 +249,13 @@ void Worker::deadlock(const std::vector<Cluster*>& stuck) {
             for (int i = 0; i < 16; ++i)
                 if (b.barriers[i].live)
                     open += "\n  barrier " + std::to_string(i) + ": " + std::to_string(b.barriers[i].arrived) + " of " +
-                            (b.barriers[i].expected ? std::to_string(b.barriers[i].expected) : std::to_string(32 * b.live_warps) + " live") + " threads arrived";
+                            (b.barriers[i].expected ? std::to_string(b.barriers[i].expected)
+                                                    : std::to_string(32 * b.live_warps) + " live") +
+                            " threads arrived";
         const Group& g = first->groups[0];
-        std::string what = code == std::string("deadlock") ? "no warp of the block can go on" : "lanes of a warp wait for lanes that never come; no warp of the block can go on";
+        std::string what = code == std::string("deadlock")
+                               ? "no warp of the block can go on"
+                               : "lanes of a warp wait for lanes that never come; no warp of the block can go on";
         report(*first, launch.image.code[g.pc], first_lane(g.mask), code, what + ":" + all + open, true);
     }
 }
@@ -293,7 +300,9 @@ void Worker::run() {
                 }
                 bool polling = true;
                 for (Block& b : c.blocks)
-                    for (Warp& w : b.warps) polling &= w.done() || w.spinning() || (w.groups.size() == 1 && w.groups[0].state != State::run);
+                    for (Warp& w : b.warps)
+                        polling &=
+                            w.done() || w.spinning() || (w.groups.size() == 1 && w.groups[0].state != State::run);
                 if (polling) break;
             }
             if (finished) {

@@ -13,21 +13,23 @@
 namespace vgpu {
 
 struct Launch {
+    Launch(const KernelImage& i, const LaunchConfig& c, const Options& o, Memory& m, const DeviceModel& d)
+        : image(i), config(c), options(o), memory(m), device(d) {}
     const KernelImage& image;
     const LaunchConfig& config;
     const Options& options;
     Memory& memory;
     const DeviceModel& device;
-    uint32_t id = 0;                               // number of the launch, for shadows
-    std::vector<uint8_t> params;                   // parameter block
-    std::vector<const Allocation*> allocations;    // sorted by base
-    uint32_t shared_bytes = 0;                     // static + dynamic
+    uint32_t id = 0;                             // number of the launch, for shadows
+    std::vector<uint8_t> params;                 // parameter block
+    std::vector<const Allocation*> allocations;  // sorted by base
+    uint32_t shared_bytes = 0;                   // static + dynamic
     uint64_t clusters = 0;
-    std::vector<uint32_t> order;                   // of clusters; empty: 0, 1, 2 ...
+    std::vector<uint32_t> order;  // of clusters; empty: 0, 1, 2 ...
     std::atomic<uint64_t> next{0}, executed{0}, unfinished{0};
     std::atomic<bool> stop{false};
     SyncTable sync;
-    std::mutex atomics[64];                        // striped by address
+    std::mutex atomics[64];  // striped by address
 
     std::mutex mutex;  // of what follows
     std::vector<Report> reports, notes;
@@ -36,7 +38,8 @@ struct Launch {
 };
 
 struct Profile {  // of one instruction, kept by one worker
-    uint64_t executed = 0, lanes = 0, global_bytes = 0, shared_bytes = 0, local_bytes = 0, sectors = 0, sectors_min = 0, wavefronts = 0, wavefronts_min = 0;
+    uint64_t executed = 0, lanes = 0, global_bytes = 0, shared_bytes = 0, local_bytes = 0, sectors = 0, sectors_min = 0,
+             wavefronts = 0, wavefronts_min = 0;
     // The last address pattern and its cost: deltas to the first lane repeat from request to request.
     uint32_t pattern_mask = 0, pattern_phase = ~0u, pattern_cost = 0, pattern_min = 0;
     uint32_t pattern[32];
@@ -89,7 +92,7 @@ std::string hex(uint64_t);
 // barrier.cpp: a warp has no live lane left; barriers that wait for it may complete.
 void warp_finished(Warp&);
 // async_copy.cpp
-void land_some_copies(Warp&);          // Async::random, between instructions
+void land_some_copies(Warp&);  // Async::random, between instructions
 void check_copies_at_exit(Warp&, const Op&, uint32_t lanes);
 
 // Lanes of a request, found: host addresses of data and of the bytes' states.
