@@ -42,7 +42,7 @@ Error missing_call(const char* name) {
         report.code = "unsupported";
         report.text = std::string(name) + " is not implemented by the virtual GPU";
         report.opcode = name;
-        runtime().report(report);
+        runtime().reports.push_back(report);  // printed above, whatever `print` says
         fail(kNotSupported, report.text);
     });
 }
@@ -97,9 +97,10 @@ VGPU_API const char* vgpu_counters(int with_lines) {
     for (const LaunchRecord& r : runtime().launches) {
         if (out.size() > 1) out += ",\n";
         out += "{\"kernel\":" + json_quote(r.kernel) + ",\"grid\":" + json(r.grid) + ",\"block\":" + json(r.block) +
-               ",\"dynamic_smem\":" + std::to_string(r.dynamic_smem) + ",\"static_smem\":" + std::to_string(r.static_smem) +
-               ",\"registers\":" + std::to_string(r.registers) + ",\"registers_from_cubin\":" +
-               (r.registers_from_cubin ? "true" : "false") + ",\"local_bytes\":" + std::to_string(r.local_bytes) +
+               ",\"dynamic_smem\":" + std::to_string(r.dynamic_smem) +
+               ",\"static_smem\":" + std::to_string(r.static_smem) + ",\"registers\":" + std::to_string(r.registers) +
+               ",\"registers_from_cubin\":" + (r.registers_from_cubin ? "true" : "false") +
+               ",\"local_bytes\":" + std::to_string(r.local_bytes) +
                ",\"blocks_per_sm\":" + std::to_string(r.blocks_per_sm) +
                ",\"counters\":" + r.counters.json(with_lines != 0) + "}";
     }
@@ -123,8 +124,6 @@ VGPU_API const char* vgpu_leaks() {
         if (a->kind != MemKind::module_global)
             add("{\"what\":" + json_quote(a->what) + ",\"kind\":\"" + kKinds[size_t(a->kind)] +
                 "\",\"bytes\":" + std::to_string(a->size) + ",\"id\":" + std::to_string(a->id) + "}");
-    for (const auto& entry : rt.registered)
-        add("{\"what\":\"cudaHostRegister\",\"kind\":\"pinned\",\"bytes\":" + std::to_string(entry.second.first) + "}");
     for (const auto& stream : rt.streams)
         if (!stream->legacy && !stream->per_thread && stream->alive)
             add("{\"what\":\"stream\",\"id\":" + std::to_string(stream->id) + "}");

@@ -68,8 +68,8 @@ class Runtime {
     std::vector<LaunchRecord> launches;
     uint64_t api_calls = 0;
 
-    // Registered host ranges (cudaHostRegister) and flags of pinned memory.
-    std::map<uint64_t, std::pair<uint64_t, unsigned>> registered;
+    // Flags of host memory by its base: registered (cudaHostRegister) and allocated.
+    std::map<uint64_t, unsigned> registered;
     std::map<uint64_t, unsigned> host_flags;
 
     std::vector<std::unique_ptr<Binary>> binaries;
@@ -97,6 +97,9 @@ class Runtime {
 
     // Throws cudaErrorStreamCaptureUnsupported (and spoils the capture) if a capture forbids unsafe calls now.
     void forbid_in_capture(const char* call);
+
+  private:
+    void start();
 };
 
 Runtime& runtime();
@@ -122,6 +125,7 @@ class Call {
 
   private:
     const char* name_;
+    Needs needs_;
     Error refused_ = kSuccess;
     std::unique_lock<std::recursive_mutex> lock_;
 };
