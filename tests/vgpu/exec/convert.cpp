@@ -105,7 +105,10 @@ uint64_t convert_one(const Plan& p, uint64_t bits) {
     }
     double v = float_source(p.from, bits, p.flags);
     if (!is_float(p.to)) {
-        if (v != v) return 0;  // 64-bit destinations too: the ISA's 2^63 for f64 concerns older targets
+        if (v != v) {  // zero, or the sign bit alone where source or destination has 64 bits
+            const int n = 8 * size_of(p.to);
+            return p.from == Type::f64 || n == 64 ? uint64_t(1) << (n - 1) : 0;
+        }
         v = integral(v, r);
         double m = std::fabs(v);
         return to_integer(p.to, v < 0, m >= 0x1p64 ? ~uint64_t(0) : uint64_t(m), true);

@@ -122,7 +122,7 @@ Next testp(Warp& w, const Op& o, uint32_t mask) {
                  : o.size == 1 ? c == FP_INFINITE
                  : o.size == 2 ? c != FP_NAN
                  : o.size == 3 ? c == FP_NAN
-                 : o.size == 4 ? c == FP_NORMAL || c == FP_ZERO  // the ISA counts zeros as normal
+                 : o.size == 4 ? c == FP_NORMAL || c == FP_ZERO  // zeros count as normal
                                : c == FP_SUBNORMAL;
         r |= uint32_t(v) << i;
     }

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import vgpu
 from door import library
 from raw_cuda import Cuda
 from vgpu_micro import Micro
+
+import vgpu
 
 
 def package_folder(name: str) -> Path | None:

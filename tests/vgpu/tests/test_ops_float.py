@@ -120,12 +120,12 @@ def test_arithmetic(micro: Any, kind: str, name: str, mode: str, extra: str) -> 
     check(micro, text, name, cases, [expect(kind, name, case, mode, ftz, sat, relu) for case in cases])
 
 
-@pytest.mark.parametrize("name", ["f16x2", "bf16x2"])
-@pytest.mark.parametrize("kind", ["add", "sub", "mul", "fma"])
+PACKED = [*((kind, "f16x2") for kind in ("add", "sub", "mul", "fma")), ("fma", "bf16x2")]  # the rest needs sm_90
+
+
+@pytest.mark.parametrize(("kind", "name"), PACKED)
 def test_packed(micro: Any, kind: str, name: str) -> None:
     half = name[:-2]
-    if half == "bf16" and kind != "fma":
-        pytest.skip("bf16x2 has only fma before sm_90")
     count = 3 if kind == "fma" else 2
     cases = combinations(*(numbers(half, seed=i + 1) for i in range(2 * count)), limit=1500)
     columns = [to_bits(np.array(column), half).astype(np.uint32) for column in zip(*cases)]
@@ -177,7 +177,7 @@ def test_signs(micro: Any, name: str) -> None:
         check(micro, f"copysign.{name} $d, $a, $b;", name, pairs, [math.copysign(b, a) for a, b in pairs])
 
 
-def tests_of(x: float, name: str) -> dict[str, bool]:
+def classify(x: float, name: str) -> dict[str, bool]:
     subnormal = 0 < abs(x) < float(Fraction(2) ** FORMATS[name].smallest)
     return {
         "finite": math.isfinite(x),
@@ -194,7 +194,7 @@ def tests_of(x: float, name: str) -> dict[str, bool]:
 def test_testp(micro: Any, name: str, test: str) -> None:
     values = numbers(name)
     found = micro.each(f"testp.{test}.{name} $d, $a;", "pred", [name], [to_bits(np.array(values), name)])
-    assert [bool(x) for x in found] == [tests_of(x, name)[test] for x in values]
+    assert [bool(x) for x in found] == [classify(x, name)[test] for x in values]
 
 
 # Instruction, function, inputs, bound relative to the result, bound absolute: the ISA's figures.
