@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ivk_cuda
 import scikit_build_core.build as _build
+
+import ivk_cuda
 
 Settings = dict[str, Any] | None
 

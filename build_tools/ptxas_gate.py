@@ -41,7 +41,9 @@ def read(text: str) -> tuple[list[dict[str, Any]], list[str]]:
             kernels.append({"kernel": name, "target": entry[2], "registers": 0, "shared": 0, "barriers": 0})
         if re.search(r"\bC75\d\d\b", line):
             problems.append(line.strip())
-        problems += [f"{name}: {found[1]} bytes of {what}" for what, rule in _BAD.items() if (found := rule.search(line))]
+        problems += [
+            f"{name}: {found[1]} bytes of {what}" for what, rule in _BAD.items() if (found := rule.search(line))
+        ]
         if kernels and "Used" in line:
             kernels[-1].update({what: int(found[1]) for what, rule in _USED.items() if (found := rule.search(line))})
     return kernels, problems

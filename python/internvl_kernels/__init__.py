@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from .encoder import VisionModel, load_vision
     from .io.images import Tiles, Video, tile_image
     from .model import Model, load
+    from .ops._device import DeviceArray, use_stream
 
 # Public name -> module that holds it ("" for the module itself).
 _LAZY = {
+    "DeviceArray": "ops._device",
     "Model": "model",
     "Tiles": "io.images",
     "Video": "io.images",
@@ -29,12 +31,14 @@ _LAZY = {
     "ops": "",
     "reference": "",
     "tile_image": "io.images",
+    "use_stream": "ops._device",
 }
 
 __version__ = "0.1.0"
 __all__ = [
     "BackendError",
     "CheckpointError",
+    "DeviceArray",
     "ImageError",
     "Model",
     "Tiles",
@@ -47,6 +51,7 @@ __all__ = [
     "ops",
     "reference",
     "tile_image",
+    "use_stream",
 ]
 
 

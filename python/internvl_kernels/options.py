@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._lazy import torch
 from .errors import BackendError, UnsupportedError
 from .generate import GenerationOptions
-from .ops._backend import BACKENDS, unavailable
+from .ops._backend import BACKENDS, CUDA_OPS, unavailable
 from .plan import parse_bytes
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ class RuntimeOptions:
             backend = "cpu" if on_host and unavailable("cpu") is None else "reference"
         elif (reason := unavailable(backend)) is not None:
             raise BackendError(f"backend {backend!r}: {reason}")
+        elif backend == "cuda":
+            raise BackendError(
+                "backend 'cuda': a model needs kernels that the CUDA part does not have yet; it has the ops "
+                + ", ".join(sorted(CUDA_OPS))
+            )
         if backend == "cpu" and device not in (None, "cpu"):
             raise UnsupportedError(f"device: {device!r}; allowed with backend 'cpu': cpu")
         dtype = "float32" if dtype is None else str(dtype).removeprefix("torch.")

@@ -54,19 +54,34 @@ Array empty(const std::vector<int64_t>& shape, DType dtype, int ordinal, Stream 
     return array;
 }
 
-// Shapes are equal. Dense to dense in one go, else row by row of equal pitch.
+// Any strides that are not negative: dense blocks in one go, rows by their pitch, the rest a slice of dimension 0 at a
+// time.
+void copy_strided(const TensorView& to, const TensorView& from, Stream stream) {
+    const int64_t size = size_of(to.dtype);
+    if (to.contiguous() && from.contiguous()) return copy_bytes(to.data, from.data, to.numel() * size, stream);
+    const auto pitch = [&](const TensorView& v, int d) { return v.shape[d] > 1 ? v.stride[d] * size : 0; };
+    if (to.ndim == 1) return copy_rows({to.data, pitch(to, 0)}, {from.data, pitch(from, 0)}, size, to.shape[0], stream);
+    const int64_t width = to.shape[1] * size;
+    if (to.ndim == 2 && to.contiguous(1) && from.contiguous(1) && pitch(to, 0) >= width && pitch(from, 0) >= width)
+        return copy_rows({to.data, pitch(to, 0)}, {from.data, pitch(from, 0)}, width, to.shape[0], stream);
+    const auto slice = [](const TensorView& v, int64_t i) {
+        TensorView part = v;
+        part.data = v.as<char>() + i * v.stride[0] * size_of(v.dtype);
+        part.ndim = v.ndim - 1;
+        for (int d = 0; d < part.ndim; ++d) part.shape[d] = v.shape[d + 1], part.stride[d] = v.stride[d + 1];
+        return part;
+    };
+    for (int64_t i = 0; i < to.shape[0]; ++i) copy_strided(slice(to, i), slice(from, i), stream);
+}
+
 void copy(const TensorView& to, const TensorView& from, Stream stream) {
     bool same = to.ndim == from.ndim && to.dtype == from.dtype;
     for (int d = 0; same && d < to.ndim; ++d) same = to.shape[d] == from.shape[d];
     require(same, "copy: from ", from, " to ", to, "; allowed: equal shapes and dtypes");
-    if (to.numel() == 0) return;
-    const int64_t size = size_of(to.dtype);
-    if (to.contiguous() && from.contiguous()) return copy_bytes(to.data, from.data, to.numel() * size, stream);
-    const TensorView a = fold_rows(to, "copy: target"), b = fold_rows(from, "copy: source");
-    require((a.shape[1] == 1 || (a.stride[1] == 1 && b.stride[1] == 1)) && a.stride[0] >= a.shape[1] &&
-                b.stride[0] >= b.shape[1],
-            "copy: from ", from, " to ", to, "; allowed: contiguous last dimensions and rows that do not overlap");
-    copy_rows({a.data, a.stride[0] * size}, {b.data, b.stride[0] * size}, a.shape[1] * size, a.shape[0], stream);
+    for (int d = 0; d < to.ndim; ++d)
+        require(to.stride[d] >= 0 && from.stride[d] >= 0, "copy: from ", from, " to ", to,
+                "; allowed: strides of 0 and more");
+    if (to.numel() > 0) copy_strided(to, from, stream);
 }
 
 TensorView any_view(const py::handle& object, const char* name, bool writable) {
@@ -79,8 +94,7 @@ Array take(const py::object& object, const char* name, int ordinal, Stream strea
     const TensorView v = to_view(object, name, false, Memory::anywhere);
     const int where = device_of(v.data);
     if (where < 0) {
-        Array array = empty({v.shape, v.shape + v.ndim}, v.dtype, ordinal, stream);
-        array.origin = py::none();
+        const Array array = empty({v.shape, v.shape + v.ndim}, v.dtype, ordinal, stream);
         const DeviceGuard guard(ordinal);
         copy(array.view, v, stream);
         synchronize(stream);  // the caller may change or free its memory once we return
@@ -132,9 +146,7 @@ void bind_array(py::module_& m) {
     m.def(
         "empty",
         [](const std::vector<int64_t>& shape, const std::string& dtype, int device, uintptr_t stream) {
-            Array array = empty(shape, dtype_named(dtype), device, stream_of(stream));
-            array.origin = py::none();
-            return array;
+            return empty(shape, dtype_named(dtype), device, stream_of(stream));
         },
         py::arg("shape"), py::arg("dtype"), py::arg("device"), py::arg("stream"));
     m.def(
@@ -145,14 +157,7 @@ void bind_array(py::module_& m) {
         py::arg("object"), py::arg("name"), py::arg("device"), py::arg("stream"),
         "A tensor as an Array: in place where the CUDA runtime says that its address is device memory, else copied "
         "in.");
-    m.def(
-        "from_dlpack",
-        [](const py::object& capsule, const char* name) {
-            Array array = from_dlpack(capsule, name);
-            array.origin = py::none();
-            return array;
-        },
-        py::arg("capsule"), py::arg("name"));
+    m.def("from_dlpack", &from_dlpack, py::arg("capsule"), py::arg("name"));
     m.def(
         "copy",
         [](const py::object& to, const py::object& from, int device, uintptr_t stream, bool wait) {

@@ -16,8 +16,8 @@ struct Array {
     TensorView view;
     int device = 0;
     std::shared_ptr<void> owner;
-    Stream stream = nullptr;  // that last wrote it, as far as we know
-    py::object origin;        // the caller's tensor on this very memory, or None
+    Stream stream = nullptr;         // that last wrote it, as far as we know
+    py::object origin = py::none();  // the caller's tensor on this very memory, or None
 };
 
 inline Stream stream_of(uintptr_t handle) { return reinterpret_cast<Stream>(handle); }
