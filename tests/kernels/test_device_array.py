@@ -36,8 +36,17 @@ def test_bfloat16_keeps_its_bits() -> None:
 def test_slices_share_memory() -> None:
     source = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     array = ivk.DeviceArray(source)
-    for key in (1, -1, slice(1, 3), (slice(None), slice(1, 3)), (..., slice(0, 5)), (2, slice(0, 4, 2)),
-                (..., 2), (slice(None), 0, slice(1, 4, 2)), (0, 1, 2)):
+    for key in (
+        1,
+        -1,
+        slice(1, 3),
+        (slice(None), slice(1, 3)),
+        (..., slice(0, 5)),
+        (2, slice(0, 4, 2)),
+        (..., 2),
+        (slice(None), 0, slice(1, 4, 2)),
+        (0, 1, 2),
+    ):
         part, expected = array[key], source[key]
         assert part.shape == expected.shape
         np.testing.assert_array_equal(part.numpy(), expected)

@@ -47,21 +47,24 @@ class DeviceCall:
     """
 
     def __init__(self, like: Any, *others: Any) -> None:
-        self._like = like
+        self._like, self._dtype = like, ""
         resident = [t for t in (like, *others) if on_device(t)]
         self._ordinal = _ordinal(resident[0]) if resident else 0
         on_torch = [t for t in resident if is_torch(t)]
         self._stream = torch.cuda.current_stream(on_torch[0].device).cuda_stream if on_torch else current_stream()
 
     def take(self, x: Any, name: str) -> Any:
-        return None if x is None else take(x, name, self._ordinal, self._stream)
+        if x is None:
+            return None
+        array = take(x, name, self._ordinal, self._stream)
+        self._dtype = self._dtype or array.dtype  # of the first, ``like``
+        return array
 
     def empty(self, shape: Sequence[int]) -> Any:
         like = self._like
         if is_torch(like) and on_device(like):
             return take(empty(like, shape), "result", self._ordinal, self._stream)
-        dtype = like.dtype if isinstance(like, DeviceArray) else str(like.dtype).removeprefix("torch.")
-        return cuda().empty(list(shape), dtype, self._ordinal, self._stream)
+        return cuda().empty(list(shape), self._dtype, self._ordinal, self._stream)
 
     def run(self, kernel: str, *arguments: Any) -> None:
         getattr(cuda(), kernel)(*arguments, self._stream)
