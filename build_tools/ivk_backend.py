@@ -36,7 +36,8 @@ def _wrap(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
 
     def build(directory: str, config_settings: Settings = None, *metadata: Any) -> Any:
         cuda, rest = _settings(config_settings)
-        made = hook(directory, rest, *metadata)
+        # scikit-build-core refuses prepared metadata that it would not write itself; the finished wheel matches it again.
+        made = hook(directory, rest) if cuda else hook(directory, rest, *metadata)
         if cuda and name.startswith("prepare_metadata"):
             ivk_cuda.require_runtime_in_folder(Path(directory) / made)
         elif cuda and not name.endswith("sdist"):
