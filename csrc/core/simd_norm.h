@@ -64,9 +64,8 @@ void rms_norm_row(const T* x, const T* weight, T* y, int64_t cols, float eps) {
         return v * v;
     });
     const f32x16 factor = f32x16::broadcast(1.0f / std::sqrt(squares / static_cast<float>(cols) + eps));
-    for_lanes(cols, [&](int64_t i, int64_t n) {
-        put(y + i, rounded_to<T>(at(x + i, n) * factor) * at(weight + i, n), n);
-    });
+    for_lanes(cols,
+              [&](int64_t i, int64_t n) { put(y + i, rounded_to<T>(at(x + i, n) * factor) * at(weight + i, n), n); });
 }
 
 }  // namespace IVK_ISA
