@@ -46,12 +46,13 @@ foreach(arch IN LISTS IVK_CUDA_ARCHS)
                    CUDA_COMPILER_LAUNCHER "${Python_EXECUTABLE};${CMAKE_SOURCE_DIR}/build_tools/ptxas_gate.py")
 endforeach()
 
-file(GLOB IVK_CUDA_HOST CONFIGURE_DEPENDS csrc/core/cuda/*.cpp csrc/kernels/*/*_problem.cpp csrc/kernels/*/*_cuda.cpp)
+file(GLOB IVK_CUDA_HOST CONFIGURE_DEPENDS csrc/core/cuda/*.cpp csrc/kernels/*/*_problem.cpp csrc/kernels/*/*_cuda.cpp
+     csrc/binding/c/*.cpp)
 add_library(ivk_cuda SHARED ${IVK_CUDA_HOST})
 foreach(arch IN LISTS IVK_CUDA_ARCHS)
     target_link_libraries(ivk_cuda PRIVATE kernels_${arch})
 endforeach()
-target_include_directories(ivk_cuda PRIVATE csrc include SYSTEM PRIVATE ${IVK_CUDA_ROOT}/include)
+target_include_directories(ivk_cuda PRIVATE csrc python/internvl_kernels/include SYSTEM PRIVATE ${IVK_CUDA_ROOT}/include)
 target_compile_options(ivk_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O2 -Wall -Wextra>)
 target_compile_definitions(ivk_cuda PRIVATE IVK_CUDA_COMPILER="nvcc ${CMAKE_CUDA_COMPILER_VERSION}"
                                             IVK_CUDA_ARCHS="${IVK_CUDA_ARCHS}")

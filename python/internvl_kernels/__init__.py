@@ -12,7 +12,7 @@ from .errors import BackendError, CheckpointError, ImageError, UnsupportedError
 
 if TYPE_CHECKING:
     from . import ops, reference
-    from .about import info
+    from .about import get_include, info
     from .encoder import VisionModel, load_vision
     from .io.images import Tiles, Video, tile_image
     from .model import Model, load
@@ -25,6 +25,7 @@ _LAZY = {
     "Tiles": "io.images",
     "Video": "io.images",
     "VisionModel": "encoder",
+    "get_include": "about",
     "info": "about",
     "load": "model",
     "load_vision": "encoder",
@@ -45,6 +46,7 @@ __all__ = [
     "UnsupportedError",
     "Video",
     "VisionModel",
+    "get_include",
     "info",
     "load",
     "load_vision",

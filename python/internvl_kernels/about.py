@@ -176,6 +176,11 @@ def info() -> Info:
     )
 
 
+def get_include() -> str:
+    """The folder for ``-I``: internvl_kernels/ivk.h, the C interface. The library to link, libivk_cuda.so, lies in its parent."""
+    return str(Path(__file__).parent / "include")
+
+
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution) or _UNKNOWN
@@ -294,4 +299,14 @@ def _cuda_cure(gpu: CudaInfo, driver: str | None) -> str:
     )
 
 
-__all__ = ["BackendInfo", "CpuInfo", "CudaInfo", "Info", "PackageInfo", "find_driver", "info", "loaded_runtime"]
+__all__ = [
+    "BackendInfo",
+    "CpuInfo",
+    "CudaInfo",
+    "Info",
+    "PackageInfo",
+    "find_driver",
+    "get_include",
+    "info",
+    "loaded_runtime",
+]

@@ -165,8 +165,8 @@ def test_wrong_arguments_are_refused_before_anything_runs() -> None:
         ops.rms_norm(x, torch.ones(7), backend="cuda")
     with pytest.raises(UnsupportedError, match="eps is 0"):
         ops.rms_norm(x, weight, eps=0.0, backend="cuda")
+    memory = ivk.DeviceArray(torch.zeros(3, 8))
     with pytest.raises(UnsupportedError, match="partly overlaps"):
-        memory = ivk.DeviceArray(torch.zeros(3, 8))
         ops.add_norm(memory[:2], memory[1:], weight, inplace=True)
     with pytest.raises(UnsupportedError, match="allowed: 'cuda'"):
         ops.rms_norm(ivk.DeviceArray(x), weight, backend="cpu")
