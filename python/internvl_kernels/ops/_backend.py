@@ -24,9 +24,20 @@ def _load_cpu() -> ModuleType | ImportError:
         return error
 
 
-@functools.lru_cache(maxsize=1)
+_running: list[ModuleType] = []  # the CUDA module, once a GPU ran it; a failure is looked into again at the next call
+
+
 def _load_cuda() -> ModuleType | str:
     """The extension when a GPU can run it, else why not. The driver is asked for its devices; no context is made."""
+    if not _running:
+        found = _find_cuda()
+        if isinstance(found, str):
+            return found
+        _running.append(found)
+    return _running[0]
+
+
+def _find_cuda() -> ModuleType | str:
     if importlib.util.find_spec("internvl_kernels._cuda") is None:
         return NOT_BUILT
     try:
