@@ -24,7 +24,7 @@ from .io.prompt import ImageItem, VideoItem, prompt_ids
 from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
 from .models import LanguageModel, Projector
-from .options import ChatArguments, RuntimeOptions, as_list, generation_options
+from .options import ChatArguments, RuntimeOptions, as_list, dense, generation_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -331,13 +331,13 @@ class Model(VisionModel):
         return prompt_ids(self.tokenizer, self.config.chat, question, described, history=history, system=system)
 
     def _ids(self, input_ids: Any) -> Tensor:
-        ids = torch.as_tensor(np.asarray(input_ids) if isinstance(input_ids, (list, tuple)) else input_ids)
+        ids = dense("input_ids", input_ids)
         if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or ids.ndim != 2 or ids.shape[1] == 0:
             raise UnsupportedError(f"input_ids: {ids.dtype} {list(ids.shape)}; allowed: integers [B, L] with L >= 1")
         return ids.to(self._options.device, torch.int64)
 
     def _mask(self, attention_mask: Any, ids: Tensor) -> Tensor:
-        mask = torch.as_tensor(attention_mask).to(ids.device)
+        mask = dense("attention_mask", attention_mask).to(ids.device)
         if mask.shape != ids.shape:
             raise UnsupportedError(
                 f"attention_mask: {list(mask.shape)}; allowed: the shape of input_ids, {list(ids.shape)}"

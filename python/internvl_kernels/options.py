@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ._lazy import torch
 from .errors import BackendError, UnsupportedError
 from .generate import GenerationOptions
@@ -124,10 +126,31 @@ def generation_options(given: Mapping[str, Any]) -> GenerationOptions:
     return replace(GenerationOptions(), **given)
 
 
+def dense(name: str, value: Any, error: type[ValueError] = UnsupportedError) -> Tensor:
+    """``value`` (tensor, array, nested lists of numbers) as a torch tensor with memory that the kernels read.
+
+    numpy: copied where torch cannot share it. torch: rows of pixels or ids in another order are made contiguous; what has no
+    dense memory of its own (meta, sparse) is refused here, views with a pending operation and expanded ones by the kernels.
+    """
+    if not isinstance(value, torch.Tensor):
+        try:
+            array = np.asarray(value)
+            array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+            return torch.from_numpy(array if array.flags.writeable else array.copy())
+        except (TypeError, ValueError, RuntimeError) as cause:
+            found = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+            raise error(f"{name}: {found}; allowed: numbers, as a tensor, an array or rows of one length") from cause
+    if value.layout != torch.strided or value.device.type == "meta" or value.is_nested:
+        kind = "nested" if value.is_nested else f"{value.layout} on {value.device}"
+        raise error(f"{name}: a tensor {kind}; allowed: a dense tensor with memory")
+    pending = value.is_neg() or value.is_conj() or 0 in value.stride()
+    return value if pending else value.contiguous()
+
+
 def as_list(images: Any) -> list[Any]:
     if images is None:
         return []
     return list(images) if isinstance(images, (list, tuple)) else [images]
 
 
-__all__ = ["ChatArguments", "RuntimeOptions", "as_list", "generation_options"]
+__all__ = ["ChatArguments", "RuntimeOptions", "as_list", "dense", "generation_options"]
