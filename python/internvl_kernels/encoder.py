@@ -13,6 +13,7 @@ from .config import ModelConfig
 from .errors import ImageError, UnsupportedError
 from .io.checkpoint import load_weights, resolve
 from .io.config import read_config
+from .io.decode import MAX_TILES, check_int
 from .io.images import Tiles, tile_image
 from .models import VisionTower
 from .options import RuntimeOptions, dense
@@ -86,6 +87,8 @@ class VisionModel:
     def tile(self, image: Any, *, max_tiles: int | None = None) -> Tiles:
         """One image as this checkpoint tiles it."""
         t = self.config.tiling
+        if max_tiles is not None:
+            check_int("max_tiles", max_tiles, 1, MAX_TILES)
         most = t.max_tiles if max_tiles is None else max_tiles
         if not t.dynamic:
             most = 1

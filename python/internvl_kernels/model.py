@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,8 +187,11 @@ class Model(VisionModel):
         requests = self._requests([{**request, **generate_options}])
         return (piece for _, piece in self._pieces(requests))
 
-    def batch_chat(self, requests: Sequence[Mapping[str, Any]]) -> list[str]:
+    def batch_chat(self, requests: Iterable[Mapping[str, Any]]) -> list[str]:
         """Several chats decoded together, one step for all of them; each mapping holds the arguments of ``chat``."""
+        if not isinstance(requests, Iterable):
+            raise UnsupportedError(f"requests: {requests!r}; allowed: mappings of chat arguments")
+        requests = list(requests)
         answers = [""] * len(requests)
         for index, piece in self._pieces(self._requests(requests)):
             answers[index] += piece

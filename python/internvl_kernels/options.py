@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -39,14 +40,14 @@ class RuntimeOptions:
         workspace: int | str | None,
         threads: int | None,
     ) -> RuntimeOptions:
+        device = _device(device)
         if backend not in ("auto", *BACKENDS):
             raise UnsupportedError(f"backend: {backend!r}; allowed: auto, {', '.join(BACKENDS)}")
         if backend == "auto":
-            on_host = device is None or str(device) == "cpu"
-            backend = "cpu" if on_host and unavailable("cpu") is None else "reference"
+            backend = "cpu" if device == "cpu" and unavailable("cpu") is None else "reference"
         elif (reason := unavailable(backend)) is not None:
             raise BackendError(f"backend {backend!r}: {reason}")
-        if backend == "cpu" and device not in (None, "cpu"):
+        if backend == "cpu" and device != "cpu":
             raise UnsupportedError(f"device: {device!r}; allowed with backend 'cpu': cpu")
         dtype = "float32" if dtype is None else str(dtype).removeprefix("torch.")
         if dtype not in DTYPES:
@@ -62,7 +63,7 @@ class RuntimeOptions:
             raise UnsupportedError(f"threads: {threads!r}; allowed: 1 to 1024, or None")
         limit = parse_bytes(DEFAULT_WORKSPACE if workspace is None else workspace)
         assert limit is not None
-        return cls(backend, device or "cpu", dtype, limit, threads)
+        return cls(backend, device, dtype, limit, threads)
 
     def place(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return tensors if self.device == "cpu" else {name: t.to(self.device) for name, t in tensors.items()}
@@ -112,7 +113,7 @@ class ChatArguments:
         if not isinstance(known["question"], str):
             raise UnsupportedError(f"question: {known['question']!r}; allowed: text")
         most = known["max_tiles"]
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        if most is not None and (isinstance(most, bool) or not isinstance(most, numbers.Integral) or most < 1):
             raise UnsupportedError(f"max_tiles: {most!r}; allowed: an integer of at least 1, or None")
         options = generation_options({k: v for k, v in request.items() if k not in cls._KEYS})
         return cls(known["question"], as_list(known["images"]), known["history"], known["system"], most, options)
@@ -124,6 +125,21 @@ def generation_options(given: Mapping[str, Any]) -> GenerationOptions:
         if name not in allowed:
             raise UnsupportedError(f"{name}: is not an option; allowed: {', '.join(allowed)}")
     return replace(GenerationOptions(), **given)
+
+
+def _device(device: Any) -> str:
+    """The torch device's name, "cpu" for None; it must exist and hold data."""
+    if device is None:
+        return "cpu"
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise UnsupportedError(f"device: {device!r}; allowed: a device that torch can use here ({reason})") from None
+    if found.type == "meta":
+        raise UnsupportedError(f"device: {device!r}; allowed: a device that holds data")
+    return "cpu" if found.type == "cpu" else str(found)
 
 
 def dense(name: str, value: Any, error: type[ValueError] = UnsupportedError) -> Tensor:

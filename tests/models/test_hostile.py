@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import internvl_kernels as ivk
 from internvl_kernels.demo import checkpoint_path
@@ -115,3 +112,70 @@ def test_an_empty_batch_has_empty_logits(model: ivk.Model) -> None:
     none = torch.zeros(0, 5, dtype=torch.int64)
     assert model.logits(none).shape == (0, 5, model.config.language.vocab_size)
     assert model.generate(none).shape == (0, 5)
+
+
+@pytest.mark.parametrize("value", ["3", 1.5, True, 0, 10**9])
+def test_max_tiles_is_checked_in_every_call(model: ivk.Model, value: Any) -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: model.tile(PICTURE, max_tiles=value),
+        lambda: model.encode(PICTURE, max_tiles=value),
+        lambda: model.prompt_ids("Q", PICTURE, max_tiles=value),
+        lambda: model.plan([PICTURE], max_tiles=value),
+        lambda: model.chat("Q", PICTURE, max_tiles=value),
+    ]
+    for call in calls:
+        with pytest.raises((ivk.UnsupportedError, ivk.ImageError), match="max_tiles"):
+            call()
+
+
+def test_max_tiles_of_numpy_is_a_number(model: ivk.Model) -> None:
+    assert model.chat("Q", PICTURE, max_tiles=np.int64(2), **ENDLESS) == model.chat(
+        "Q", PICTURE, max_tiles=2, **ENDLESS
+    )
+    assert model.plan([np.int64(3)]).total_tiles == 3
+
+
+@pytest.mark.parametrize("name", ["text_tokens", "max_new_tokens"])
+@pytest.mark.parametrize("value", [-1, None, 1.5, "a"])
+def test_plans_of_no_length_are_refused(model: ivk.Model, name: str, value: Any) -> None:
+    with pytest.raises(ivk.UnsupportedError, match=name):
+        model.plan([1], **{name: value})
+
+
+def test_requests_and_frames_come_as_any_iterable(model: ivk.Model) -> None:
+    requests = [{"question": "Q", **ENDLESS}, {"question": "R", "images": PICTURE, **ENDLESS}]
+    assert model.batch_chat(r for r in requests) == model.batch_chat(requests)
+    frames = model.encode(ivk.Video(f for f in [PICTURE, PICTURE]))
+    assert torch.equal(frames[0], model.encode(ivk.Video([PICTURE, PICTURE]))[0])
+    for wrong in (None, 5):
+        with pytest.raises(ivk.UnsupportedError, match="requests"):
+            model.batch_chat(wrong)
+        with pytest.raises(ivk.ImageError, match="frames"):
+            ivk.Video(wrong)
+    with pytest.raises(ivk.UnsupportedError, match="history"):
+        model.chat("Q", history=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"path": None}, ivk.CheckpointError),
+        ({"path": 3}, ivk.CheckpointError),
+        ({"path": b"x"}, ivk.CheckpointError),
+        ({"device": "banana"}, ivk.UnsupportedError),
+        ({"device": "banana", "backend": "reference"}, ivk.UnsupportedError),
+        ({"device": "meta"}, ivk.UnsupportedError),
+        ({"device": "cuda:99"}, (ivk.BackendError, ivk.UnsupportedError)),
+        ({"max_workspace": "9" * 400}, ivk.UnsupportedError),
+    ],
+    ids=["no path", "a number", "bytes", "device", "device of the reference", "meta", "absent device", "huge"],
+)
+def test_load_refuses_odd_values(options: dict[str, Any], error: Any) -> None:
+    arguments = {"path": checkpoint_path(), "progress": False, **options}
+    with pytest.raises(error, match=next(iter(options)) if "path" not in options else "path"):
+        ivk.load(arguments.pop("path"), **arguments)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu"), torch.device("cpu", 0)])
+def test_every_name_of_the_host_means_the_kernels(device: Any) -> None:
+    assert ivk.load_vision(checkpoint_path(), device=device, progress=False).backend == "cpu"
