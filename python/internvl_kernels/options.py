@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import numbers
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -74,16 +75,32 @@ class RuntimeOptions:
 
     @contextlib.contextmanager
     def limited(self) -> Iterator[None]:
-        """torch's own thread count is process-wide, so the cap holds only while we run."""
+        """The cap holds only while we run. torch's count belongs to the thread, but new threads take the one set last."""
         if self.threads is None or self.threads == torch.get_num_threads():
             yield
             return
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
+        with _caps.lock:
+            if _caps.running == 0:
+                _caps.outside = torch.get_num_threads()
+            _caps.running += 1
+            torch.set_num_threads(self.threads)
         try:
             yield
         finally:
-            torch.set_num_threads(before)
+            with _caps.lock:
+                _caps.running -= 1
+                torch.set_num_threads(_caps.outside)
+
+
+class _Caps:
+    """Calls with a cap that run now, over all threads, and torch's count before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running, self.outside = 0, 1
+
+
+_caps = _Caps()
 
 
 class ChatArguments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 import internvl_kernels as ivk
 from internvl_kernels.demo import checkpoint_path
+from internvl_kernels.options import RuntimeOptions
 
 ROOT = Path(__file__).parents[2]
 PICTURE = np.full((60, 200, 3), 255, np.uint8)
@@ -179,3 +181,35 @@ def test_load_refuses_odd_values(options: dict[str, Any], error: Any) -> None:
 @pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu"), torch.device("cpu", 0)])
 def test_every_name_of_the_host_means_the_kernels(device: Any) -> None:
     assert ivk.load_vision(checkpoint_path(), device=device, progress=False).backend == "cpu"
+
+
+def test_thread_caps_in_parallel_leave_no_trace() -> None:
+    """Two capped models in two threads: torch's count, which new threads inherit, is as before when both are done."""
+    before = torch.get_num_threads()
+    first, second = (RuntimeOptions.check("cpu", None, None, None, None, before + n) for n in (1, 2))
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with first.limited():
+            inside.set()
+            leave.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    inside.wait(10)
+    seen: list[int] = []
+
+    def overlap() -> None:
+        with second.limited():
+            seen.append(torch.get_num_threads())
+            leave.set()
+            holder.join(10)
+
+    other = threading.Thread(target=overlap)
+    other.start()
+    other.join(20)
+    fresh = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    fresh.start()
+    fresh.join(10)
+    assert not holder.is_alive()
+    assert seen == [before + 2, before]
