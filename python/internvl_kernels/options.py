@@ -48,16 +48,12 @@ class RuntimeOptions:
             backend = "cpu" if device == "cpu" and unavailable("cpu") is None else "reference"
         elif (reason := unavailable(backend)) is not None:
             raise BackendError(f"backend {backend!r}: {reason}")
-<<<<<<< HEAD
         elif backend == "cuda":
             raise BackendError(
                 "backend 'cuda': a model needs kernels that the CUDA part does not have yet; it has the ops "
                 + ", ".join(sorted(CUDA_OPS))
             )
-        if backend == "cpu" and device not in (None, "cpu"):
-=======
         if backend == "cpu" and device != "cpu":
->>>>>>> main
             raise UnsupportedError(f"device: {device!r}; allowed with backend 'cpu': cpu")
         dtype = "float32" if dtype is None else str(dtype).removeprefix("torch.")
         if dtype not in DTYPES:
