@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import vgpu
+from door import library
 
 
 def package_folder(name: str) -> Path | None:
@@ -110,3 +112,9 @@ def compiled(toolkit: Toolkit, cutlass: Path, tmp_path_factory: pytest.TempPathF
         return made[key]
 
     return compile_source
+
+
+@pytest.fixture(scope="session")
+def engine(vgpu_build: Path) -> ctypes.CDLL:
+    """The engine without the runtime front (door.py)."""
+    return library(vgpu_build)
