@@ -189,7 +189,8 @@ VGPU_API Error cudaStreamGetCaptureInfo_ptsz(void* s, int* status, unsigned long
 
 VGPU_API Error cudaThreadExchangeStreamCaptureMode(int* mode) {
     return api("cudaThreadExchangeStreamCaptureMode", Needs::nothing, [&] {
-        if (!mode || *mode < abi::capture_global || *mode > abi::capture_relaxed) fail(kInvalidValue, "no capture mode");
+        if (!mode || *mode < abi::capture_global || *mode > abi::capture_relaxed)
+            fail(kInvalidValue, "no capture mode");
         std::swap(*mode, exchanged_mode);
         return kSuccess;
     });

@@ -42,7 +42,7 @@ Error missing_call(const char* name) {
         report.code = "unsupported";
         report.text = std::string(name) + " is not implemented by the virtual GPU";
         report.opcode = name;
-        runtime().report(report);
+        runtime().reports.push_back(report);  // printed above, whatever `print` says
         fail(kNotSupported, report.text);
     });
 }
@@ -97,9 +97,10 @@ VGPU_API const char* vgpu_counters(int with_lines) {
     for (const LaunchRecord& r : runtime().launches) {
         if (out.size() > 1) out += ",\n";
         out += "{\"kernel\":" + json_quote(r.kernel) + ",\"grid\":" + json(r.grid) + ",\"block\":" + json(r.block) +
-               ",\"dynamic_smem\":" + std::to_string(r.dynamic_smem) + ",\"static_smem\":" + std::to_string(r.static_smem) +
-               ",\"registers\":" + std::to_string(r.registers) + ",\"registers_from_cubin\":" +
-               (r.registers_from_cubin ? "true" : "false") + ",\"local_bytes\":" + std::to_string(r.local_bytes) +
+               ",\"dynamic_smem\":" + std::to_string(r.dynamic_smem) +
+               ",\"static_smem\":" + std::to_string(r.static_smem) + ",\"registers\":" + std::to_string(r.registers) +
+               ",\"registers_from_cubin\":" + (r.registers_from_cubin ? "true" : "false") +
+               ",\"local_bytes\":" + std::to_string(r.local_bytes) +
                ",\"blocks_per_sm\":" + std::to_string(r.blocks_per_sm) +
                ",\"counters\":" + r.counters.json(with_lines != 0) + "}";
     }

@@ -84,7 +84,8 @@ void* const kOwn = reinterpret_cast<void*>(2);  // the calling thread's default 
 uint8_t* symbol_at(const void* symbol, size_t bytes, size_t offset) {
     Runtime& rt = runtime();
     const auto found = rt.variables_by_host.find(symbol);
-    if (found == rt.variables_by_host.end()) fail(kInvalidSymbol, "no device variable is registered under this address");
+    if (found == rt.variables_by_host.end())
+        fail(kInvalidSymbol, "no device variable is registered under this address");
     size_t size = 0;
     void* p = found->second.first->load().variable(found->second.second, &size);
     if (!p) fail(kInvalidSymbol, "the image holds no variable " + found->second.second);
@@ -151,7 +152,8 @@ CopyWork box(const abi::Copy3D& p) {
     c.dst_plane = p.dst.pitch * p.dst.ysize;
     c.src_plane = p.src.pitch * p.src.ysize;
     c.dst = static_cast<uint8_t*>(p.dst.ptr) + p.dst_pos.z * c.dst_plane + p.dst_pos.y * c.dst_pitch + p.dst_pos.x;
-    c.src = static_cast<const uint8_t*>(p.src.ptr) + p.src_pos.z * c.src_plane + p.src_pos.y * c.src_pitch + p.src_pos.x;
+    c.src =
+        static_cast<const uint8_t*>(p.src.ptr) + p.src_pos.z * c.src_plane + p.src_pos.y * c.src_pitch + p.src_pos.x;
     c.width = p.extent.width;
     c.height = p.extent.height;
     c.depth = p.extent.depth;
@@ -212,7 +214,8 @@ VGPU_API Error cudaMemcpyToSymbol(const void* symbol, const void* src, size_t n,
 VGPU_API Error cudaMemcpyToSymbol_ptds(const void* symbol, const void* src, size_t n, size_t offset, int kind) {
     return to_symbol("cudaMemcpyToSymbol", symbol, src, n, offset, kind, kOwn, false);
 }
-VGPU_API Error cudaMemcpyToSymbolAsync(const void* symbol, const void* src, size_t n, size_t offset, int kind, void* s) {
+VGPU_API Error cudaMemcpyToSymbolAsync(const void* symbol, const void* src, size_t n, size_t offset, int kind,
+                                       void* s) {
     return to_symbol("cudaMemcpyToSymbolAsync", symbol, src, n, offset, kind, s, true);
 }
 VGPU_API Error cudaMemcpyToSymbolAsync_ptsz(const void* symbol, const void* src, size_t n, size_t offset, int kind,
@@ -228,7 +231,8 @@ VGPU_API Error cudaMemcpyFromSymbol_ptds(void* dst, const void* symbol, size_t n
 VGPU_API Error cudaMemcpyFromSymbolAsync(void* dst, const void* symbol, size_t n, size_t offset, int kind, void* s) {
     return from_symbol("cudaMemcpyFromSymbolAsync", dst, symbol, n, offset, kind, s, true);
 }
-VGPU_API Error cudaMemcpyFromSymbolAsync_ptsz(void* dst, const void* symbol, size_t n, size_t offset, int kind, void* s) {
+VGPU_API Error cudaMemcpyFromSymbolAsync_ptsz(void* dst, const void* symbol, size_t n, size_t offset, int kind,
+                                              void* s) {
     return from_symbol("cudaMemcpyFromSymbolAsync", dst, symbol, n, offset, kind, per_thread(s), true);
 }
 

@@ -18,46 +18,131 @@ void check_device(int number) {
 // cudaDevAttr numbers that have a value here. Texture and surface limits are refused: no texture works.
 int attribute_value(const DeviceModel& d, int number) {
     switch (number) {
-        case 1: return 1024;
-        case 2: case 3: return 1024;
-        case 4: return 64;
-        case 5: return 0x7fffffff;
-        case 6: case 7: return 65535;
-        case 8: return int(d.smem_per_block);
-        case 9: return 65536;
-        case 10: return 32;
-        case 11: return 0x7fffffff;
-        case 12: case 82: return int(d.regs_per_sm);
-        case 13: return int(d.clock_khz);
-        case 14: return 512;
-        case 15: case 19: case 31: case 41: case 78: case 79: case 80: case 83: return 1;
-        case 16: return d.sms;
-        case 17: case 18: case 20: case 32: case 33: case 34: case 35: case 50: return 0;
-        case 30: return 512;
-        case 36: return int(d.memory_clock_khz);
-        case 37: return int(d.memory_bus_bits);
-        case 38: return int(d.l2_bytes);
-        case 39: return int(d.max_threads_per_sm);
-        case 40: return 3;
-        case 51: return 32;
-        case 75: return d.major;
-        case 76: return d.minor;
-        case 81: return int(d.smem_per_sm);
-        case 84: case 85: case 86: case 88: case 92: case 93: case 94: case 96: case 98: case 100: case 101: return 0;
-        case 87: return d.minor == 0 ? 2 : 64;
-        case 89: case 90: case 91: case 95: case 99: case 113: case 115: return 1;
-        case 97: return int(d.smem_optin);
-        case 106: return int(d.max_blocks_per_sm);
-        case 108: return int(d.l2_bytes / 4 * 3);
-        case 109: return 128 << 20;
-        case 111: return 1024;
-        case 112: case 114: case 116: case 117: case 118: case 119: case 121: case 125: return 0;
-        case 120: return d.major >= 9;
-        case 126: return d.major >= 9 ? 4 : 1;
-        case 130: case 133: return 0;
-        case 131: case 134: return -1;
-        case 142: case 143: case 144: case 147: return 0;
-        default: fail(kInvalidValue, "device attribute " + std::to_string(number) + " has no value here");
+        case 1:
+            return 1024;
+        case 2:
+        case 3:
+            return 1024;
+        case 4:
+            return 64;
+        case 5:
+            return 0x7fffffff;
+        case 6:
+        case 7:
+            return 65535;
+        case 8:
+            return int(d.smem_per_block);
+        case 9:
+            return 65536;
+        case 10:
+            return 32;
+        case 11:
+            return 0x7fffffff;
+        case 12:
+        case 82:
+            return int(d.regs_per_sm);
+        case 13:
+            return int(d.clock_khz);
+        case 14:
+            return 512;
+        case 15:
+        case 19:
+        case 31:
+        case 41:
+        case 78:
+        case 79:
+        case 80:
+        case 83:
+            return 1;
+        case 16:
+            return d.sms;
+        case 17:
+        case 18:
+        case 20:
+        case 32:
+        case 33:
+        case 34:
+        case 35:
+        case 50:
+            return 0;
+        case 30:
+            return 512;
+        case 36:
+            return int(d.memory_clock_khz);
+        case 37:
+            return int(d.memory_bus_bits);
+        case 38:
+            return int(d.l2_bytes);
+        case 39:
+            return int(d.max_threads_per_sm);
+        case 40:
+            return 3;
+        case 51:
+            return 32;
+        case 75:
+            return d.major;
+        case 76:
+            return d.minor;
+        case 81:
+            return int(d.smem_per_sm);
+        case 84:
+        case 85:
+        case 86:
+        case 88:
+        case 92:
+        case 93:
+        case 94:
+        case 96:
+        case 98:
+        case 100:
+        case 101:
+            return 0;
+        case 87:
+            return d.minor == 0 ? 2 : 64;
+        case 89:
+        case 90:
+        case 91:
+        case 95:
+        case 99:
+        case 113:
+        case 115:
+            return 1;
+        case 97:
+            return int(d.smem_optin);
+        case 106:
+            return int(d.max_blocks_per_sm);
+        case 108:
+            return int(d.l2_bytes / 4 * 3);
+        case 109:
+            return 128 << 20;
+        case 111:
+            return 1024;
+        case 112:
+        case 114:
+        case 116:
+        case 117:
+        case 118:
+        case 119:
+        case 121:
+        case 125:
+            return 0;
+        case 120:
+            return d.major >= 9;
+        case 126:
+            return d.major >= 9 ? 4 : 1;
+        case 130:
+        case 133:
+            return 0;
+        case 131:
+        case 134:
+            return -1;
+        case 142:
+        case 143:
+        case 144:
+        case 147:
+            return 0;
+        default:
+            fail(kInvalidValue, "device attribute " + std::to_string(number) + " has no value here");
     }
 }
 

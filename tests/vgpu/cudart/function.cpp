@@ -43,15 +43,26 @@ VGPU_API Error cudaFuncSetAttribute(const void* function, int attribute, int val
                 kernel.max_dynamic_smem = value;
                 return kSuccess;
             case abi::carveout:
-                if (value < -1 || value > 100) fail(kInvalidValue, "carveout " + std::to_string(value) + "; allowed: -1 to 100");
+                if (value < -1 || value > 100)
+                    fail(kInvalidValue, "carveout " + std::to_string(value) + "; allowed: -1 to 100");
                 kernel.carveout = value;
                 return kSuccess;
-            case abi::non_portable_cluster: kernel.non_portable_cluster = value != 0; return kSuccess;
-            case abi::cluster_scheduling: return kSuccess;
-            case abi::cluster_width: kernel.cluster_width = value; return kSuccess;
-            case abi::cluster_height: kernel.cluster_height = value; return kSuccess;
-            case abi::cluster_depth: kernel.cluster_depth = value; return kSuccess;
-            default: fail(kInvalidValue, "function attribute " + std::to_string(attribute));
+            case abi::non_portable_cluster:
+                kernel.non_portable_cluster = value != 0;
+                return kSuccess;
+            case abi::cluster_scheduling:
+                return kSuccess;
+            case abi::cluster_width:
+                kernel.cluster_width = value;
+                return kSuccess;
+            case abi::cluster_height:
+                kernel.cluster_height = value;
+                return kSuccess;
+            case abi::cluster_depth:
+                kernel.cluster_depth = value;
+                return kSuccess;
+            default:
+                fail(kInvalidValue, "function attribute " + std::to_string(attribute));
         }
     });
 }
@@ -75,7 +86,8 @@ VGPU_API Error cudaFuncGetParamInfo(const void* function, size_t index, size_t* 
     return api("cudaFuncGetParamInfo", Needs::context, [&] {
         const KernelLimits limits = limits_of(kernel_of(function));
         if (!offset || index >= limits.info->params.size())
-            fail(kInvalidValue, "parameter " + std::to_string(index) + " of " + std::to_string(limits.info->params.size()));
+            fail(kInvalidValue,
+                 "parameter " + std::to_string(index) + " of " + std::to_string(limits.info->params.size()));
         *offset = limits.info->params[index].offset;
         if (size) *size = limits.info->params[index].size;
         return kSuccess;

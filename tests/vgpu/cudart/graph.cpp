@@ -66,7 +66,8 @@ GraphExec make_exec(const Graph& graph) {
     }
     for (size_t i = 0; i < exec.items.size(); i++)
         for (const Node* before : graph.nodes[i]->after) exec.items[i].after.push_back(index.at(before));
-    if (execution_order(exec, HostOrder::lazy).size() != exec.items.size()) fail(kInvalidValue, "the graph has a cycle");
+    if (execution_order(exec, HostOrder::lazy).size() != exec.items.size())
+        fail(kInvalidValue, "the graph has a cycle");
     return exec;
 }
 

@@ -13,8 +13,8 @@ struct Node {
     Graph* graph = nullptr;
     Work work;
     std::vector<Node*> after;
-    std::shared_ptr<Graph> child;                // type node_graph
-    std::vector<uint8_t*> argument_pointers;     // what cudaGraphKernelNodeGetParams hands out
+    std::shared_ptr<Graph> child;             // type node_graph
+    std::vector<uint8_t*> argument_pointers;  // what cudaGraphKernelNodeGetParams hands out
 };
 
 struct Graph {

@@ -280,7 +280,8 @@ VGPU_API Error cudaGraphInstantiateWithFlags(void** out, void* graph, unsigned l
     return instantiate("cudaGraphInstantiateWithFlags", out, graph, flags);
 }
 VGPU_API Error cudaGraphInstantiateWithParams(void** out, void* graph, abi::InstantiateParams* params) {
-    const Error error = instantiate("cudaGraphInstantiateWithParams", out, graph, params ? params->flags & ~2ull : ~0ull);
+    const Error error =
+        instantiate("cudaGraphInstantiateWithParams", out, graph, params ? params->flags & ~2ull : ~0ull);
     if (params) params->result = error == kSuccess ? 0 : 1;
     return error;
 }

@@ -24,8 +24,8 @@ void check_limits(const Runtime& rt, const Kernel& kernel, const KernelLimits& l
     const uint64_t threads = work.block.count();
     const uint32_t bound = limits.info->max_threads ? limits.info->max_threads : 1024;
     if (threads > bound)
-        fail(kInvalidValue, kernel.name + ": " + std::to_string(threads) + " threads a block; its launch bounds allow " +
-                                std::to_string(bound));
+        fail(kInvalidValue, kernel.name + ": " + std::to_string(threads) +
+                                " threads a block; its launch bounds allow " + std::to_string(bound));
     const uint32_t* required = limits.info->reqntid;
     if (required[0] && (work.block.x != required[0] || work.block.y != required[1] || work.block.z != required[2]))
         fail(kInvalidValue, kernel.name + ": block " + text(work.block) + "; the kernel was compiled for (" +
@@ -47,8 +47,8 @@ void check_limits(const Runtime& rt, const Kernel& kernel, const KernelLimits& l
             fail(kInvalidClusterSize, "grid " + text(work.grid) + " is no multiple of cluster " + text(work.cluster));
     }
     if (work.cooperative) {
-        const uint64_t room = uint64_t(rt.device.sms) *
-                              uint64_t(blocks_per_sm(rt.device, limits, int(threads), work.dynamic_smem));
+        const uint64_t room =
+            uint64_t(rt.device.sms) * uint64_t(blocks_per_sm(rt.device, limits, int(threads), work.dynamic_smem));
         if (work.grid.count() > room)
             fail(kCooperativeLaunchTooLarge,
                  std::to_string(work.grid.count()) + " blocks; the part holds " + std::to_string(room) + " at once");
@@ -73,7 +73,8 @@ Work prepare(const void* function, Dim3 grid, Dim3 block, Dim3 cluster, bool coo
     work.kernel.cooperative = cooperative;
     check_limits(rt, kernel, limits, work.kernel);
     for (size_t i = 0; i < limits.info->params.size(); i++) {
-        if (!args || !args[i]) fail(kInvalidValue, kernel.name + ": the address of argument " + std::to_string(i) + " is null");
+        if (!args || !args[i])
+            fail(kInvalidValue, kernel.name + ": the address of argument " + std::to_string(i) + " is null");
         const auto* value = static_cast<const uint8_t*>(args[i]);
         work.kernel.args.emplace_back(value, value + limits.info->params[i].size);
     }
@@ -90,10 +91,9 @@ Error launch(const char* name, const void* function, Dim3 grid, Dim3 block, void
 
 // What hardware would return for a kernel that this finding stopped.
 Error code_of(const Report& report) {
-    const bool on_chip = report.opcode.find(".shared") != std::string::npos ||
-                         report.opcode.find(".local") != std::string::npos ||
-                         report.opcode.find(".param") != std::string::npos ||
-                         report.opcode.find("matrix") != std::string::npos;
+    const bool on_chip =
+        report.opcode.find(".shared") != std::string::npos || report.opcode.find(".local") != std::string::npos ||
+        report.opcode.find(".param") != std::string::npos || report.opcode.find("matrix") != std::string::npos;
     if (report.code == "oob") return on_chip ? kLaunchFailure : kIllegalAddress;
     if (report.code == "host-pointer" || report.code == "use-after-free") return kIllegalAddress;
     if (report.code == "misaligned") return kMisalignedAddress;
@@ -155,7 +155,8 @@ VGPU_API Error __cudaLaunchKernel(const void* f, Dim3 grid, Dim3 block, void** a
 VGPU_API Error __cudaLaunchKernel_ptsz(const void* f, Dim3 grid, Dim3 block, void** args, size_t smem, void* stream) {
     return launch("<<<>>>", f, grid, block, args, smem, per_thread(stream));
 }
-VGPU_API Error cudaLaunchCooperativeKernel(const void* f, Dim3 grid, Dim3 block, void** args, size_t smem, void* stream) {
+VGPU_API Error cudaLaunchCooperativeKernel(const void* f, Dim3 grid, Dim3 block, void** args, size_t smem,
+                                           void* stream) {
     return launch("cudaLaunchCooperativeKernel", f, grid, block, args, smem, stream, true);
 }
 VGPU_API Error cudaLaunchCooperativeKernel_ptsz(const void* f, Dim3 grid, Dim3 block, void** args, size_t smem,
@@ -178,7 +179,9 @@ Error launch_ex(const abi::LaunchConfig* config, const void* function, void** ar
                     cluster = {attribute.value.dim[0], attribute.value.dim[1], attribute.value.dim[2]};
                     if (!cluster.count()) fail(kInvalidValue, "cluster " + text(cluster));
                     break;
-                case abi::attr_cooperative: cooperative = attribute.value.flag != 0; break;
+                case abi::attr_cooperative:
+                    cooperative = attribute.value.flag != 0;
+                    break;
                 case abi::attr_programmatic_serialization:
                     // Streams run their kernels one after the other here: a legal schedule of what it allows.
                     if (attribute.value.flag && runtime().device.major < 9)
@@ -193,8 +196,10 @@ Error launch_ex(const abi::LaunchConfig* config, const void* function, void** ar
                 case abi::attr_sync_domain_map:
                 case abi::attr_sync_domain:
                 case abi::attr_preferred_cluster:
-                case abi::attr_carveout: break;
-                default: fail(kNotSupported, "launch attribute " + std::to_string(attribute.id));
+                case abi::attr_carveout:
+                    break;
+                default:
+                    fail(kNotSupported, "launch attribute " + std::to_string(attribute.id));
             }
         }
         void* stream = own_default_stream ? per_thread(config->stream) : config->stream;

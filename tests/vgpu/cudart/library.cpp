@@ -47,7 +47,8 @@ void forbid_options(unsigned jit, unsigned options) {
 
 }  // namespace
 
-VGPU_API Error cudaLibraryLoadData(void** out, const void* code, void*, void**, unsigned jit, void*, void**, unsigned n) {
+VGPU_API Error cudaLibraryLoadData(void** out, const void* code, void*, void**, unsigned jit, void*, void**,
+                                   unsigned n) {
     return api("cudaLibraryLoadData", Needs::context, [&] {
         if (!out || !code) fail(kInvalidValue, "the library's or the code's address is null");
         forbid_options(jit, n);
@@ -127,7 +128,8 @@ VGPU_API Error cudaLibraryGetGlobal(void** out, size_t* bytes, void* library, co
 }
 
 // No driver function is offered yet: a caller that needs one is told so by the status, as by an older driver.
-VGPU_API Error cudaGetDriverEntryPointByVersion(const char* name, void** out, unsigned, unsigned long long, int* status) {
+VGPU_API Error cudaGetDriverEntryPointByVersion(const char* name, void** out, unsigned, unsigned long long,
+                                                int* status) {
     return api("cudaGetDriverEntryPointByVersion", Needs::nothing, [&] {
         if (!name || !out) fail(kInvalidValue, "the name's or the function's address is null");
         *out = nullptr;

@@ -125,7 +125,8 @@ VGPU_API Error cudaFreeHost(void* p) {
         rt.forbid_in_capture("cudaFreeHost");
         if (!p) return Error(kSuccess);
         const Allocation* allocation = rt.memory->find(p);
-        if (!allocation || allocation->base != reinterpret_cast<uint64_t>(p) || allocation->kind != MemKind::pinned_host)
+        if (!allocation || allocation->base != reinterpret_cast<uint64_t>(p) ||
+            allocation->kind != MemKind::pinned_host)
             fail(kInvalidValue, "no pinned allocation begins here: " + rt.describe(p));
         finish_all();
         rt.host_flags.erase(reinterpret_cast<uint64_t>(p));
@@ -164,7 +165,8 @@ VGPU_API Error cudaHostUnregister(void* p) {
 VGPU_API Error cudaHostGetDevicePointer(void** out, void* p, unsigned flags) {
     return api("cudaHostGetDevicePointer", Needs::context, [&] {
         if (!out || flags) fail(kInvalidValue, "the result's address is null, or flags are not 0");
-        if (runtime().place(p).kind != Place::pinned) fail(kInvalidValue, "not pinned memory: " + runtime().describe(p));
+        if (runtime().place(p).kind != Place::pinned)
+            fail(kInvalidValue, "not pinned memory: " + runtime().describe(p));
         *out = p;
         return kSuccess;
     });

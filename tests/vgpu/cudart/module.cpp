@@ -28,7 +28,10 @@ FatImage bare_ptx(std::string_view text) {
 std::vector<FatImage> images_of(const Binary& binary) {
     if (binary.wrapper) return list_images_of_wrapper(binary.wrapper);
     const std::string_view bytes = binary.file;
-    const bool ptx = bytes.find(".version") < bytes.find(".target") && bytes.substr(0, 4) != "\x7f" "ELF" &&
+    const bool ptx = bytes.find(".version") < bytes.find(".target") &&
+                     bytes.substr(0, 4) !=
+                         "\x7f"
+                         "ELF" &&
                      bytes.substr(0, 4) != "\x50\xed\x55\xba";
     if (ptx) return {bare_ptx(bytes)};
     return list_images_in_file(bytes);
@@ -47,7 +50,8 @@ Program& Binary::load() {
             if (!ptx) {
                 error = kNoKernelImageForDevice;
                 why = origin + " holds no PTX for " + rt.device_name + " (sm_" + std::to_string(rt.device.major) +
-                      std::to_string(rt.device.minor) + "); it holds " + (images.empty() ? "nothing" : describe(images));
+                      std::to_string(rt.device.minor) + "); it holds " +
+                      (images.empty() ? "nothing" : describe(images));
             } else {
                 ptx_arch = int(ptx->arch);
                 binary_arch = rt.device.major * 10 + rt.device.minor;
@@ -127,9 +131,9 @@ KernelLimits limits_of(Kernel& kernel) {
         const uint32_t warps = rt.device.regs_per_sm / round_up(limits.registers * 32, 256) / 4 * 4;
         limits.max_threads = std::min(limits.max_threads, warps * 32);
     }
-    limits.max_dynamic_smem = kernel.max_dynamic_smem >= 0         ? uint32_t(kernel.max_dynamic_smem)
+    limits.max_dynamic_smem = kernel.max_dynamic_smem >= 0        ? uint32_t(kernel.max_dynamic_smem)
                               : limits.static_smem < kDefaultSmem ? kDefaultSmem - limits.static_smem
-                                                                   : 0;
+                                                                  : 0;
     return limits;
 }
 

@@ -49,7 +49,9 @@ VGPU_API Error cudaMallocAsync(void** out, size_t bytes, void* stream) {
         return kSuccess;
     });
 }
-VGPU_API Error cudaMallocAsync_ptsz(void** out, size_t bytes, void* s) { return cudaMallocAsync(out, bytes, per_thread(s)); }
+VGPU_API Error cudaMallocAsync_ptsz(void** out, size_t bytes, void* s) {
+    return cudaMallocAsync(out, bytes, per_thread(s));
+}
 
 VGPU_API Error cudaMallocFromPoolAsync(void** out, size_t bytes, void* pool, void* stream) {
     return api("cudaMallocFromPoolAsync", Needs::context, [&] {
@@ -157,13 +159,28 @@ VGPU_API Error cudaMemPoolGetAttribute(void* handle, int attribute, void* value)
         if (!value) fail(kInvalidValue, "the value's address is null");
         auto put = [&](auto number) { std::memcpy(value, &number, sizeof(number)); };
         switch (attribute) {
-            case abi::pool_follow_events: put(pool.follow_events); break;
-            case abi::pool_opportunistic: put(pool.opportunistic); break;
-            case abi::pool_internal_dependencies: put(pool.internal_dependencies); break;
-            case abi::pool_release_threshold: put(pool.release_threshold); break;
-            case abi::pool_reserved_current: case abi::pool_used_current: put(pool.used); break;
-            case abi::pool_reserved_high: case abi::pool_used_high: put(pool.used_high); break;
-            default: fail(kInvalidValue, "pool attribute " + std::to_string(attribute));
+            case abi::pool_follow_events:
+                put(pool.follow_events);
+                break;
+            case abi::pool_opportunistic:
+                put(pool.opportunistic);
+                break;
+            case abi::pool_internal_dependencies:
+                put(pool.internal_dependencies);
+                break;
+            case abi::pool_release_threshold:
+                put(pool.release_threshold);
+                break;
+            case abi::pool_reserved_current:
+            case abi::pool_used_current:
+                put(pool.used);
+                break;
+            case abi::pool_reserved_high:
+            case abi::pool_used_high:
+                put(pool.used_high);
+                break;
+            default:
+                fail(kInvalidValue, "pool attribute " + std::to_string(attribute));
         }
         return kSuccess;
     });
@@ -175,18 +192,28 @@ VGPU_API Error cudaMemPoolSetAttribute(void* handle, int attribute, void* value)
         if (!value) fail(kInvalidValue, "the value's address is null");
         auto get = [&](auto& number) { std::memcpy(&number, value, sizeof(number)); };
         switch (attribute) {
-            case abi::pool_follow_events: get(pool.follow_events); break;
-            case abi::pool_opportunistic: get(pool.opportunistic); break;
-            case abi::pool_internal_dependencies: get(pool.internal_dependencies); break;
-            case abi::pool_release_threshold: get(pool.release_threshold); break;
-            case abi::pool_reserved_high: case abi::pool_used_high: {
+            case abi::pool_follow_events:
+                get(pool.follow_events);
+                break;
+            case abi::pool_opportunistic:
+                get(pool.opportunistic);
+                break;
+            case abi::pool_internal_dependencies:
+                get(pool.internal_dependencies);
+                break;
+            case abi::pool_release_threshold:
+                get(pool.release_threshold);
+                break;
+            case abi::pool_reserved_high:
+            case abi::pool_used_high: {
                 uint64_t zero = 1;
                 get(zero);
                 if (zero) fail(kInvalidValue, "high marks can only be reset to 0");
                 pool.used_high = pool.used;
                 break;
             }
-            default: fail(kInvalidValue, "pool attribute " + std::to_string(attribute));
+            default:
+                fail(kInvalidValue, "pool attribute " + std::to_string(attribute));
         }
         return kSuccess;
     });

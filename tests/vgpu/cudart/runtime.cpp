@@ -24,7 +24,8 @@ uint64_t parse_number(const std::string& key, const std::string& value, uint64_t
     char* end = nullptr;
     const unsigned long long number = std::strtoull(value.c_str(), &end, 0);
     if (value.empty() || *end || value[0] == '-' || number < low || number > high)
-        throw std::runtime_error(key + "=" + value + "; allowed: " + std::to_string(low) + " to " + std::to_string(high));
+        throw std::runtime_error(key + "=" + value + "; allowed: " + std::to_string(low) + " to " +
+                                 std::to_string(high));
     return number;
 }
 
@@ -69,7 +70,22 @@ Runtime::Runtime() {
         std::abort();
     }
     active = env("VGPU") && std::string(env("VGPU")) == "1" && processor_suffices();
-    reset(true);
+    start();
+}
+
+// What a process has before its first call. Must not ask for runtime(): its constructor comes here.
+void Runtime::start() {
+    random.seed(options.seed);
+    streams.clear();
+    streams.push_back(std::make_unique<Stream>());
+    streams.front()->legacy = true;
+    streams.front()->id = next_id++;
+    pools.clear();
+    pools.push_back(std::make_unique<Pool>());
+    current_pool = pools.front().get();
+    pooled.clear();
+    memory = std::make_unique<Memory>();
+    memory->set_limit(memory_limit);
 }
 
 void Runtime::choose_device(const std::string& name) {
@@ -130,10 +146,6 @@ void Runtime::reset(bool hard) {
             ++at;
         }
     }
-    streams.clear();
-    streams.push_back(std::make_unique<Stream>());
-    streams.front()->legacy = true;
-    streams.front()->id = next_id++;
     for (const void* event : events) delete static_cast<const Event*>(event);
     for (const void* graph : graphs) delete static_cast<const Graph*>(graph);
     for (const void* exec : graph_execs) delete static_cast<const GraphExec*>(exec);
@@ -142,12 +154,7 @@ void Runtime::reset(bool hard) {
     graph_execs.clear();
     registered.clear();
     host_flags.clear();
-    pools.clear();
-    pools.push_back(std::make_unique<Pool>());
-    current_pool = pools.front().get();
-    pooled.clear();
-    memory = std::make_unique<Memory>();
-    memory->set_limit(memory_limit);
+    start();
 }
 
 Place Runtime::place(const void* p) const {
@@ -177,7 +184,7 @@ void Runtime::report(Report found) {
     reports.push_back(std::move(found));
 }
 
-Call::Call(const char* name, Needs needs) : name_(name) {
+Call::Call(const char* name, Needs needs) : name_(name), needs_(needs) {
     Runtime& rt = runtime();
     if (!rt.active) {
         static std::atomic<bool> said{false};
@@ -210,7 +217,7 @@ Call::~Call() {
 
 Error Call::finish(Error code, const char* why) {
     // Work that this call ran may have killed the context.
-    if (code == kSuccess && runtime().sticky != kSuccess && lock_.owns_lock()) {
+    if (code == kSuccess && needs_ == Needs::context && runtime().sticky != kSuccess && lock_.owns_lock()) {
         code = runtime().sticky;
         why = "a kernel failed; see the reports";
     }

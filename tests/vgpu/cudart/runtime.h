@@ -97,6 +97,9 @@ class Runtime {
 
     // Throws cudaErrorStreamCaptureUnsupported (and spoils the capture) if a capture forbids unsafe calls now.
     void forbid_in_capture(const char* call);
+
+  private:
+    void start();
 };
 
 Runtime& runtime();
@@ -122,6 +125,7 @@ class Call {
 
   private:
     const char* name_;
+    Needs needs_;
     Error refused_ = kSuccess;
     std::unique_lock<std::recursive_mutex> lock_;
 };

@@ -85,7 +85,8 @@ std::shared_ptr<Op> enqueue(Stream& stream, std::function<void()> work) {
     // The legacy stream and the blocking streams wait for one another.
     if (stream.legacy) {
         for (const auto& other : rt.streams)
-            if (other->blocking && !other->legacy && other->last && !other->last->done) op->after.push_back(other->last);
+            if (other->blocking && !other->legacy && other->last && !other->last->done)
+                op->after.push_back(other->last);
     } else if (stream.blocking) {
         const auto& last = legacy_stream().last;
         if (last && !last->done) op->after.push_back(last);

@@ -31,7 +31,7 @@ struct Stream {
     unsigned flags = 0;
     int priority = 0;
     std::deque<std::shared_ptr<Op>> queue;
-    std::shared_ptr<Op> last;                 // newest work, done or not
+    std::shared_ptr<Op> last;                // newest work, done or not
     std::vector<std::shared_ptr<Op>> waits;  // events that the next work must follow
     Capture* capture = nullptr;
     std::vector<Node*> tail;  // while capturing: what the next node follows

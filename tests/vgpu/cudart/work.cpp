@@ -77,8 +77,8 @@ void run_host(Runtime& rt, const HostWork& host) {
 void inside(Runtime& rt, const Place& place, const void* p, size_t bytes, const char* side) {
     const auto address = reinterpret_cast<uint64_t>(p);
     if (place.kind != Place::pageable && (bytes > place.size || address - place.base > place.size - bytes))
-        fail(kInvalidValue, std::string(side) + " ends outside its allocation: " + std::to_string(bytes) + " bytes at " +
-                                rt.describe(p));
+        fail(kInvalidValue, std::string(side) + " ends outside its allocation: " + std::to_string(bytes) +
+                                " bytes at " + rt.describe(p));
     const Allocation* gone = place.kind == Place::pageable ? rt.memory->find_any(p) : nullptr;
     if (gone) fail(kInvalidValue, std::string(side) + " is not live memory: " + rt.describe(p));
 }
@@ -88,15 +88,21 @@ void inside(Runtime& rt, const Place& place, const void* p, size_t bytes, const 
 void Work::run(Runtime& rt) const {
     if (rt.sticky != kSuccess && type != abi::node_mem_free) return;
     switch (type) {
-        case abi::node_kernel: return run_kernel(rt, kernel);
-        case abi::node_memcpy: return run_copy(rt, *this);
-        case abi::node_memset: return run_fill(rt, *this);
-        case abi::node_host: return run_host(rt, host);
-        case abi::node_mem_free: return release_memory(rt, release, what);
+        case abi::node_kernel:
+            return run_kernel(rt, kernel);
+        case abi::node_memcpy:
+            return run_copy(rt, *this);
+        case abi::node_memset:
+            return run_fill(rt, *this);
+        case abi::node_host:
+            return run_host(rt, host);
+        case abi::node_mem_free:
+            return release_memory(rt, release, what);
         case abi::node_graph:
             for (const Work& work : *graph) work.run(rt);
             return;
-        default: return;
+        default:
+            return;
     }
 }
 

@@ -48,7 +48,7 @@ struct Work {
     CopyWork copy;
     FillWork fill;
     HostWork host;
-    void* release = nullptr;  // node_mem_free
+    void* release = nullptr;                         // node_mem_free
     std::shared_ptr<const std::vector<Work>> graph;  // node_graph: a child's work in order
 
     void run(Runtime&) const;

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from raw_cuda import Cuda
 
 import vgpu
-from door import library
 
 
 def package_folder(name: str) -> Path | None:
@@ -114,7 +114,38 @@ def compiled(toolkit: Toolkit, cutlass: Path, tmp_path_factory: pytest.TempPathF
     return compile_source
 
 
-@pytest.fixture(scope="session")
-def engine(vgpu_build: Path) -> ctypes.CDLL:
-    """The engine without the runtime front (door.py)."""
-    return library(vgpu_build)
+@pytest.fixture
+def cuda(virtual_gpu: Any) -> Iterator[Cuda]:
+    """Runtime calls on the virtual GPU; a test gives back what it takes."""
+    calls = Cuda()
+    before = len(vgpu.leaks())
+    yield calls
+    vgpu.reset()  # a test may have killed the context
+    vgpu.finish()
+    left = vgpu.leaks()[before:]
+    assert not left, f"the test leaves {left}"
+
+
+@pytest.fixture
+def kernel(cuda: Cuda) -> Iterator[Callable[[str], int]]:
+    """kernel("add_one"): a kernel of kernels.ptx."""
+    ptx = (Path(__file__).parent / "kernels.ptx").read_bytes() + b"\0"
+    library = cuda.new("cudaLibraryLoadData", ptx, 0, 0, 0, 0, 0, 0)
+    yield lambda name: cuda.new("cudaLibraryGetKernel", library, name.encode())
+    vgpu.reset()
+    cuda("cudaLibraryUnload", library)
+
+
+@pytest.fixture
+def buffer(cuda: Cuda) -> Iterator[Callable[[np.ndarray], int]]:
+    """buffer(array): device memory with the array's bytes, released after the test."""
+    pointers: list[int] = []
+
+    def upload(array: np.ndarray) -> int:
+        pointers.append(cuda.upload(array))
+        return pointers[-1]
+
+    yield upload
+    vgpu.reset()
+    for pointer in pointers:
+        cuda("cudaFree", pointer)
