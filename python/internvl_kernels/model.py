@@ -166,8 +166,8 @@ class Model(VisionModel):
         """Answer ``question`` about ``images`` (path, PIL image, uint8 array, ``Video``, or a list).
 
         history: earlier (question, answer) pairs; images belong to the ``<image>`` marks in order; a single image needs none
-        (the first question gets it),
-        several do. system: replaces the template's system message. max_tiles: per image. Options as ``generate``.
+        (the first question gets it), several do. system: replaces the template's system message. max_tiles: per image. Options
+        as ``generate``.
         """
         return "".join(
             self.stream(question, images, history=history, system=system, max_tiles=max_tiles, **generate_options)
