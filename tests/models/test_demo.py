@@ -143,9 +143,9 @@ def test_checkpoint_is_small_and_of_the_family(model: Any) -> None:
 
 
 def test_held_out_strips_are_read(model: Any, scans: Scans) -> None:
-    drawn = strips(40, seed=11, scans=scans)
+    drawn = strips(300, seed=2025, scans=scans)
     result = score([s.text for s in drawn], read(model, drawn))
-    assert result.digit_accuracy >= 0.96
+    assert result.digit_accuracy >= 0.98
     assert result.strip_accuracy >= 0.9
     single = score([s.text for s in drawn], read(model, drawn, max_tiles=1))
     assert single.strip_accuracy < result.strip_accuracy - 0.2, "tiling matters"
