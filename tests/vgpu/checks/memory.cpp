@@ -42,7 +42,7 @@ struct Memory::Impl {
 };
 
 Allocation::~Allocation() {
-    if (base) munmap(reinterpret_cast<void*>(base - kZone), size + 2 * kZone);
+    if (base && !adopted) munmap(reinterpret_cast<void*>(base - kZone), size + 2 * kZone);
     if (state) munmap(state, size);
 }
 
@@ -87,7 +87,7 @@ void* Memory::allocate(size_t bytes, MemKind kind, const char* what) {
 bool Memory::release(void* p) {
     std::lock_guard<std::mutex> lock(impl_->mutex);
     auto it = impl_->by_base.find(reinterpret_cast<uint64_t>(p));
-    if (it == impl_->by_base.end() || it->second->freed) return false;
+    if (it == impl_->by_base.end() || it->second->freed || it->second->adopted) return false;
     Allocation& a = *it->second;
     a.freed = true;
     a.shadow.reset();
@@ -104,6 +104,34 @@ bool Memory::release(void* p) {
         impl_->by_base.erase(old);
         impl_->quarantine.erase(impl_->quarantine.begin());
     }
+    ++generation_;
+    return true;
+}
+
+bool Memory::adopt(void* p, size_t bytes, const char* what) {
+    void* state = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (state == MAP_FAILED) return false;
+    auto a = std::make_unique<Allocation>();
+    a->base = reinterpret_cast<uint64_t>(p);
+    a->size = bytes;
+    a->kind = MemKind::pinned_host;
+    a->what = what;
+    a->adopted = true;
+    a->state = static_cast<uint8_t*>(state);
+    std::memset(a->state, kDefined, bytes);
+    if (bytes <= kShadowed) a->shadow = std::make_shared<GlobalShadow>(bytes);
+    std::lock_guard<std::mutex> lock(impl_->mutex);
+    a->id = impl_->next_id++;
+    impl_->by_base[a->base] = std::move(a);
+    ++generation_;
+    return true;
+}
+
+bool Memory::disown(void* p) {
+    std::lock_guard<std::mutex> lock(impl_->mutex);
+    auto it = impl_->by_base.find(reinterpret_cast<uint64_t>(p));
+    if (it == impl_->by_base.end() || !it->second->adopted) return false;
+    impl_->by_base.erase(it);
     ++generation_;
     return true;
 }

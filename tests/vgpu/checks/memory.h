@@ -27,6 +27,7 @@ struct Allocation {
     MemKind kind = MemKind::device;
     std::string what;
     uint64_t id = 0;                           // 1, 2, 3 ... in order of allocation
+    bool adopted = false;                      // host memory that the program owns (cudaHostRegister)
     bool freed = false;                        // memory is kept (filled with 0xFF) while in quarantine
     uint8_t* state = nullptr;                  // one byte of kDefined | kRead | kWritten per byte
     mutable std::atomic<bool> touched{false};  // by the launch in progress
@@ -50,6 +51,9 @@ class Memory {
     void* allocate(size_t bytes, MemKind kind, const char* what);
     // False if p is not the base of a live allocation.
     bool release(void* p);
+    // Ordinary host memory becomes visible to kernels, and stops to be.
+    bool adopt(void* p, size_t bytes, const char* what);
+    bool disown(void* p);
     // Allocation that contains p (live ones only).
     const Allocation* find(const void* p) const;
     // Live or quarantined allocation that contains p, or the one whose red zone does.

@@ -124,8 +124,6 @@ VGPU_API const char* vgpu_leaks() {
         if (a->kind != MemKind::module_global)
             add("{\"what\":" + json_quote(a->what) + ",\"kind\":\"" + kKinds[size_t(a->kind)] +
                 "\",\"bytes\":" + std::to_string(a->size) + ",\"id\":" + std::to_string(a->id) + "}");
-    for (const auto& entry : rt.registered)
-        add("{\"what\":\"cudaHostRegister\",\"kind\":\"pinned\",\"bytes\":" + std::to_string(entry.second.first) + "}");
     for (const auto& stream : rt.streams)
         if (!stream->legacy && !stream->per_thread && stream->alive)
             add("{\"what\":\"stream\",\"id\":" + std::to_string(stream->id) + "}");

@@ -126,7 +126,7 @@ VGPU_API Error cudaFreeHost(void* p) {
         if (!p) return Error(kSuccess);
         const Allocation* allocation = rt.memory->find(p);
         if (!allocation || allocation->base != reinterpret_cast<uint64_t>(p) ||
-            allocation->kind != MemKind::pinned_host)
+            allocation->kind != MemKind::pinned_host || allocation->adopted)
             fail(kInvalidValue, "no pinned allocation begins here: " + rt.describe(p));
         finish_all();
         rt.host_flags.erase(reinterpret_cast<uint64_t>(p));
@@ -144,7 +144,8 @@ VGPU_API Error cudaHostRegister(void* p, size_t bytes, unsigned flags) {
         const auto after = rt.registered.lower_bound(begin);
         if ((after != rt.registered.end() && after->first < begin + bytes) || rt.place(p).kind != Place::pageable)
             fail(kHostMemoryAlreadyRegistered, "part of the range is registered already");
-        rt.registered[begin] = {bytes, flags};
+        if (!rt.memory->adopt(p, bytes, "cudaHostRegister")) fail(kMemoryAllocation, "the host is out of memory");
+        rt.registered[begin] = flags;
         return kSuccess;
     });
 }
@@ -157,6 +158,7 @@ VGPU_API Error cudaHostUnregister(void* p) {
         if (!rt.registered.count(reinterpret_cast<uint64_t>(p)))
             fail(kHostMemoryNotRegistered, "no registered range begins here");
         finish_all();
+        rt.memory->disown(p);
         rt.registered.erase(reinterpret_cast<uint64_t>(p));
         return rt.sticky;
     });
@@ -178,7 +180,7 @@ VGPU_API Error cudaHostGetFlags(unsigned* out, void* p) {
         const Place place = rt.place(p);
         if (!out || place.kind != Place::pinned) fail(kInvalidValue, "not pinned memory");
         const auto flags = rt.host_flags.find(place.base);
-        *out = flags != rt.host_flags.end() ? flags->second : rt.registered[place.base].second | 2;
+        *out = flags != rt.host_flags.end() ? flags->second : rt.registered[place.base] | 2;
         return kSuccess;
     });
 }

@@ -159,20 +159,12 @@ void Runtime::reset(bool hard) {
 
 Place Runtime::place(const void* p) const {
     Place place;
-    const auto address = reinterpret_cast<uint64_t>(p);
     if (const Allocation* found = memory->find(p)) {
         place.base = found->base;
         place.size = found->size;
         place.kind = found->kind == MemKind::pinned_host ? Place::pinned
                      : found->kind == MemKind::managed   ? Place::managed
                                                          : Place::device;
-        return place;
-    }
-    auto after = registered.upper_bound(address);
-    if (after != registered.begin() && address - (--after)->first < after->second.first) {
-        place.kind = Place::pinned;
-        place.base = after->first;
-        place.size = after->second.first;
     }
     return place;
 }

@@ -68,8 +68,8 @@ class Runtime {
     std::vector<LaunchRecord> launches;
     uint64_t api_calls = 0;
 
-    // Registered host ranges (cudaHostRegister) and flags of pinned memory.
-    std::map<uint64_t, std::pair<uint64_t, unsigned>> registered;
+    // Flags of host memory by its base: registered (cudaHostRegister) and allocated.
+    std::map<uint64_t, unsigned> registered;
     std::map<uint64_t, unsigned> host_flags;
 
     std::vector<std::unique_ptr<Binary>> binaries;

@@ -94,15 +94,10 @@ template <class T> T bfe(T a, u32 pos, u32 len) {
     using U = std::make_unsigned_t<T>;
     bool sign = false;
     if (std::is_signed_v<T> && len) sign = U(a) >> (pos + len - 1 < msb ? pos + len - 1 : msb) & 1;
+    u32 valid = pos > msb ? 0 : len < msb + 1 - pos ? len : msb + 1 - pos;  // bits that exist; the sign fills the rest
+    U keep = valid > msb ? U(~U(0)) : U((U(1) << valid) - 1);
     U field = pos > msb ? U(0) : U(U(a) >> pos);
-    if (len > msb) {
-        if (pos == 0) return T(field);
-        if (pos > msb) return sign ? T(~U(0)) : T(0);
-        return sign ? T(field | ~(~U(0) >> pos)) : T(field);
-    }
-    U keep = U((U(1) << len) - 1);
-    field &= keep;
-    return T(sign ? field | ~keep : field);
+    return T((field & keep) | (sign ? U(~keep) : U(0)));
 }
 template <class T> T bfi(T a, T b, u32 pos, u32 len) {
     constexpr u32 bits = 8 * sizeof(T);
