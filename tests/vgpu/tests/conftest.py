@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import vgpu
 from door import library
 from raw_cuda import Cuda
+
+import vgpu
 
 
 def package_folder(name: str) -> Path | None:

@@ -94,9 +94,7 @@ def test_a_captured_sequence_runs_at_each_launch(
     virtual_gpu.assert_clean()
 
 
-def test_arguments_are_those_of_the_capture(
-    cuda: Cuda, kernel: Kernel, buffer: Buffer, capturing: Capturing
-) -> None:
+def test_arguments_are_those_of_the_capture(cuda: Cuda, kernel: Kernel, buffer: Buffer, capturing: Capturing) -> None:
     data = buffer(VALUES)
     count = np.array(3, np.uint32)
     array, _kept = arguments([data])

@@ -32,7 +32,9 @@ def program(request: pytest.FixtureRequest, compiled: Compile, vgpu_build: Path)
     return compiled("program.cu", "-default-stream", request.param, SM80, "-Wno-deprecated-gpu-targets", *link)
 
 
-@pytest.mark.parametrize("env", [{}, {"VGPU_HOST": "eager", "VGPU_ASYNC": "eager"}, {"VGPU_HOST": "random", "VGPU_SEED": "3"}])
+@pytest.mark.parametrize(
+    "env", [{}, {"VGPU_HOST": "eager", "VGPU_ASYNC": "eager"}, {"VGPU_HOST": "random", "VGPU_SEED": "3"}]
+)
 def test_a_program(program: Path, vgpu_build: Path, env: dict[str, str]) -> None:
     done = run(program, vgpu_build, "plain", VGPU="1", **env)
     assert (done.stdout, done.stderr) == ("kernel says 7\nok\n", "")
@@ -115,7 +117,9 @@ def test_an_image_that_claims_more_than_there_is(cuda: Cuda, fat: bytes) -> None
 def test_images_for_this_part(cuda: Cuda, compiled: Compile, virtual_gpu: Any, flags: str, code: int) -> None:
     assert load_code(cuda, compiled("features.cu", "-fatbin", flags, suffix=".fatbin")) == code
     if code:
-        assert re.search(r"holds no PTX for a100 \(sm_80\); it holds (PTX compute|cubin sm)_[89]0", virtual_gpu.last_message())
+        assert re.search(
+            r"holds no PTX for a100 \(sm_80\); it holds (PTX compute|cubin sm)_[89]0", virtual_gpu.last_message()
+        )
 
 
 def test_text_that_is_no_ptx(cuda: Cuda, virtual_gpu: Any) -> None:

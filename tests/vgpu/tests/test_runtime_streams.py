@@ -104,9 +104,7 @@ def test_events_order_streams(
     cuda("cudaEventDestroy", event)
 
 
-def test_a_forgotten_event_shows(
-    cuda: Cuda, kernel: Kernel, buffer: Buffer, streams: Callable[[int], int]
-) -> None:
+def test_a_forgotten_event_shows(cuda: Cuda, kernel: Kernel, buffer: Buffer, streams: Callable[[int], int]) -> None:
     one, two = streams(1), streams(1)
     values = np.array([3], np.uint32)
     data = buffer(values)
