@@ -158,10 +158,10 @@ def test_error_names_and_texts_are_the_real_ones(toolkit: Any, cuda: Cuda) -> No
     known = 0
     for line in done.stdout.splitlines():
         code, name, text = line.split("|")
-        ours = cuda.library.cudaGetErrorName(int(code)).decode()
+        ours = cuda.handle.cudaGetErrorName(int(code)).decode()
         if ours != "unrecognized error code":
             known += 1
-            assert (ours, cuda.library.cudaGetErrorString(int(code)).decode()) == (name, text)
+            assert (ours, cuda.handle.cudaGetErrorString(int(code)).decode()) == (name, text)
     declared = (HERE.parent / "cudart" / "errors.h").read_text()
     assert known >= len(set(re.findall(r"k\w+ = (\d+),", declared)))
 
