@@ -1,44 +1,50 @@
 """Build backend: scikit-build-core, plus one key of our own, ``-C cuda=on|off`` (or the environment's IVK_CUDA=1|0).
 
-The key decides what the build requires and which parts CMake makes, so it has to be read before scikit-build-core sees
-the settings. This version has no CUDA part: asking for one is refused here, before anything is fetched or compiled.
+The key decides what the build requires, which parts CMake makes, and what the wheel requires, so it is read before
+scikit-build-core sees the settings. Left out, the CUDA part is built where an NVIDIA driver is present.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import scikit_build_core.build as _build
 
+import ivk_cuda
+
 Settings = dict[str, Any] | None
-_SWITCH = {"1": True, "on": True, "true": True, "0": False, "off": False, "false": False}
 
 
-def _without_own_keys(settings: Settings) -> Settings:
-    """Check and remove our key; what remains belongs to scikit-build-core."""
-    rest = dict(settings or {})
-    asked = rest.pop("cuda", os.environ.get("IVK_CUDA"))
-    if asked is not None:
-        wanted = _SWITCH.get(str(asked).lower())
-        if wanted is None:
-            raise SystemExit(f"cuda={asked!r} (-C cuda=... or IVK_CUDA): allowed are on and off")
-        if wanted:
-            raise SystemExit(
-                "cuda=on: this version of internvl-kernels has no CUDA part yet; build with cuda=off or leave it out"
-            )
-    return rest
+def _settings(given: Settings) -> tuple[bool, dict[str, Any]]:
+    """Whether the CUDA part is built, and what scikit-build-core is told."""
+    rest = dict(given or {})
+    cuda = ivk_cuda.wanted(rest.pop("cuda", None))
+    rest["cmake.define.IVK_CUDA"] = "ON" if cuda else "OFF"
+    if cuda:
+        rest.setdefault("wheel.build-tag", ivk_cuda.BUILD_TAG)
+    return cuda, rest
 
 
-def _wrap(hook: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
     def requires(config_settings: Settings = None) -> Any:
-        return hook(_without_own_keys(config_settings))
+        cuda, rest = _settings(config_settings)
+        found = hook(rest)
+        # An offline machine with its own nvcc names it and builds with --no-build-isolation.
+        return [*found, *ivk_cuda.BUILD_REQUIRES] if cuda and not name.endswith("sdist") else found
 
     def build(directory: str, config_settings: Settings = None, *metadata: Any) -> Any:
-        return hook(directory, _without_own_keys(config_settings), *metadata)
+        cuda, rest = _settings(config_settings)
+        # scikit-build-core refuses prepared metadata that it would not write itself; the finished wheel matches it again.
+        made = hook(directory, rest) if cuda else hook(directory, rest, *metadata)
+        if cuda and name.startswith("prepare_metadata"):
+            ivk_cuda.require_runtime_in_folder(Path(directory) / made)
+        elif cuda and not name.endswith("sdist"):
+            ivk_cuda.require_runtime_in_wheel(Path(directory) / made)
+        return made
 
-    return requires if hook.__name__.startswith("get_requires") else build
+    return requires if name.startswith("get_requires") else build
 
 
 for _name in (
@@ -52,4 +58,4 @@ for _name in (
     "build_editable",
 ):
     if hasattr(_build, _name):
-        globals()[_name] = _wrap(getattr(_build, _name))
+        globals()[_name] = _wrap(_name, getattr(_build, _name))

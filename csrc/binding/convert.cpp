@@ -64,15 +64,16 @@ DType torch_dtype(const py::handle& t, const char* name) {
                            "; allowed: float32, bfloat16, float16, float64, uint8, int32, int64, bool");
 }
 
-void refuse_unless_plain(const py::handle& t, const char* name) {
-    static const Name is_cpu("is_cpu"), is_neg("is_neg");
+void refuse_unless_plain(const py::handle& t, const char* name, Memory memory) {
+    static const Name is_cpu("is_cpu"), is_cuda("is_cuda"), is_neg("is_neg");
     if (!is_plain_type(t))
         require(false, name, ": a ", text_of(py::type::handle_of(t).attr("__name__")),
                 "; allowed: a plain torch.Tensor");
     if (!is_strided(t))
         require(false, name, ": a sparse tensor (", text_of(t.attr("layout")), "); allowed: dense, strided");
-    if (is_cpu.of(t).ptr() != Py_True)
-        require(false, name, ": on device '", text_of(t.attr("device")), "'; the cpu backend takes CPU tensors");
+    if (is_cpu.of(t).ptr() != Py_True && (memory == Memory::host || is_cuda.of(t).ptr() != Py_True))
+        require(false, name, ": on device '", text_of(t.attr("device")), "'; the ",
+                memory == Memory::host ? "cpu backend takes CPU tensors" : "cuda backend takes CUDA and CPU tensors");
     if (is_neg.call(t).ptr() != Py_False) require(false, name, ": a negative view (is_neg); call resolve_neg() first");
 }
 
@@ -83,9 +84,9 @@ void refuse_expanded(const TensorView& v, const char* name) {
             require(false, name, ": dimension ", d, " is expanded (stride 0) in ", v, "; call contiguous() first");
 }
 
-TensorView from_torch(const py::handle& t, const char* name) {
+TensorView from_torch(const py::handle& t, const char* name, Memory memory) {
     static const Name shape_name("shape"), stride_name("stride"), data_ptr("data_ptr");
-    refuse_unless_plain(t, name);
+    refuse_unless_plain(t, name, memory);
     TensorView v;
     v.dtype = torch_dtype(t, name);
     const py::tuple shape = shape_name.of(t);
@@ -143,13 +144,13 @@ TensorView from_numpy(const py::array& a, const char* name, bool writable) {
 
 }  // namespace
 
-TensorView to_view(const py::handle& object, const char* name, bool writable) {
+TensorView to_view(const py::handle& object, const char* name, bool writable, Memory memory) {
     if (object.is_none()) return {};
     TensorView v;
     if (py::isinstance<py::array>(object)) {
         v = from_numpy(py::reinterpret_borrow<py::array>(object), name, writable);
     } else if (py::hasattr(object, "data_ptr")) {
-        v = from_torch(object, name);
+        v = from_torch(object, name, memory);
     } else {
         throw UnsupportedError(std::string(name) + ": a " +
                                std::string(py::str(py::type::handle_of(object).attr("__name__"))) +
@@ -160,7 +161,10 @@ TensorView to_view(const py::handle& object, const char* name, bool writable) {
 }
 
 TensorView to_rows(const py::handle& object, const char* name, bool writable) {
-    TensorView v = to_view(object, name, writable);
+    return fold_rows(to_view(object, name, writable), name);
+}
+
+TensorView fold_rows(const TensorView& v, const char* name) {
     if (!v.defined() || v.ndim == 2) return v;
     require(v.ndim >= 1, name, ": a scalar; allowed: at least one dimension");
     TensorView rows = v;

@@ -2,7 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "binding/convert.h"
-#include "core/check.h"
+#include "binding/errors.h"
 #include "core/isa.h"
 #include "core/parallel.h"
 
@@ -24,14 +24,7 @@ void bind_sample(py::module_& m);
 PYBIND11_MODULE(_cpu, m) {
     using namespace ivk;
     m.doc() = "CPU kernels of internvl-kernels. Use internvl_kernels.ops.";
-    py::register_local_exception_translator([](std::exception_ptr error) {
-        try {
-            if (error) std::rethrow_exception(error);
-        } catch (const UnsupportedError& refused) {
-            const py::object type = py::module_::import("internvl_kernels.errors").attr("UnsupportedError");
-            PyErr_SetString(type.ptr(), refused.what());
-        }
-    });
+    binding::register_errors();
     m.def("current_isa", [] { return isa_name(current_isa()); });
     m.def("built_isas", &built_isas);
     m.def("available_isas", &available_isas);

@@ -7,9 +7,17 @@
 
 namespace ivk {
 
+// Both cross from the kernels' library into the binding.
+#define IVK_VISIBLE __attribute__((visibility("default")))
+
 // A problem that a contract refuses; becomes internvl_kernels.UnsupportedError (a ValueError).
-struct UnsupportedError : std::invalid_argument {
+struct IVK_VISIBLE UnsupportedError : std::invalid_argument {
     using std::invalid_argument::invalid_argument;
+};
+
+// A backend that is not there, or failed while running; becomes internvl_kernels.BackendError (a RuntimeError).
+struct IVK_VISIBLE BackendError : std::runtime_error {
+    using std::runtime_error::runtime_error;
 };
 
 namespace detail {

@@ -47,18 +47,11 @@ struct Job {
 
 thread_local bool inside_pool = false;
 
-// Workers sleep between jobs. One job at a time: a second caller runs its work on its own thread.
+// Workers sleep between jobs. A caller waits only for workers that took part: one that wakes up late finds the job
+// gone, so a busy machine costs no more than the caller's own time. One job at a time: a second caller runs its work on
+// its own thread.
 class Pool {
   public:
-    ~Pool() {
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            stop_ = true;
-        }
-        wake_.notify_all();
-        for (std::thread& worker : workers_) worker.join();
-    }
-
     bool run(Job& job, int helpers) {
         std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
         if (!turn.owns_lock()) return false;
@@ -68,7 +61,6 @@ class Pool {
                 workers_.emplace_back([this, index = static_cast<int>(workers_.size())] { loop(index); });
             job_ = &job;
             helpers_ = helpers;
-            running_ = helpers;
             ++generation_;
         }
         wake_.notify_all();
@@ -76,21 +68,21 @@ class Pool {
         job.run();
         inside_pool = false;
         std::unique_lock<std::mutex> lock(mutex_);
-        done_.wait(lock, [this] { return running_ == 0; });
         job_ = nullptr;
+        done_.wait(lock, [this] { return running_ == 0; });
         return true;
     }
 
   private:
-    void loop(int index) {
+    [[noreturn]] void loop(int index) {
         inside_pool = true;
         uint64_t seen = 0;
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
-            wake_.wait(lock, [&] { return stop_ || (generation_ != seen && index < helpers_ && job_ != nullptr); });
-            if (stop_) return;
+            wake_.wait(lock, [&] { return generation_ != seen && index < helpers_ && job_ != nullptr; });
             seen = generation_;
             Job* job = job_;
+            ++running_;
             lock.unlock();
             job->run();
             lock.lock();
@@ -104,7 +96,6 @@ class Pool {
     Job* job_ = nullptr;
     int helpers_ = 0, running_ = 0;
     uint64_t generation_ = 0;
-    bool stop_ = false;
 };
 
 // A child of fork has none of its parent's threads: it forgets the old pool (without touching its locks) and starts

@@ -1,6 +1,6 @@
 // Elementary functions on f32x16. Every step is one IEEE operation (no fused multiply-add), so all instruction sets
-// give the same bits. Bounds were measured over every float against double precision; tests/kernels/test_gemm.py holds
-// the ops to them.
+// give the same bits. Bounds were measured over a stepped sweep of the floats against double precision;
+// tests/kernels/test_gemm.py holds the ops to them.
 #pragma once
 
 #include "core/simd.h"

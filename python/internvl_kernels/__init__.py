@@ -12,41 +12,48 @@ from .errors import BackendError, CheckpointError, ImageError, UnsupportedError
 
 if TYPE_CHECKING:
     from . import ops, reference
-    from .about import info
+    from .about import get_include, info
     from .encoder import VisionModel, load_vision
     from .io.images import Tiles, Video, tile_image
     from .model import Model, load
+    from .ops._device import DeviceArray, use_stream
 
 # Public name -> module that holds it ("" for the module itself).
 _LAZY = {
+    "DeviceArray": "ops._device",
     "Model": "model",
     "Tiles": "io.images",
     "Video": "io.images",
     "VisionModel": "encoder",
+    "get_include": "about",
     "info": "about",
     "load": "model",
     "load_vision": "encoder",
     "ops": "",
     "reference": "",
     "tile_image": "io.images",
+    "use_stream": "ops._device",
 }
 
 __version__ = "0.1.0"
 __all__ = [
     "BackendError",
     "CheckpointError",
+    "DeviceArray",
     "ImageError",
     "Model",
     "Tiles",
     "UnsupportedError",
     "Video",
     "VisionModel",
+    "get_include",
     "info",
     "load",
     "load_vision",
     "ops",
     "reference",
     "tile_image",
+    "use_stream",
 ]
 
 

@@ -1,4 +1,4 @@
-"""What was built, what was found, what will run and why. Never fails, never imports torch, never touches a GPU."""
+"""What was built, what was found, what will run and why. Never fails, never imports torch, makes no context on a GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .ops._backend import BACKENDS, cpu, unavailable
+from .ops._backend import BACKENDS, CUDA_OPS, NOT_BUILT, cpu, cuda, unavailable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,6 +52,18 @@ class CpuInfo:
 
 
 @dataclass(frozen=True)
+class CudaInfo:
+    """The compiled CUDA extension; the fields after ``why`` are empty when it is not built, does not load or finds no GPU."""
+
+    built: bool
+    why: str | None  # it does not run; None: it runs
+    compiler: str | None = None
+    architectures: tuple[str, ...] = ()  # that kernels were compiled for
+    runtime: str | None = None  # the libcudart that was loaded
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BackendInfo:
     name: str
     runs: bool
@@ -68,7 +80,9 @@ class Info:
     python: str
     platform: str
     packages: tuple[PackageInfo, ...]
+    wheel: str | None  # the wheel's build tag: "1cuda13" with the CUDA part, "" without; None: not installed from one
     cpu: CpuInfo
+    cuda: CudaInfo
     driver: str | None  # the NVIDIA driver's own words, or where its library lies; None: no driver
     backends: tuple[BackendInfo, ...]
     auto: str | None  # the backend that "auto" takes for a model in host memory; None: no backend runs
@@ -106,8 +120,19 @@ class Info:
             table.add_row("threads", f"{self.cpu.threads} for an op that is told nothing else")
         else:
             table.add_row("CPU extension", f"[red]does not load[/red]: {self.cpu.why}")
+        if self.wheel is not None:
+            table.add_row("wheel", f"build {self.wheel}" if self.wheel else "no build tag (CPU)")
+        table.add_row("CUDA extension", self._cuda())
         table.add_row("NVIDIA driver", self.driver or "none found")
         return table
+
+    def _cuda(self) -> str:
+        if not self.cuda.built:
+            return "not built"
+        if self.cuda.why is not None:
+            return f"built; [red]does not run[/red]: {self.cuda.why}"
+        devices = ", ".join(self.cuda.devices)
+        return f"{self.cuda.compiler}, {' '.join(self.cuda.architectures)}; {devices}; runtime {self.cuda.runtime}"
 
     def _backends(self) -> RenderableType:
         from rich.table import Table
@@ -132,9 +157,9 @@ class Info:
 def info() -> Info:
     """Look at this installation and this machine. Versions come from package metadata, so nothing heavy is imported."""
     packages = tuple(PackageInfo(name, _version(name), needed) for name, needed in REQUIRED.items())
-    extension = _cpu()
+    extension, gpu = _cpu(), _cuda()
     driver = find_driver()
-    backends = tuple(_backend(name, packages[0], extension, driver) for name in BACKENDS)
+    backends = tuple(_backend(name, packages[0], extension, gpu, driver) for name in BACKENDS)
     running = {b.name for b in backends if b.runs}
     return Info(
         version=__version__,
@@ -142,11 +167,18 @@ def info() -> Info:
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}, {os.cpu_count() or '?'} cores",
         packages=packages,
+        wheel=_build_tag(),
         cpu=extension,
+        cuda=gpu,
         driver=driver,
         backends=backends,
         auto=next((name for name in ("cpu", "reference") if name in running), None) if packages[0].usable else None,
     )
+
+
+def get_include() -> str:
+    """The folder for ``-I``: internvl_kernels/ivk.h, the C interface. The library to link, libivk_cuda.so, lies in its parent."""
+    return str(Path(__file__).parent / "include")
 
 
 def _version(distribution: str) -> str | None:
@@ -177,6 +209,42 @@ def _cpu() -> CpuInfo:
     )
 
 
+def _cuda() -> CudaInfo:
+    reason = unavailable("cuda")
+    if reason is not None:
+        return CudaInfo(reason != NOT_BUILT, reason)
+    module = cuda()
+    devices = [module.device(i) for i in range(module.device_count())]
+    return CudaInfo(
+        built=True,
+        why=None,
+        compiler=module.compiler,
+        architectures=tuple(module.architectures.split(";")),
+        runtime=loaded_runtime(),
+        devices=tuple(f"{d['name']} (compute {d['capability'][0]}.{d['capability'][1]})" for d in devices),
+    )
+
+
+def loaded_runtime() -> str | None:
+    """The file of the CUDA runtime in this process, from the kernel's own list."""
+    try:
+        found = re.search(r"/\S*/libcudart\S*", Path("/proc/self/maps").read_text())
+    except OSError:
+        return None
+    return found[0] if found else None
+
+
+def _build_tag() -> str | None:
+    try:
+        text = metadata.distribution("internvl-kernels").read_text("WHEEL")
+    except metadata.PackageNotFoundError:
+        return None
+    if text is None:
+        return None
+    found = re.search(r"^Build: (\S+)", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def find_driver() -> str | None:
     """The NVIDIA driver by its traces in the file system; its library is never loaded."""
     try:
@@ -194,7 +262,7 @@ def find_driver() -> str | None:
     return None
 
 
-def _backend(name: str, torch: PackageInfo, extension: CpuInfo, driver: str | None) -> BackendInfo:
+def _backend(name: str, torch: PackageInfo, extension: CpuInfo, gpu: CudaInfo, driver: str | None) -> BackendInfo:
     install_torch = f"pip install 'torch>={torch.needed}'"
     if name == "reference":
         if torch.usable:
@@ -208,10 +276,37 @@ def _backend(name: str, torch: PackageInfo, extension: CpuInfo, driver: str | No
         return BackendInfo(
             name, True, f"ops on numpy arrays only: torch is {torch.version or 'missing'}", install_torch
         )
+    if gpu.why is None:
+        return BackendInfo(name, True, f"ops {', '.join(sorted(CUDA_OPS))} on {gpu.devices[0]}", None)
     found = f"an NVIDIA driver is here ({driver})" if driver else "no NVIDIA driver is here"
-    return BackendInfo(
-        name, False, f"not built: this version has no CUDA part; {found}", "use cpu; CUDA needs a later version"
+    return BackendInfo(name, False, f"{gpu.why}; {found}", _cuda_cure(gpu, driver))
+
+
+def _cuda_cure(gpu: CudaInfo, driver: str | None) -> str:
+    if not gpu.built:
+        return (
+            "IVK_CUDA=1 pip install . builds it"
+            if driver
+            else "use cpu; IVK_CUDA=1 pip install . builds it all the same"
+        )
+    why = gpu.why or ""
+    if "libcudart" in why:
+        return "pip install 'nvidia-cuda-runtime>=13.0.88,<14'"
+    if "compute capability" in why or "no GPU" in why:
+        return "use cpu"
+    return (
+        "update the NVIDIA driver to 580 or newer" if driver else "install an NVIDIA driver of 580 or newer, or use cpu"
     )
 
 
-__all__ = ["BackendInfo", "CpuInfo", "Info", "PackageInfo", "find_driver", "info"]
+__all__ = [
+    "BackendInfo",
+    "CpuInfo",
+    "CudaInfo",
+    "Info",
+    "PackageInfo",
+    "find_driver",
+    "get_include",
+    "info",
+    "loaded_runtime",
+]

@@ -58,7 +58,7 @@ def test_demo_says_what_ran_where(tiny: Path, tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert f"question  {demo.QUESTION}" in lines
     assert any(line.startswith(f"truth     {text}  ") for line in lines)
-    for word in ("cpu backend", "1 threads", "float32", "tiling", "vision", "prefill", "decode", "visual tokens"):
+    for word in ("cpu backend", "1 thread,", "float32", "tiling", "vision", "prefill", "decode", "visual tokens"):
         assert word in result.stdout
     assert f"{image.width} x {image.height}" in result.stdout
     with Image.open(tmp_path / "grid.png") as drawn:

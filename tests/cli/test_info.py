@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -36,9 +37,73 @@ def test_healthy_machine() -> None:
     assert next(p for p in info.packages if p.name == "torch").version == metadata.version("torch")
     assert json.loads(json.dumps(info.to_dict()))["version"] == ivk.__version__
     text = str(info)
-    assert all(word in text for word in (ivk.__version__, "instruction sets", "no CUDA part", "auto takes cpu"))
+    assert all(word in text for word in (ivk.__version__, "instruction sets", "CUDA extension", "auto takes cpu"))
     assert info.cpu.compiler is not None
     assert info.cpu.compiler in text
+
+
+def backend(info: module.Info) -> module.BackendInfo:
+    return next(b for b in info.backends if b.name == "cuda")
+
+
+def test_without_the_cuda_part(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backend, "_load_cuda", lambda: _backend.NOT_BUILT)
+    info = ivk.info()
+    assert not info.cuda.built
+    assert backend(info).why == "this build has no CUDA part; no NVIDIA driver is here"
+    assert "IVK_CUDA=1" in (backend(info).cure or "")
+    assert "not built" in str(info)
+
+
+@pytest.mark.parametrize(
+    ("why", "cure"),
+    [
+        ("the extension does not load: libcudart.so.13: cannot open shared object file", "pip install 'nvidia-cuda-runtime"),
+        ("cudaGetDeviceCount: cudaErrorInsufficientDriver (35): ...", "driver of 580 or newer"),
+        ("Tesla T4 has compute capability (7, 5); needed: 8.0 (Ampere) or newer", "use cpu"),
+        ("no GPU was found", "use cpu"),
+    ],
+)  # fmt: skip
+def test_cuda_part_that_does_not_run(bare: Path, monkeypatch: pytest.MonkeyPatch, why: str, cure: str) -> None:
+    monkeypatch.setattr(_backend, "_load_cuda", lambda: why)
+    info = ivk.info()
+    assert info.cuda.built
+    assert info.cuda.why == why
+    assert why in backend(info).why
+    assert cure in (backend(info).cure or "")
+    assert not backend(info).runs
+    with pytest.raises(ivk.BackendError, match=re.escape(why)):
+        ivk.DeviceArray.empty((2,))
+    with pytest.raises(ivk.BackendError, match=re.escape(why)):
+        ivk.load("anywhere", backend="cuda")
+
+
+def test_cuda_part_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Module:
+        compiler, architectures = "nvcc 13.0.88", "sm80;sm90a"
+        device_count = staticmethod(lambda: 1)
+        device = staticmethod(lambda i: {"name": "A part", "capability": (8, 6)})
+
+    monkeypatch.setattr(_backend, "_load_cuda", Module)
+    info = ivk.info()
+    assert (info.cuda.built, info.cuda.why, info.cuda.devices) == (True, None, ("A part (compute 8.6)",))
+    assert info.cuda.architectures == ("sm80", "sm90a")
+    assert backend(info).runs
+    assert "pixel_shuffle" in backend(info).why
+    assert "A part" in str(info)
+
+
+@pytest.mark.parametrize(
+    ("text", "tag"), [("Wheel-Version: 1.0\nBuild: 1cuda13\n", "1cuda13"), ("Wheel-Version: 1.0\n", ""), (None, None)]
+)
+def test_wheels_of_one_version_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, tag: str | None
+) -> None:
+    class Distribution:
+        read_text = staticmethod(lambda name: text if name == "WHEEL" else None)
+
+    monkeypatch.setattr(module.metadata, "distribution", lambda name: Distribution)
+    assert module._build_tag() == tag
 
 
 def test_current_instruction_set_is_the_one_in_use() -> None:

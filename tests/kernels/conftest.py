@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from internvl_kernels.ops._backend import cpu
+from internvl_kernels.about import loaded_runtime
+from internvl_kernels.ops._backend import cpu, cuda
 from internvl_kernels.testing.invariance import instruction_set
 
 
@@ -22,3 +24,14 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set of this machine in turn; the former one comes back afterwards."""
     with instruction_set(request.param):
         yield request.param
+
+
+@pytest.fixture
+def cuda_environment(cuda_backend: str) -> dict[str, str]:
+    """What a child process needs so that its CUDA kernels run where this one's do."""
+    cuda()
+    runtime = loaded_runtime()
+    assert runtime is not None
+    if cuda_backend == "real":
+        return {}
+    return {"VGPU": "1", "LD_LIBRARY_PATH": os.path.dirname(runtime)}

@@ -73,3 +73,14 @@ def test_prefill_rows(inner: int, columns: int, dtype: str) -> None:
     same_bits(ops.linear(x, weight, bias, backend="cpu"), y, "two threads")
     gelu = ops.linear_gelu(x, weight, bias, backend="cpu")
     same_bits(ops.linear_gelu(x[7:8], weight, bias, backend="cpu"), gelu[7:8], "gelu of one row")
+
+
+def test_not_a_number_stays_in_its_row_and_empty_sides_are_empty() -> None:
+    x, weight = normal(4, 50), normal(9, 50, seed=1)
+    clean = ops.linear(x, weight, decode=True, backend="cpu")
+    x[2, 49] = float("nan")
+    y = ops.linear(x, weight, decode=True, backend="cpu")
+    assert y[2].isnan().all()
+    same_bits(y[[0, 1, 3]], clean[[0, 1, 3]])
+    assert ops.linear(x[:0], weight, decode=True, backend="cpu").shape == (0, 9)
+    assert ops.linear(x, weight[:0], decode=True, backend="cpu").shape == (4, 0)

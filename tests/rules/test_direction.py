@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_lazy": set(),
     "config": set(),
     "costs": set(),
-    "ops": {"_cpu"},
+    "ops": {"_cpu", "_cuda"},
     "reference": {"ops"},
     "models": {"ops"},
     "io": {"ops"},
@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_INCLUDE = {
     "core": {"core"},
-    "kernels": {"core", "kernels"},
+    "device": {"device"},
+    "kernels": {"core", "kernels", "device"},
     "binding": {"core", "kernels", "binding"},
 }
 
@@ -77,7 +78,11 @@ def test_python_imports_point_down(path: Path) -> None:
 
 
 def test_only_the_backend_chooser_loads_the_extension() -> None:
-    users = [p for p in PACKAGE.rglob("*.py") if re.search(r"internvl_kernels\._cpu|import _cpu", p.read_text())]
+    users = [
+        p
+        for p in PACKAGE.rglob("*.py")
+        if re.search(r"internvl_kernels\._(cpu|cuda)|import _(cpu|cuda)", p.read_text())
+    ]
     assert [p.relative_to(PACKAGE).as_posix() for p in users] == ["ops/_backend.py"]
 
 
@@ -92,9 +97,21 @@ def test_cpp_includes_point_down(path: Path) -> None:
     for target in re.findall(r'#include "([^"]+)"', text):
         assert (ROOT / "csrc" / target).exists(), f"{path.name} includes {target}, which is not there"
         assert target.split("/")[0] in MAY_INCLUDE[parts[0]], f"{parts[0]} may not include {target}"
+        assert not target.startswith("device/") or path.suffix == ".cuh", f"{path.name}: device code is for .cuh files"
+        assert not target.endswith(".cuh") or path.suffix in (".cuh", ".cu"), (
+            f"{path.name} includes device code {target}"
+        )
+        if parts[0] == "kernels":
+            needs_cuda = path.suffix == ".cu" or path.stem.endswith("_cuda")
+            assert needs_cuda or not target.startswith("core/cuda/"), f"{path.name}: the CPU build has no {target}"
         if parts[0] == "kernels" and target.startswith("kernels/"):
             assert target.split("/")[1] == parts[1], f"{path.name} reaches into another family: {target}"
     assert "torch/" not in re.findall(r"#include <([^>]+)>", text).__str__(), "no libtorch in the extension"
+    assert ("asm(" in text or "asm volatile" in text) <= (path.name.endswith("ptx.cuh")), (
+        f"{path.name}: asm belongs to device/ptx.cuh"
+    )
+    launches = "<<<" in re.sub(r'"[^"]*"', "", text) or "cudaLaunchKernel" in text
+    assert not launches or path.name == "launch.cpp", f"{path.name}: core/cuda/launch.h launches kernels"
     if parts[0] != "binding":
         assert "pybind11" not in text, f"{path.name}: only csrc/binding knows Python"
     if not path.name.endswith("_cpu.cpp") and not path.name.startswith("simd"):

@@ -16,8 +16,13 @@ BUDGETS = (
     ("csrc/kernels/*/lanes.h", 250),
     ("csrc/kernels/*/*_cpu.cpp", 250),
     ("csrc/kernels/*/*.cpp", 250),
-    ("csrc/binding/bind_*.cpp", 60),
-    ("csrc/core/*", 250),
+    ("csrc/kernels/*/*.cuh", 500),
+    ("csrc/kernels/*/*.cu", 250),
+    ("csrc/device/*", 250),
+    ("csrc/binding/**/bind_*.cpp", 60),
+    ("csrc/binding/*/*", 250),
+    ("csrc/core/**/*", 250),
+    ("build_tools/*", 250),
     ("python/internvl_kernels/ops/*.py", 200),
     ("python/internvl_kernels/**/*.py", 400),
     ("tests/**/*.py", 300),
@@ -38,6 +43,20 @@ def test_family_has_all_its_parts(family: str) -> None:
     missing = [part for part in parts if not (ROOT / part).exists()]
     assert not missing
     assert "_reference(" in (ROOT / parts[4]).read_text(), "the reference stands in the op's file"
+
+
+@pytest.mark.parametrize("launcher", sorted(p.name for p in (ROOT / "csrc" / "kernels").glob("*/*.cu")))
+def test_cuda_kernel_has_all_its_parts(launcher: str) -> None:
+    stem = launcher.removesuffix(".cu")
+    family = stem.rpartition("_")[0]
+    folder = ROOT / "csrc" / "kernels" / family
+    parts = [folder / f"{stem}.cuh", folder / f"{family}_problem.cpp", folder / f"{family}_cuda.cpp"]
+    parts += [ROOT / "csrc/binding/cuda" / f"bind_{family}.cpp", ROOT / "tests/kernels" / f"test_{family}_cuda.py"]
+    assert not [str(part) for part in parts if not part.exists()]
+    contract = (folder / f"{family}.h").read_text()
+    for name in (f"supports_{stem}(", f"void {stem}(", f"void {family}_cuda(", f"{family}_bytes("):
+        assert name in contract, f"{family}.h declares no {name}"
+    assert f"supports_{stem}(" in (folder / f"{family}_cuda.cpp").read_text()
 
 
 @pytest.mark.parametrize(("pattern", "limit"), BUDGETS, ids=[b[0] for b in BUDGETS])

@@ -92,7 +92,7 @@ def build() -> Path:
 
 
 _library: ctypes.CDLL | None = None
-_STRINGS = ("reports", "notes", "counters", "counter_table", "leaks", "devices", "state", "last_message")
+_STRINGS = ("reports", "notes", "counters", "counter_table", "coverage", "leaks", "devices", "state", "last_message")
 
 
 def _loaded_elsewhere() -> str | None:
@@ -204,13 +204,21 @@ def notes() -> list[dict[str, Any]]:
 
 
 def counters(lines: bool = False) -> list[dict[str, Any]]:
-    """One entry per launch since the last reset: shape, registers, occupancy and counts (never times)."""
+    """One entry per launch since the last reset: shape, registers, occupancy and counts (never times).
+
+    ``lines`` adds counts per PTX line, where ``configure(lines=True)`` had them kept.
+    """
     return json.loads(_text("counters", int(lines)))
 
 
 def counter_table(launch: int = -1) -> str:
     count = len(counters())
     return _text("counter_table", launch if launch >= 0 else count + launch)
+
+
+def coverage() -> dict[str, dict[str, Any]]:
+    """By kernel: launches, and every PTX instruction with how often it ran over all of them (a soft reset keeps it)."""
+    return json.loads(_text("coverage"))
 
 
 def leaks() -> list[dict[str, Any]]:

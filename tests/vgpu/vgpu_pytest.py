@@ -1,8 +1,8 @@
 """pytest plugin: CUDA tests on a GPU where there is one, else on the virtual GPU, under several schedules.
 
-    cuda_backend     "real" or "virtual"; on the virtual GPU a test runs once per mode and must leave no finding
-    virtual_gpu      the virtual GPU alone, in its default mode; findings are for the test to read
-    vgpu_mode        the virtual GPU under each mode, for tests that compare results between modes
+cuda_backend     "real" or "virtual"; on the virtual GPU a test runs once per mode and must leave no finding
+virtual_gpu      the virtual GPU alone, in its default mode; findings are for the test to read
+vgpu_mode        the virtual GPU under each mode, for tests that compare results between modes
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+
 import vgpu
 
 
@@ -24,7 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="auto",
         help="where CUDA kernels run: a GPU (real), the virtual GPU, nowhere; auto takes a GPU if there is one",
     )
-    group.addoption("--vgpu-device", default="a100", help="part that the virtual GPU stands for: a100, l4, rtx4090, h100")
+    group.addoption(
+        "--vgpu-device", default="a100", help="part that the virtual GPU stands for: a100, l4, rtx4090, h100"
+    )
 
 
 def _real_gpus() -> int:
@@ -50,7 +53,9 @@ def _backend(config: pytest.Config) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "modes(*modes): vgpu modes that a CUDA test runs under, instead of the small matrix")
+    config.addinivalue_line(
+        "markers", "modes(*modes): vgpu modes that a CUDA test runs under, instead of the small matrix"
+    )
 
 
 def _modes(metafunc: pytest.Metafunc) -> list[object]:

@@ -18,12 +18,20 @@
 //   h, y          [rows, cols]   as x               h may be x or branch; y may be x (norm) or branch, not h
 //
 // Deterministic; a row's bits depend on that row alone. Workspace 0. Errors: UnsupportedError with the whole problem.
-// Bytes: norm 2*rows*cols*s, add_norm 4*rows*cols*s; the three vectors are cached.
+// Bytes: norm 2*rows*cols*s, add_norm 4*rows*cols*s, and the vectors once (norm_bytes).
+//
+// CUDA (norm_sm80, compute capability 8.0 and newer): every problem of the contract with cols <= 2^30. Where all
+// addresses, row strides and rows are multiples of 16 bytes a thread moves 16 bytes at once; other problems go element
+// by element and give the same bits. Up to 4096 vectors of 16 bytes a row stays in registers; longer rows are read
+// again by each pass.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
+#include "core/device.h"
 #include "core/isa.h"
+#include "core/stream.h"
 #include "core/tensor.h"
 
 namespace ivk {
@@ -51,7 +59,24 @@ struct NormTable {
 };
 IVK_DECLARE_TABLE(NormTable, norm_table)
 
-// Checks the contract, then runs on at most `threads` threads (0: the default cap).
+// The checked problem; throws UnsupportedError.
+NormParams norm_problem(const TensorView& x, const TensorView& branch, const TensorView& scale,
+                        const TensorView& weight, const TensorView& bias, const TensorView& h, const TensorView& y,
+                        float eps, NormKind kind);
+std::string describe(const NormParams&);
+
+// Each input read once and each output written once.
+inline int64_t norm_bytes(const NormParams& p) {
+    const int64_t streams = 1 + (p.branch ? 2 : 0) + (p.weight ? 1 : 0);
+    const int64_t vectors = (p.scale ? 1 : 0) + (p.weight ? 1 : 0) + (p.bias ? 1 : 0);
+    return (streams * p.rows + vectors) * p.cols * size_of(p.dtype);
+}
+
+bool supports_norm_sm80(const NormParams&, const Device&, std::string* why);
+void norm_sm80(const NormParams&, Stream);
+void norm_cuda(const NormParams&, const Device&, Stream);  // throws UnsupportedError with every variant's reason
+
+// CPU: checks the contract, then runs on at most `threads` threads (0: the default cap).
 void norm(const TensorView& x, const TensorView& branch, const TensorView& scale, const TensorView& weight,
           const TensorView& bias, const TensorView& h, const TensorView& y, float eps, NormKind kind, int threads);
 

@@ -13,12 +13,20 @@
 //
 // rows and cols are multiples of f. LayerNorm as in norm.h: statistics in fp32, one rounding at the store, the bits of
 // norm() on the shuffled rows. Deterministic; a token's bits depend on its block alone. Workspace 0. Bytes:
-// 2*T*rows*cols*D*s.
+// 2*T*rows*cols*D*s, and weight and bias once (pixel_shuffle_bytes).
+//
+// CUDA (pixel_shuffle_sm80, compute capability 8.0 and newer): every problem of the contract with f f D <= 2^30 and
+// fewer than 2^31 tokens. Where all addresses and strides and D are multiples of 16 bytes a thread moves 16 bytes at
+// once; other problems go element by element and give the same bits. With weight, up to 4096 vectors of 16 bytes a
+// token stays in registers; longer ones are read again by each pass.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
+#include "core/device.h"
 #include "core/isa.h"
+#include "core/stream.h"
 #include "core/tensor.h"
 
 namespace ivk {
@@ -32,6 +40,8 @@ struct PixelShuffleParams {
     int64_t stride_tile, stride_patch;  // elements
     bool column_major;                  // v1
     float eps;
+    int64_t tiles;
+    DType dtype;
 };
 
 // Tokens [begin, end), numbered over all tiles.
@@ -41,6 +51,24 @@ struct PixelShuffleTable {
 };
 IVK_DECLARE_TABLE(PixelShuffleTable, pixel_shuffle_table)
 
+// The checked problem; throws UnsupportedError.
+PixelShuffleParams pixel_shuffle_problem(const TensorView& x, const TensorView& weight, const TensorView& bias,
+                                         const TensorView& y, int64_t rows, int64_t cols, int64_t factor,
+                                         bool column_major, bool drop_cls, float eps);
+std::string describe(const PixelShuffleParams&);
+
+inline int64_t token_count(const PixelShuffleParams& p) { return p.tiles * (p.rows / p.factor) * (p.cols / p.factor); }
+// Each input read once and each output written once.
+inline int64_t pixel_shuffle_bytes(const PixelShuffleParams& p) {
+    const int64_t vectors = (p.weight ? 1 : 0) + (p.bias ? 1 : 0);
+    return (2 * token_count(p) + vectors) * p.factor * p.factor * p.width * size_of(p.dtype);
+}
+
+bool supports_pixel_shuffle_sm80(const PixelShuffleParams&, const Device&, std::string* why);
+void pixel_shuffle_sm80(const PixelShuffleParams&, Stream);
+void pixel_shuffle_cuda(const PixelShuffleParams&, const Device&, Stream);  // throws with every variant's reason
+
+// CPU, on at most `threads` threads (0: the default cap).
 void pixel_shuffle(const TensorView& x, const TensorView& weight, const TensorView& bias, const TensorView& y,
                    int64_t rows, int64_t cols, int64_t factor, bool column_major, bool drop_cls, float eps,
                    int threads);

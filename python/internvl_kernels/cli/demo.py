@@ -84,7 +84,9 @@ def _report(result: dict[str, Any]) -> Any:
     table.add_column()
     table.add_column(justify="right")
     where = f"{result['backend']} backend" + (f", instruction set {result['isa']}" if result["isa"] else "")
-    table.add_row("ran on", f"{where}, {result['threads']} threads, {result['dtype']}")
+    table.add_row(
+        "ran on", f"{where}, {result['threads']} thread{'s' if result['threads'] > 1 else ''}, {result['dtype']}"
+    )
     columns, rows = result["grid"]
     table.add_row(
         "picture", f"{result['source']}, {result['width']} x {result['height']}, saved as {result['picture']}"

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-EMPTY, MIXED = 10, -100  # cell classes besides the ten digits: no digit's centre, several (not scored)
+EMPTY, MIXED = (
+    10,
+    -100,
+)  # cell classes besides the ten digits: no digit's centre; several, or one too small (not scored)
+_LEGIBLE = 12  # pixels of a tile: least width and height of a digit that the tower is asked for
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,15 @@ def draw(
 def cell_classes(strip: Strip, grid: tuple[int, int], thumbnail: bool, config: ModelConfig) -> NDArray[np.int64]:
     """[tiles, tokens per tile], in the order of the visual tokens."""
     side = config.vision.grid // config.projector.factor
+    size = np.array([config.tiling.size / strip.image.width, config.tiling.size / strip.image.height])
 
     def one(columns: int, rows: int) -> NDArray[np.int64]:
         sheet = np.full((rows * side, columns * side), EMPTY)
         for (x0, y0, x1, y1), digit in zip(strip.boxes, strip.text):
             x = int((x0 + x1) / 2 / strip.image.width * columns * side)
             y = int((y0 + y1) / 2 / strip.image.height * rows * side)
-            sheet[y, x] = int(digit) if sheet[y, x] == EMPTY else MIXED
+            legible = min((x1 - x0) * size[0] * columns, (y1 - y0) * size[1] * rows) >= _LEGIBLE
+            sheet[y, x] = int(digit) if legible and sheet[y, x] == EMPTY else MIXED
         return sheet.reshape(rows, side, columns, side).transpose(0, 2, 1, 3).reshape(rows * columns, side * side)
 
     return np.concatenate([one(*grid), one(1, 1)]) if thumbnail else one(*grid)
@@ -82,25 +88,21 @@ class Prompts:
     def __init__(self, config: ModelConfig) -> None:
         tokenizer = build_tokenizer()
         self._per_tile = config.tokens_per_tile
-        self._pad = config.chat.pad_token_id
-        self._image = tokenizer.token_to_id(config.chat.image_token)
-        self._end = tokenizer.token_to_id("<|im_end|>")
-        self._digits = [tokenizer.token_to_id(str(digit)) for digit in range(10)]
+        known = tokenizer.get_vocab()
+        self._pad, self._end = known["<|endoftext|>"], known["<|im_end|>"]
+        self.image_token_id = known[config.chat.image_token]
+        self._digits = [known[str(digit)] for digit in range(10)]
         self._parts = []
         for question in QUESTIONS:
             before = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<img>"
             after = f"</img>\n{question}<|im_end|>\n<|im_start|>assistant\n"
             self._parts.append((tokenizer.encode(before).ids, tokenizer.encode(after).ids))
 
-    @property
-    def image_token_id(self) -> int:
-        return int(self._image)
-
     def batch(self, drawn: Drawn) -> Batch:
         rows = []
         for count, text, question in zip(drawn.counts, drawn.texts, drawn.questions):
             before, after = self._parts[question]
-            prompt = [*before, *[self._image] * (count * self._per_tile), *after]
+            prompt = [*before, *[self.image_token_id] * (count * self._per_tile), *after]
             rows.append((prompt, [*(self._digits[int(digit)] for digit in text), self._end]))
         length = max(len(prompt) + len(answer) for prompt, answer in rows)
         ids = torch.full((len(rows), length), self._pad)

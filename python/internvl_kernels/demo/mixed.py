@@ -15,13 +15,13 @@ class _Product(torch.autograd.Function):
     """``x @ w.T`` of float32 tensors, computed on values rounded to bfloat16; so are both gradients."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
         x16, w16 = x.flatten(0, -2).bfloat16(), w.bfloat16()
         ctx.save_for_backward(x16, w16)
         return (x16 @ w16.T).float().unflatten(0, x.shape[:-1])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         x16, w16 = ctx.saved_tensors
         g16 = g.flatten(0, -2).bfloat16()
         return (g16 @ w16).float().unflatten(0, g.shape[:-1]), (g16.T @ x16).float()

@@ -39,11 +39,11 @@ CONFIG = ModelConfig(
 @dataclass(frozen=True)
 class Recipe:
     seed: int = 1
-    steps: int = 4000
+    steps: int = 4800
     strips: int = 48  # per step
     warm_up: int = 100  # steps of rising learning rate
-    tower_only: int = 400  # first steps, without the language model
-    varied: int = 600  # step from which strips have their full variety of colour and form
+    tower_only: int = 800  # first steps, without the language model
+    varied: int = 700  # step from which strips have their full variety of colour and form
     matrix_rate: float = 3e-3  # learning rate of the hidden matrices (orthogonalised momentum)
     other_rate: float = 1.5e-3  # of everything else (AdamW)
     decay: float = 0.05

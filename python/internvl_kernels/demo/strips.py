@@ -26,7 +26,10 @@ _INK = 64  # grey level from which a pixel of an enlarged scan counts as ink
 
 @dataclass(frozen=True)
 class Scans:
-    """Scans of single digits: ``pixels`` uint8 ``[n, 8, 8]`` with 0 (paper) to 16 (ink), ``labels`` and the data set's ``indices`` ``[n]``."""
+    """Scans of single digits.
+
+    ``pixels`` uint8 ``[n, 8, 8]``, 0 (paper) to 16 (ink); ``labels`` and ``indices`` in the data set, int64 ``[n]``.
+    """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -92,7 +95,9 @@ def compose(
         )
     if layout not in LAYOUTS:
         raise ValueError(f"layout: {layout!r}; allowed: {', '.join(LAYOUTS)}")
-    size = float(rng.uniform(22, 72))  # height of a digit, pixels
+    size = float(
+        rng.uniform(36 if layout == "block" else 22, 72)
+    )  # height of a digit, pixels: a block gets more than one tile
     stroke = rng.uniform(-0.5, 0.7)
     slant = rng.uniform(-0.12, 0.12)
     digits = [
@@ -186,7 +191,7 @@ def _arrange(
     for digit, (x0, y0, x1, y1) in zip(digits, boxes.astype(int)):
         part = sheet[y0:y1, x0:x1]
         np.maximum(part, digit, out=part)
-    return sheet.astype(np.float32) / 255, boxes
+    return sheet.astype(np.float32) / np.float32(255), boxes
 
 
 def _colour(rng: np.random.Generator, ink: NDArray[np.float32], variety: float) -> Image.Image:

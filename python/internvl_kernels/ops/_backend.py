@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,8 @@ from .._lazy import torch
 from ..errors import BackendError, UnsupportedError
 
 BACKENDS = ("reference", "cpu", "cuda")
+CUDA_OPS = frozenset({"add_norm", "add_scaled", "layer_norm", "pixel_shuffle", "rms_norm", "vision_qk_norm"})
+NOT_BUILT = "this build has no CUDA part"
 
 
 @functools.lru_cache(maxsize=1)
@@ -21,11 +24,52 @@ def _load_cpu() -> ModuleType | ImportError:
         return error
 
 
+_running: list[ModuleType] = []  # the CUDA module, once a GPU ran it; a failure is looked into again at the next call
+
+
+def _load_cuda() -> ModuleType | str:
+    """The extension when a GPU can run it, else why not. The driver is asked for its devices; no context is made."""
+    if not _running:
+        found = _find_cuda()
+        if isinstance(found, str):
+            return found
+        _running.append(found)
+    return _running[0]
+
+
+def _find_cuda() -> ModuleType | str:
+    if importlib.util.find_spec("internvl_kernels._cuda") is None:
+        return NOT_BUILT
+    try:
+        module = importlib.import_module("internvl_kernels._cuda")
+    except ImportError as error:
+        return f"the extension does not load: {error}"
+    try:
+        count = module.device_count()
+        found = [module.device(i) for i in range(count)]
+    except BackendError as error:
+        return str(error)
+    if not found:
+        return "no GPU was found"
+    if all(device["capability"] < (8, 0) for device in found):
+        device = found[0]
+        return f"{device['name']} has compute capability {device['capability']}; needed: 8.0 (Ampere) or newer"
+    return module
+
+
 def cpu() -> ModuleType:
     """The compiled CPU module. Raises BackendError with the loader's reason."""
     module = _load_cpu()
     if isinstance(module, ImportError):
         raise BackendError(f"backend 'cpu': the extension does not load: {module}")
+    return module
+
+
+def cuda() -> ModuleType:
+    """The compiled CUDA module, imported on first use. Raises BackendError with the reason why it cannot run."""
+    module = _load_cuda()
+    if isinstance(module, str):
+        raise BackendError(f"backend 'cuda': {module}")
     return module
 
 
@@ -35,7 +79,8 @@ def unavailable(backend: str) -> str | None:
         module = _load_cpu()
         return f"the extension does not load: {module}" if isinstance(module, ImportError) else None
     if backend == "cuda":
-        return "this build has no CUDA part"
+        found = _load_cuda()
+        return found if isinstance(found, str) else None
     return None
 
 
@@ -54,20 +99,46 @@ def needs_grad(*tensors: Any) -> bool:
     return bool(tracked) and torch.is_grad_enabled()
 
 
+@functools.lru_cache(maxsize=64)
+def _speaks_dlpack(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] != "numpy" and hasattr(kind, "__dlpack_device__")
+
+
+def _place(x: Any) -> str:
+    """host, cuda (GPU memory that only kernels read) or other (another device of torch), by the tensor's own words."""
+    if x is None:
+        return "host"
+    kind: Any = type(x)
+    if _is_torch_type(kind):
+        place: str = x.device.type
+        return {"cpu": "host", "cuda": "torch cuda"}.get(place, "other")
+    return "cuda" if _speaks_dlpack(kind) and x.__dlpack_device__()[0] in (2, 13) else "host"
+
+
 def choose(op: str, backend: str, *tensors: Any) -> str:
     """Resolve ``backend`` for the tensors of one call.
 
-    ``"auto"`` is ``cpu`` for host memory without gradients when the extension loads, else ``reference``. A named backend is
-    taken or refused, never replaced.
+    ``"auto"`` without gradients is ``cpu`` for host memory when the extension loads, ``cuda`` for GPU memory when that runs and
+    has the op, else ``reference``. A named backend is taken or refused, never replaced.
     """
     if backend == "auto":
-        plain = all(t is None or not is_torch(t) or t.device.type == "cpu" for t in tensors)
-        return "cpu" if plain and not needs_grad(*tensors) and unavailable("cpu") is None else "reference"
+        places = {_place(t) for t in tensors}
+        if places == {"host"}:
+            return "cpu" if not needs_grad(*tensors) and unavailable("cpu") is None else "reference"
+        if "cuda" in places:
+            backend = "cuda"  # only kernels read it: taken or refused
+        else:
+            here = "torch cuda" in places and op in CUDA_OPS and not needs_grad(*tensors)
+            return "cuda" if here and unavailable("cuda") is None else "reference"
     if backend not in BACKENDS:
         raise UnsupportedError(f"{op}: backend={backend!r}; allowed: auto, {', '.join(BACKENDS)}")
     reason = unavailable(backend)
     if reason is not None:
         raise BackendError(f"{op}: backend {backend!r}: {reason}")
+    if backend == "cuda" and op not in CUDA_OPS:
+        raise BackendError(f"{op}: backend 'cuda' has no kernel for it yet; it has {', '.join(sorted(CUDA_OPS))}")
+    if backend != "cuda" and any(_place(t) == "cuda" for t in tensors):
+        raise UnsupportedError(f"{op}: backend {backend!r} and a DeviceArray or other GPU memory; allowed: 'cuda'")
     if backend != "reference" and needs_grad(*tensors):
         raise UnsupportedError(
             f"{op}: backend {backend!r} has no gradient and a tensor requires one; use torch.no_grad() or backend='reference'"
@@ -75,4 +146,4 @@ def choose(op: str, backend: str, *tensors: Any) -> str:
     return backend
 
 
-__all__ = ["BACKENDS", "choose", "cpu", "is_torch", "needs_grad", "unavailable"]
+__all__ = ["BACKENDS", "CUDA_OPS", "NOT_BUILT", "choose", "cpu", "cuda", "is_torch", "needs_grad", "unavailable"]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._backend import choose, cpu
-from ._tensor import empty, host
+from ._backend import choose
+from ._call import start
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +21,10 @@ def layer_norm(
     x ``[..., cols]`` float32 | bfloat16 | float16, last dimension contiguous; weight, bias ``[cols]`` of x's dtype.
     Returns a contiguous tensor of x's shape and dtype. Raises UnsupportedError for anything else.
     """
-    if choose("layer_norm", backend, x, weight, bias) == "reference":
+    backend = choose("layer_norm", backend, x, weight, bias)
+    if backend == "reference":
         return layer_norm_reference(x, weight, bias, eps=eps)
-    return _norm(x, weight, bias, eps, rms=False, threads=threads)
+    return _norm(backend, threads, x, weight, bias, eps, rms=False)
 
 
 def layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: float = 1e-6) -> Tensor:
@@ -36,9 +37,10 @@ def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, threads: int = 0, backen
     The normalised value is rounded to x's dtype before the weight, as the published Llama, Qwen and InternViT code does.
     Shapes and dtypes as ``layer_norm``.
     """
-    if choose("rms_norm", backend, x, weight) == "reference":
+    backend = choose("rms_norm", backend, x, weight)
+    if backend == "reference":
         return rms_norm_reference(x, weight, eps=eps)
-    return _norm(x, weight, None, eps, rms=True, threads=threads)
+    return _norm(backend, threads, x, weight, None, eps, rms=True)
 
 
 def rms_norm_reference(x: Tensor, weight: Tensor, *, eps: float = 1e-6) -> Tensor:
@@ -65,13 +67,12 @@ def add_norm(
     RMSNorm, which takes no bias. ``inplace`` lets the op write h into x's memory (use the returned h). h is rounded to
     the dtype once and the norm reads the rounded value.
     """
-    if choose("add_norm", backend, x, branch, weight, bias, scale) == "reference":
+    backend = choose("add_norm", backend, x, branch, weight, bias, scale)
+    if backend == "reference":
         return add_norm_reference(x, branch, weight, bias, scale=scale, eps=eps, rms=rms)
-    x, branch = host(x), host(branch)
-    h = x if inplace else empty(x, x.shape)
-    y = empty(x, x.shape)
-    cpu().norm(x, branch, host(scale), host(weight), host(bias), h, y, eps, rms, threads)
-    return h, y
+    call = start(backend, threads, x, branch, weight, bias, scale)
+    h, y = _add(call, x, branch, scale, weight, bias, eps, rms, inplace)
+    return call.give(h, x if inplace else None), call.give(y)
 
 
 def add_norm_reference(
@@ -92,12 +93,12 @@ def add_scaled(
     x: Any, branch: Any, scale: Any = None, *, inplace: bool = False, threads: int = 0, backend: str = "auto"
 ) -> Any:
     """Residual and layer scale without a norm after them: ``x + scale * branch``; shapes as ``add_norm``."""
-    if choose("add_scaled", backend, x, branch, scale) == "reference":
+    backend = choose("add_scaled", backend, x, branch, scale)
+    if backend == "reference":
         return add_scaled_reference(x, branch, scale)
-    x = host(x)
-    h = x if inplace else empty(x, x.shape)
-    cpu().norm(x, host(branch), host(scale), None, None, h, None, 1.0, False, threads)
-    return h
+    call = start(backend, threads, x, branch, scale)
+    h, _ = _add(call, x, branch, scale, None, None, 1.0, False, inplace)
+    return call.give(h, x if inplace else None)
 
 
 def add_scaled_reference(x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
@@ -121,16 +122,19 @@ def vision_qk_norm(
     width = qkv.shape[-1] // 3
     if qkv.shape[-1] % 3 or width == 0:
         raise UnsupportedError(f"vision_qk_norm: qkv is {list(qkv.shape)}; allowed: a last dimension of 3 D")
-    if choose("vision_qk_norm", backend, qkv, q_weight, k_weight) == "reference":
+    backend = choose("vision_qk_norm", backend, qkv, q_weight, k_weight)
+    if backend == "reference":
         return vision_qk_norm_reference(qkv, q_weight, k_weight, eps=eps)
-    qkv = host(qkv)
-    out = qkv if inplace else empty(qkv, qkv.shape)
-    for i, weight in enumerate((q_weight, k_weight)):
-        part = slice(i * width, (i + 1) * width)
-        cpu().norm(qkv[..., part], None, None, host(weight), None, None, out[..., part], eps, True, threads)
+    call = start(backend, threads, qkv, q_weight, k_weight)
+    rows = call.take(qkv, "qkv")
+    out = rows if inplace else call.empty(rows.shape)
+    for i, (name, weight) in enumerate((("q_weight", q_weight), ("k_weight", k_weight))):
+        part, target = (call.part(t, slice(i * width, (i + 1) * width)) for t in (rows, out))
+        call.run("norm", part, None, None, call.take(weight, name), None, None, target, eps, True)
     if not inplace:
-        out[..., 2 * width :] = qkv[..., 2 * width :]
-    return out
+        values = slice(2 * width, 3 * width)
+        call.copy(call.part(out, values), call.part(rows, values))
+    return call.give(out, qkv if inplace else None)
 
 
 def vision_qk_norm_reference(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, *, eps: float = 1e-6) -> Tensor:
@@ -138,11 +142,22 @@ def vision_qk_norm_reference(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, *,
     return torch.cat([rms_norm_reference(q, q_weight, eps=eps), rms_norm_reference(k, k_weight, eps=eps), v], dim=-1)
 
 
-def _norm(x: Any, weight: Any, bias: Any, eps: float, *, rms: bool, threads: int) -> Any:
-    x = host(x)
-    y = empty(x, x.shape)
-    cpu().norm(x, None, None, host(weight), host(bias), None, y, eps, rms, threads)
-    return y
+def _norm(backend: str, threads: int, x: Any, weight: Any, bias: Any, eps: float, *, rms: bool) -> Any:
+    call = start(backend, threads, x, weight, bias)
+    rows = call.take(x, "x")
+    y = call.empty(rows.shape)
+    call.run("norm", rows, None, None, call.take(weight, "weight"), call.take(bias, "bias"), None, y, eps, rms)
+    return call.give(y)
+
+
+def _add(
+    call: Any, x: Any, branch: Any, scale: Any, weight: Any, bias: Any, eps: float, rms: bool, inplace: bool
+) -> tuple[Any, Any]:
+    x, branch, scale = call.take(x, "x"), call.take(branch, "branch"), call.take(scale, "scale")
+    h = x if inplace else call.empty(x.shape)
+    y = None if weight is None else call.empty(x.shape)
+    call.run("norm", x, branch, scale, call.take(weight, "weight"), call.take(bias, "bias"), h, y, eps, rms)
+    return h, y
 
 
 __all__ = [

@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnsupportedError
-from ._backend import choose, cpu
-from ._tensor import empty, host
+from ._backend import choose
+from ._call import start
 from .norm import layer_norm_reference
 
 if TYPE_CHECKING:
@@ -36,14 +36,17 @@ def pixel_shuffle(
     grid = _grid(x, grid, factor, version, drop_cls)
     if bias is not None and weight is None:
         raise UnsupportedError("pixel_shuffle: bias without weight; allowed: both, weight alone, or neither")
-    if choose("pixel_shuffle", backend, x, weight, bias) == "reference":
+    backend = choose("pixel_shuffle", backend, x, weight, bias)
+    if backend == "reference":
         return pixel_shuffle_reference(
             x, grid=grid, factor=factor, version=version, drop_cls=drop_cls, weight=weight, bias=bias, eps=eps
         )
-    x, area = host(x), factor * factor
-    y = empty(x, (x.shape[0], grid[0] * grid[1] // area, x.shape[2] * area))
-    cpu().pixel_shuffle(x, host(weight), host(bias), y, *grid, factor, version == "v1", drop_cls, eps, threads)
-    return y
+    call, area = start(backend, threads, x, weight, bias), factor * factor
+    tiles = call.take(x, "x")
+    y = call.empty((tiles.shape[0], grid[0] * grid[1] // area, tiles.shape[2] * area))
+    weight, bias = call.take(weight, "weight"), call.take(bias, "bias")
+    call.run("pixel_shuffle", tiles, weight, bias, y, *grid, factor, version == "v1", drop_cls, eps)
+    return call.give(y)
 
 
 def pixel_shuffle_reference(

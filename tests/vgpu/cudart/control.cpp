@@ -107,11 +107,38 @@ VGPU_API const char* vgpu_counters(int with_lines) {
     return give(out + "]");
 }
 
+// PTX instructions by kernel, with how often they ran over all launches.
+VGPU_API const char* vgpu_coverage() {
+    std::lock_guard<std::recursive_mutex> lock(runtime().mutex);
+    std::string out = "{";
+    for (const auto& entry : runtime().coverage) {
+        out += (out.size() > 1 ? ",\n" : "") + json_quote(entry.first) +
+               ":{\"launches\":" + std::to_string(entry.second.launches) + ",\"lines\":[";
+        bool first = true;
+        for (const Counters::Line& line : entry.second.lines) {
+            const auto& files = entry.second.files;
+            out += std::string(first ? "" : ",") + "{\"ptx_line\":" + std::to_string(line.ptx_line) +
+                   ",\"opcode\":" + json_quote(line.opcode) + ",\"function\":" + json_quote(line.function) +
+                   ",\"source\":" + json_quote(line.file < files.size() ? files[line.file] : "") +
+                   ",\"source_line\":" + std::to_string(line.source_line) +
+                   ",\"executed\":" + std::to_string(line.executed) + ",\"lanes\":" + std::to_string(line.lanes) + "}";
+            first = false;
+        }
+        out += "]}";
+    }
+    return give(out + "}");
+}
+
 VGPU_API const char* vgpu_counter_table(int launch) {
     std::lock_guard<std::recursive_mutex> lock(runtime().mutex);
     const auto& launches = runtime().launches;
     if (launch < 0 || size_t(launch) >= launches.size()) return "";
-    return give(launches[size_t(launch)].kernel + "\n" + launches[size_t(launch)].counters.table());
+    const LaunchRecord& r = launches[size_t(launch)];
+    return give(r.kernel + "\ncounts, not times; grid " + json(r.grid) + ", block " + json(r.block) +
+                ", shared memory " + std::to_string(r.static_smem) + " + " + std::to_string(r.dynamic_smem) +
+                " bytes, " + std::to_string(r.registers) + " registers (" +
+                (r.registers_from_cubin ? "ptxas" : "estimate from PTX") + "), " + std::to_string(r.local_bytes) +
+                " local bytes, " + std::to_string(r.blocks_per_sm) + " blocks a multiprocessor\n" + r.counters.table());
 }
 
 // What the program has not given back: allocations, streams, events, graphs.
@@ -157,6 +184,7 @@ VGPU_API const char* vgpu_state() {
     number("sms", rt.device.sms);
     number("memory", rt.memory_limit);
     number("print", int(rt.print));
+    number("lines", int(rt.lines));
     number("seed", o.seed);
     number("threads", o.threads);
     number("races", int(o.races));

@@ -132,6 +132,8 @@ void run_kernel(Runtime& rt, const KernelWork& work) {
     record.registers_from_cubin = limits.from_cubin;
     record.blocks_per_sm = blocks_per_sm(rt.device, limits, int(work.block.count()), work.dynamic_smem);
     record.counters = std::move(result.counters);
+    rt.coverage[kernel.name].add(record.counters);
+    if (!rt.lines) record.counters.lines.clear(), record.counters.lines.shrink_to_fit();
     rt.launches.push_back(std::move(record));
     if (!result.printed.empty()) {
         std::fwrite(result.printed.data(), 1, result.printed.size(), stdout);

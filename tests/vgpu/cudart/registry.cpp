@@ -37,7 +37,8 @@ VGPU_API void __cudaUnregisterFatBinary(void** handle) {
     Binary* binary = &binary_of(handle);
     for (auto at = rt.binaries.begin(); at != rt.binaries.end(); ++at)
         if (at->get() == binary) {
-            finish_all();
+            // Mostly at the end of the process, where neither kernels nor host functions may run any more.
+            drop_all_work();
             for (const auto& kernel : binary->kernels) {
                 rt.kernel_handles.erase(kernel.get());
                 const auto host = rt.kernels_by_host.find(kernel->host);

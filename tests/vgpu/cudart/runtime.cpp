@@ -60,7 +60,7 @@ Runtime::Runtime() {
         options = options_from_env();
         choose_device(env("VGPU_DEVICE") ? env("VGPU_DEVICE") : "a100");
         device.sms = kDefaultSms;
-        for (const char* key : {"sms", "memory", "host", "print"}) {
+        for (const char* key : {"sms", "memory", "host", "print", "lines"}) {
             std::string name = std::string("VGPU_") + key;
             std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return char(toupper(c)); });
             if (const char* value = env(name.c_str())) configure(key, value);
@@ -114,6 +114,8 @@ void Runtime::configure(const std::string& key, const std::string& value) {
         if (memory) memory->set_limit(memory_limit);
     } else if (key == "print") {
         print = parse_number(key, value, 0, 1) != 0;
+    } else if (key == "lines") {
+        lines = parse_number(key, value, 0, 1) != 0;
     } else if (key == "host") {
         if (value == "lazy" || value == "eager" || value == "random")
             host_order = value == "lazy" ? HostOrder::lazy : value == "eager" ? HostOrder::eager : HostOrder::random;
@@ -136,6 +138,7 @@ void Runtime::reset(bool hard) {
     launches.clear();
     random.seed(options.seed);
     if (!hard) return;
+    coverage.clear();
     for (auto at = binaries.begin(); at != binaries.end();) {
         (*at)->unload();
         if ((*at)->library) {
@@ -155,6 +158,24 @@ void Runtime::reset(bool hard) {
     registered.clear();
     host_flags.clear();
     start();
+}
+
+void Coverage::add(const Counters& counters) {
+    launches++;
+    if (lines.empty()) {
+        lines = counters.lines;
+        files = counters.files;
+        return;
+    }
+    // One kernel of one image: the same instructions in the same order.
+    for (size_t i = 0; i < lines.size() && i < counters.lines.size(); i++) {
+        lines[i].executed += counters.lines[i].executed;
+        lines[i].lanes += counters.lines[i].lanes;
+        lines[i].sectors += counters.lines[i].sectors;
+        lines[i].sectors_min += counters.lines[i].sectors_min;
+        lines[i].wavefronts += counters.lines[i].wavefronts;
+        lines[i].wavefronts_min += counters.lines[i].wavefronts_min;
+    }
 }
 
 Place Runtime::place(const void* p) const {

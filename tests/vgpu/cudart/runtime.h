@@ -40,6 +40,14 @@ struct LaunchRecord {
     Counters counters;
 };
 
+// How often each PTX instruction of a kernel was executed, over all launches.
+struct Coverage {
+    std::vector<Counters::Line> lines;
+    std::vector<std::string> files;
+    uint64_t launches = 0;
+    void add(const Counters&);
+};
+
 // Where an address lies, for copies and cudaPointerGetAttributes.
 struct Place {
     enum Kind : uint8_t { pageable, pinned, device, managed } kind = pageable;
@@ -53,7 +61,8 @@ class Runtime {
 
     std::recursive_mutex mutex;
     std::atomic<bool> active{false};
-    bool print = true;  // reports also go to stderr
+    bool print = true;   // reports also go to stderr
+    bool lines = false;  // launch records keep their counts per PTX line
 
     std::string device_name;
     DeviceModel device;
@@ -66,6 +75,7 @@ class Runtime {
     Error sticky = kSuccess;
     std::vector<Report> reports, notes;
     std::vector<LaunchRecord> launches;
+    std::map<std::string, Coverage> coverage;  // by kernel; a soft reset keeps it
     uint64_t api_calls = 0;
 
     // Flags of host memory by its base: registered (cudaHostRegister) and allocated.

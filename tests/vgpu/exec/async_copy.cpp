@@ -17,9 +17,14 @@ void land(Warp& w, CopyItem& item, uint32_t lanes) {
         std::memset(to + item.take[i], 0, item.bytes - item.take[i]);
         std::memset(state, kDefined, item.bytes);
         const Allocation* a = item.take[i] ? find_allocation(*w.worker, item.from[i]) : nullptr;
-        if (a)
-            for (uint32_t k = 0; k < item.take[i]; ++k)
-                if (!(a->state[item.from[i] - a->base + k] & kDefined)) state[k] = 0;
+        if (!a) continue;
+        const uint8_t* from = a->state + (item.from[i] - a->base);
+        constexpr uint64_t kOnes = 0x0101010101010101ull;
+        uint64_t low = 0, high = 0;
+        if (item.take[i] == 16) std::memcpy(&low, from, 8), std::memcpy(&high, from + 8, 8);
+        if ((low & high & kOnes) == kOnes) continue;
+        for (uint32_t k = 0; k < item.take[i]; ++k)
+            if (!(from[k] & kDefined)) state[k] = 0;
     }
     item.mask &= ~lanes;
 }

@@ -133,6 +133,8 @@ bool store_part(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_t
     Target t;
     if (!access_space(w, o, space, mask, address, a, t)) return false;
     bool global = space == Space::global || space == Space::generic;
+    // Published before another worker can see the value.
+    if (o.flags & kStrong) VGPU_FOR_LANES(i, mask) release_word(w, sync_key(w, space, address[i]), o.flags & kRelease);
     Mover move = reinterpret_cast<Mover>(o.x->numbers[0]);
     for (uint32_t e = 0; e < o.count; ++e) {
         move(w, o.x->rows[e], t, e * o.size);
@@ -143,7 +145,6 @@ bool store_part(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_t
                        hex(address[first_lane(mask & ~defined)] + e * o.size));
         set_defined(t, e * o.size, o.size, defined);
     }
-    if (o.flags & kStrong) VGPU_FOR_LANES(i, mask) release_word(w, sync_key(w, space, address[i]), o.flags & kRelease);
     return true;
 }
 template <bool kGeneric>

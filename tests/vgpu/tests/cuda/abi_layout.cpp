@@ -9,7 +9,8 @@
 namespace abi = vgpu::abi;
 
 #define SIZE(ours, real) static_assert(sizeof(abi::ours) == sizeof(real), #ours)
-#define SAME(ours, field, real, member) static_assert(offsetof(abi::ours, field) == offsetof(real, member), #ours "." #field)
+#define SAME(ours, field, real, member) \
+    static_assert(offsetof(abi::ours, field) == offsetof(real, member), #ours "." #field)
 
 SIZE(Dim3, dim3);
 SIZE(PointerAttributes, cudaPointerAttributes);

@@ -1,0 +1,6 @@
+// ivk's exceptions as those of internvl_kernels.errors.
+#pragma once
+
+namespace ivk::binding {
+void register_errors();
+}

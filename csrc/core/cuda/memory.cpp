@@ -1,0 +1,50 @@
+#include "core/cuda/memory.h"
+
+#include "core/cuda/check.h"
+#include "core/cuda/device.h"
+
+namespace ivk {
+
+DeviceMemory::DeviceMemory(int64_t bytes) : device_(current_device()) {
+    if (bytes > 0)
+        cuda_check(cudaMalloc(&data_, static_cast<size_t>(bytes)), "cudaMalloc of ", bytes, " bytes on device ",
+                   device_);
+}
+
+DeviceMemory::~DeviceMemory() {
+    if (data_ == nullptr) return;
+    try {
+        const DeviceGuard guard(device_);
+        (void)cudaFree(data_);  // waits for work that uses it; at exit the runtime may be gone already
+    } catch (const BackendError&) {
+    }
+}
+
+void copy_bytes(void* to, const void* from, int64_t bytes, Stream stream) {
+    if (bytes <= 0) return;
+    cuda_check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream), "cudaMemcpyAsync of ",
+               bytes, " bytes from ", from, " to ", to);
+}
+
+void copy_rows(Strided to, Strided from, int64_t width, int64_t rows, Stream stream) {
+    if (width <= 0 || rows <= 0) return;
+    if (rows == 1 || (to.pitch == width && from.pitch == width))
+        return copy_bytes(to.data, from.data, width * rows, stream);
+    cuda_check(cudaMemcpy2DAsync(to.data, to.pitch, from.data, from.pitch, width, rows, cudaMemcpyDefault, stream),
+               "cudaMemcpy2DAsync of ", rows, " rows of ", width, " bytes, ", from.pitch, " apart, to rows ", to.pitch,
+               " apart");
+}
+
+void synchronize(Stream stream) { cuda_check(cudaStreamSynchronize(stream), "cudaStreamSynchronize"); }
+
+void order(Stream first, Stream later) {
+    if (first == later) return;
+    cudaEvent_t event = nullptr;
+    cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+    cudaError_t error = cudaEventRecord(event, first);
+    if (error == cudaSuccess) error = cudaStreamWaitEvent(later, event, 0);
+    (void)cudaEventDestroy(event);
+    cuda_check(error, "making one stream wait for another");
+}
+
+}  // namespace ivk

@@ -1,0 +1,29 @@
+// One wrapper per PTX instruction that C++ has no name for; inline assembly stands nowhere else.
+#pragma once
+
+#include <cstdint>
+
+namespace ivk::device {
+
+// cvt.rn.bf16x2.f32: two floats to packed bfloat16, nearest even; `low` goes to the lower half.
+__device__ inline uint32_t cvt_bf16x2(float low, float high) {
+    uint32_t packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+
+// cvt.rn.f16x2.f32: two floats to packed half, nearest even; `low` goes to the lower half.
+__device__ inline uint32_t cvt_f16x2(float low, float high) {
+    uint32_t packed;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+
+// cvt.f32.f16: exact.
+__device__ inline float cvt_f32_f16(uint16_t bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+
+}  // namespace ivk::device
