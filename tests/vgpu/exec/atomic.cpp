@@ -162,7 +162,8 @@ Next atomic(Warp& w, const Op& o, uint32_t mask) {
     }
     if (o.flags & kNoReturn) return Next::step;
     if (w.poll_pc != o.pc) w.poll_pc = o.pc, w.polls = 0;
-    return ++w.polls % 16 == 0 ? Next::yield : Next::step;
+    if (++w.polls > 8) ++w.block->cluster->polls;
+    return w.polls % 16 == 0 ? Next::yield : Next::step;
 }
 
 Next fence_(Warp& w, const Op&, uint32_t) {

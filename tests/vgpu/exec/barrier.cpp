@@ -55,7 +55,6 @@ Next bar(Warp& w, const Op& o, uint32_t mask) {
     if (g.released) {  // the phase is complete
         g.released = false;
         g.need = 0;
-        w.polls = 0;
         w.clock.join(r.published);
         w.clock.own[2 * w.slot] = w.time;
         if (form == form_popc) VGPU_FOR_LANES(i, mask) row<uint32_t>(w, o.d)[i] = r.result_popc;

@@ -56,7 +56,8 @@ Mover storer(uint32_t size, bool wide) {
 // Volatile and stronger loads in a loop are polling: let the others run.
 Next polled(Warp& w, const Op& o) {
     if (w.poll_pc != o.pc) w.poll_pc = o.pc, w.polls = 0;
-    return ++w.polls % 16 == 0 ? Next::yield : Next::step;
+    if (++w.polls > 8) ++w.block->cluster->polls;
+    return w.polls % 16 == 0 ? Next::yield : Next::step;
 }
 
 bool load_part(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_t* address) {

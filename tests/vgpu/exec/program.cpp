@@ -329,7 +329,13 @@ LaunchResult Program::launch(const std::string& kernel, const LaunchConfig& conf
         }
     }
 
+    const DeviceModel& device = impl_->device;
+    uint64_t per_sm = std::min<uint64_t>(device.max_blocks_per_sm,
+                                         device.max_threads_per_sm / std::max<uint64_t>(1, config.block.count()));
+    if (l.shared_bytes) per_sm = std::min<uint64_t>(per_sm, device.smem_per_sm / (l.shared_bytes + 1024));
+    uint64_t fit = std::max<uint64_t>(1, per_sm) * uint64_t(device.sms);
     int threads = int(std::min<uint64_t>(std::max(1, options.threads), l.clusters));
+    l.most_resident = std::max<uint64_t>(1, fit / uint64_t(threads));
     std::vector<std::unique_ptr<Worker>> workers;
     for (int i = 0; i < threads; ++i)
         workers.push_back(std::make_unique<Worker>(l, options.seed * 1000003 + uint64_t(i)));

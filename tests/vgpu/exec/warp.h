@@ -91,7 +91,6 @@ struct Warp {
     bool has_fence = false;
     uint32_t poll_pc = ~0u, polls = 0;
     uint64_t executed = 0;
-    bool spinning() const { return polls > 64; }
     bool done() const { return live == 0; }
 };
 
@@ -113,7 +112,9 @@ struct Cluster {
     std::vector<Block> blocks;
     uint32_t linear = 0;  // in the grid
     uint32_t live_warps = 0;
-    bool resumed = false;
+    uint32_t polls = 0;           // strong loads repeated at one place, in this round over the warps
+    uint32_t polling_rounds = 0;  // rounds in a row that had some
+    bool polling() const { return polling_rounds >= 4; }
 };
 
 template <class T>

@@ -176,6 +176,7 @@ std::unique_ptr<Cluster> Worker::start(uint64_t index) {
     }
     c->linear = uint32_t(index);
     c->live_warps = 0;
+    c->polls = c->polling_rounds = 0;
     for (size_t k = 0; k < c->blocks.size(); ++k) {
         c->blocks[k].rank = uint32_t(k);
         start_block(*this, *c, c->blocks[k], index * c->blocks.size() + k);  // 1x1x1 clusters: the block of that number
@@ -261,19 +262,10 @@ void Worker::deadlock(const std::vector<Cluster*>& stuck) {
 }
 
 void Worker::run() {
-    const size_t most = 4096;
     while (!launch.stop) {
-        bool want = resident.empty();
-        if (!want) {
-            want = resident.size() < most;
-            for (auto& c : resident)
-                for (Block& b : c->blocks)
-                    for (Warp& w : b.warps) {
-                        bool waits = w.done() || w.spinning();
-                        if (!waits && w.groups.size() == 1 && w.groups[0].state != State::run) waits = true;
-                        want &= waits;
-                    }
-        }
+        // One cluster at a time, and another one when all in flight only poll memory that others must write.
+        bool want = resident.size() < launch.most_resident;
+        for (auto& c : resident) want &= c->polling();
         if (want) {
             uint64_t index = launch.next++;
             if (index < launch.clusters) {
@@ -298,12 +290,9 @@ void Worker::run() {
                     deadlock({&c});
                     break;
                 }
-                bool polling = true;
-                for (Block& b : c.blocks)
-                    for (Warp& w : b.warps)
-                        polling &=
-                            w.done() || w.spinning() || (w.groups.size() == 1 && w.groups[0].state != State::run);
-                if (polling) break;
+                c.polling_rounds = c.polls ? c.polling_rounds + 1 : 0;
+                c.polls = 0;
+                if (c.polling()) break;
             }
             if (finished) {
                 spare.push_back(std::move(resident[i]));

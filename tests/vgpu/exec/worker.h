@@ -25,6 +25,7 @@ struct Launch {
     std::vector<const Allocation*> allocations;  // sorted by base
     uint32_t shared_bytes = 0;                   // static + dynamic
     uint64_t clusters = 0;
+    uint64_t most_resident = 1;   // clusters the device could hold at once, shared out over the workers
     std::vector<uint32_t> order;  // of clusters; empty: 0, 1, 2 ...
     std::atomic<uint64_t> next{0}, executed{0}, unfinished{0};
     std::atomic<bool> stop{false};

@@ -78,7 +78,7 @@ def round_exact(x: Fraction, fmt: str, mode: str = "rn") -> float:
     value = (low + up) * ulp
     largest = (2 - Fraction(2) ** (1 - bits)) * Fraction(2) ** top
     if abs(value) > largest:
-        toward = mode in ("rn", "rna") or (mode == "rp") == (value > 0) and mode != "rz"
+        toward = mode in ("rn", "rna") or ((mode == "rp") == (value > 0) and mode != "rz")
         return math.copysign(math.inf if toward else float(largest), value)
     return float(value)
 

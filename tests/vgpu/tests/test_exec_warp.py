@@ -14,7 +14,9 @@ def words(engine, code, inputs, *, outputs=1, block=32, registers="", options=""
     """Kernel over one warp (or block): %a, %b ... are words of this thread; %d0 ... are stored word by word."""
     n = len(inputs)
     params = ", ".join(f".param .u64 p{i}" for i in range(n + 1))
-    loads = "\n".join(f"ld.param.u64 %p, [p{i}]; add.s64 %p, %p, %o; ld.global.b32 %{'abcdefghijklmnop'[i]}, [%p];" for i in range(n))
+    loads = "\n".join(
+        f"ld.param.u64 %p, [p{i}]; add.s64 %p, %p, %o; ld.global.b32 %{'abcdefghijklmnop'[i]}, [%p];" for i in range(n)
+    )
     stores = "\n".join(f"st.global.b32 [%p+{4 * block * i}], %d{i};" for i in range(outputs))
     names = ", ".join(["%" + "abcdefghijklmnop"[i] for i in range(n)] + [f"%d{i}" for i in range(outputs)])
     text = f""".visible .entry k({params}) {{ .reg .b64 %p, %o; .reg .b32 %t, {names}; {registers}
@@ -48,32 +50,48 @@ def shuffle(mode, values, b, c):
 @pytest.mark.parametrize(("b", "c"), [(1, 31), (0, 31), (5, 31), (31, 31), (3, 0x1807), (4, 0x1003), (2, 0), (1, 0)])
 def test_shfl(engine, mode, b, c):
     values = np.random.default_rng(0).integers(0, 2**32, 32, np.uint32)
-    got = words(engine, f"shfl.sync.{mode}.b32 %d0|%q, %a, {b}, {c}, -1; selp.b32 %d1, 1, 0, %q;", [values], outputs=2, registers=".reg .pred %q;")
+    got = words(
+        engine,
+        f"shfl.sync.{mode}.b32 %d0|%q, %a, {b}, {c}, -1; selp.b32 %d1, 1, 0, %q;",
+        [values],
+        outputs=2,
+        registers=".reg .pred %q;",
+    )
     want, inside = shuffle(mode, values, b, c)
-    assert (got[0] == want).all() and (got[1] == inside).all()
+    assert (got[0] == want).all()
+    assert (got[1] == inside).all()
 
 
 def test_vote_match_redux(engine):
     values = np.array([3, 7, 3, 3, 9, 7, 1, 0] * 4, np.uint32)
-    code = """setp.gt.u32 %q, %a, 2; vote.sync.ballot.b32 %d0, %q, -1; vote.sync.any.pred %z, %q, -1; selp.b32 %d1, 1, 0, %z;
+    code = """setp.gt.u32 %q, %a, 2; vote.sync.ballot.b32 %d0, %q, -1; vote.sync.any.pred %z, %q, -1;
+selp.b32 %d1, 1, 0, %z;
     vote.sync.all.pred %z, %q, -1; selp.b32 %d2, 1, 0, %z; vote.sync.uni.pred %z, %q, -1; selp.b32 %d3, 1, 0, %z;
     match.any.sync.b32 %d4, %a, -1; match.all.sync.b32 %d5|%z, %a, -1; selp.b32 %d6, 1, 0, %z;
     redux.sync.add.u32 %d7, %a, -1; redux.sync.max.s32 %d8, %a, -1; redux.sync.xor.b32 %d9, %a, -1; activemask.b32 %d10;
     elect.sync %d11|%z, -1;"""
     got = words(engine, code, [values], outputs=12, registers=".reg .pred %q, %z;")
     ballot = sum(1 << i for i in range(32) if values[i] > 2)
-    assert (got[0] == ballot).all() and (got[1] == 1).all() and (got[2] == 0).all() and (got[3] == 0).all()
+    assert (got[0] == ballot).all()
+    assert (got[1] == 1).all()
+    assert (got[2] == 0).all()
+    assert (got[3] == 0).all()
     assert (got[4] == [sum(1 << j for j in range(32) if values[j] == v) for v in values]).all()
-    assert (got[5] == 0).all() and (got[6] == 0).all()
-    assert (got[7] == values.sum()).all() and (got[8] == 9).all() and (got[9] == np.bitwise_xor.reduce(values)).all()
-    assert (got[10] == 0xFFFFFFFF).all() and (got[11] == 0).all()
+    assert (got[5] == 0).all()
+    assert (got[6] == 0).all()
+    assert (got[7] == values.sum()).all()
+    assert (got[8] == 9).all()
+    assert (got[9] == np.bitwise_xor.reduce(values)).all()
+    assert (got[10] == 0xFFFFFFFF).all()
+    assert (got[11] == 0).all()
 
 
 def test_divergent_halves_vote_apart(engine):
     code = """setp.lt.u32 %q, %t, 16; @%q bra LOW; vote.sync.ballot.b32 %d0, 1, 0xffff0000; bra.uni END;
     LOW: vote.sync.ballot.b32 %d0, 1, 0xffff; END: bar.warp.sync -1; activemask.b32 %d1;"""
     got = words(engine, code, [LANES.astype(np.uint32)], outputs=2, registers=".reg .pred %q;")
-    assert (got[0] == np.where(LANES < 16, 0xFFFF, 0xFFFF0000)).all() and (got[1] == 0xFFFFFFFF).all()
+    assert (got[0] == np.where(LANES < 16, 0xFFFF, 0xFFFF0000)).all()
+    assert (got[1] == 0xFFFFFFFF).all()
 
 
 def fragment_rows(matrix):
@@ -89,7 +107,11 @@ def test_ldmatrix(engine, count, trans):
     rows = [np.ascontiguousarray(data.reshape(4, 32)[i]) for i in range(4)]
     regs = ", ".join(f"%d{i}" for i in range(count))
     fill = " ".join(f"st.shared.u32 [%s+{128 * i}], %{'abcd'[i]};" for i in range(4))
-    code = f"mov.u32 %s, m; mad.lo.u32 %s, %t, 4, %s; {fill} bar.warp.sync -1; mov.u32 %s, m; mad.lo.u32 %s, %t, 16, %s; ldmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 {{{regs}}}, [%s];"
+    code = (
+        f"mov.u32 %s, m; mad.lo.u32 %s, %t, 4, %s; {fill} bar.warp.sync -1; mov.u32 %s, m; "
+        "mad.lo.u32 %s, %t, 16, %s; "
+        f"ldmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 {{{regs}}}, [%s];"
+    )
     got = words(engine, code, rows, outputs=count, registers=".reg .b32 %s; .shared .align 16 .b8 m[512];")
     for i in range(count):
         assert (got[i] == fragment_rows(matrices[i].T if trans else matrices[i])).all()
@@ -98,8 +120,15 @@ def test_ldmatrix(engine, count, trans):
 @pytest.mark.parametrize("trans", ["", ".trans"])
 def test_stmatrix_and_movmatrix(engine, trans):
     matrix = np.arange(64, dtype=np.uint16).reshape(8, 8) * 321
-    code = f"mov.u32 %s, m; and.b32 %u, %t, 7; mad.lo.u32 %u, %u, 16, %s; stmatrix.sync.aligned.m8n8.x1{trans}.shared.b16 [%u], {{%a}}; bar.warp.sync -1; mad.lo.u32 %s, %t, 4, %s; ld.shared.u32 %d0, [%s]; movmatrix.sync.aligned.m8n8.trans.b16 %d1, %a;"
-    got = words(engine, code, [fragment_rows(matrix)], outputs=2, registers=".reg .b32 %s, %u; .shared .align 16 .b8 m[128];")
+    code = (
+        "mov.u32 %s, m; and.b32 %u, %t, 7; mad.lo.u32 %u, %u, 16, %s; "
+        f"stmatrix.sync.aligned.m8n8.x1{trans}.shared.b16 [%u], {{%a}}; bar.warp.sync -1; "
+        "mad.lo.u32 %s, %t, 4, %s; ld.shared.u32 %d0, [%s]; "
+        "movmatrix.sync.aligned.m8n8.trans.b16 %d1, %a;"
+    )
+    got = words(
+        engine, code, [fragment_rows(matrix)], outputs=2, registers=".reg .b32 %s, %u; .shared .align 16 .b8 m[128];"
+    )
     assert (got[0] == fragment_rows(matrix.T if trans else matrix)).all()
     assert (got[1] == fragment_rows(matrix.T)).all()
 
@@ -150,18 +179,27 @@ def test_mma(engine, name, options):
     a, b = a.astype(kinds.get(types[1], dtype)), b.astype(kinds.get(types[2], dtype))
     if types[1] == "tf32":
         a, b = ((v.view(np.uint32) & 0xFFFFE000).view(np.float32) for v in (a, b))
-    c = rng.standard_normal((16, 8)).astype(result) if result != np.int32 else rng.integers(-1000, 1000, (16, 8)).astype(result)
+    c = (
+        rng.standard_normal((16, 8)).astype(result)
+        if result != np.int32
+        else rng.integers(-1000, 1000, (16, 8)).astype(result)
+    )
     fa, fb = spread_a(a), spread_b(b)
     half = result == np.float16
     if half:
         fc = [np.ascontiguousarray(c[8 * v : 8 * v + 8].reshape(32, 2)).view(np.uint32).ravel() for v in range(2)]
     else:
-        fc = [np.ascontiguousarray(c[8 * (v >> 1) : 8 * (v >> 1) + 8].reshape(32, 2)[:, v & 1]).view(np.uint32) for v in range(4)]
+        fc = [
+            np.ascontiguousarray(c[8 * (v >> 1) : 8 * (v >> 1) + 8].reshape(32, 2)[:, v & 1]).view(np.uint32)
+            for v in range(4)
+        ]
     letters = iter("abcdefghijklmnop")
     group = lambda n: "{" + ", ".join("%" + next(letters) for _ in range(n)) + "}"  # noqa: E731
     ga, gb, gc = group(len(fa)), group(len(fb)), group(len(fc))
     gd = "{" + ", ".join(f"%d{i}" for i in range(len(fc))) + "}"
-    got = words(engine, f"mma.sync.aligned.{name} {gd}, {ga}, {gb}, {gc};", [*fa, *fb, *fc], outputs=len(fc), options=options)
+    got = words(
+        engine, f"mma.sync.aligned.{name} {gd}, {ga}, {gb}, {gc};", [*fa, *fb, *fc], outputs=len(fc), options=options
+    )
     if half:
         d = np.concatenate([np.ascontiguousarray(got[v]).view(np.float16).reshape(8, 8) for v in range(2)])
     else:
@@ -183,15 +221,25 @@ def test_mma_truncates_on_demand(engine):
     names = "{%a, %b, %c, %d}, {%e, %f}, {%g, %h, %i, %j}"
     out = {}
     for options in ("", "truncating_mma=1"):
-        got = words(engine, f"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {{%d0, %d1, %d2, %d3}}, {names};", [*spread_a(a), *spread_b(b), *fc], outputs=4, options=options)
+        got = words(
+            engine,
+            f"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {{%d0, %d1, %d2, %d3}}, {names};",
+            [*spread_a(a), *spread_b(b), *fc],
+            outputs=4,
+            options=options,
+        )
         out[options] = got.view(np.float32)
     assert (out[""] == np.float32(c[0, 0] + 2.0**-23)).all()
     assert (out["truncating_mma=1"] == 1).all()
 
 
 ATOMS = {
-    "add.u32": (lambda m, x: m + x, np.uint32), "min.s32": (lambda m, x: np.minimum(m, x), np.int32), "max.u32": (lambda m, x: np.maximum(m, x), np.uint32),
-    "and.b32": (lambda m, x: m & x, np.uint32), "or.b32": (lambda m, x: m | x, np.uint32), "xor.b32": (lambda m, x: m ^ x, np.uint32),
+    "add.u32": (lambda m, x: int(m) + int(x) & 0xFFFFFFFF, np.uint32),
+    "min.s32": (lambda m, x: np.minimum(m, x), np.int32),
+    "max.u32": (lambda m, x: np.maximum(m, x), np.uint32),
+    "and.b32": (lambda m, x: m & x, np.uint32),
+    "or.b32": (lambda m, x: m | x, np.uint32),
+    "xor.b32": (lambda m, x: m ^ x, np.uint32),
     "add.f32": (lambda m, x: m + x, np.float32),
 }
 
@@ -201,12 +249,19 @@ ATOMS = {
 def test_atomics(engine, op, space):
     function, dtype = ATOMS[op]
     values = (np.random.default_rng(8).integers(-50, 50, 128)).astype(dtype)
-    place = "mov.u32 %s, m; st.shared.b32 [%s], 0; bar.sync 0;" if space == "shared" else "mov.u64 %s, g;"
+    place = (
+        "mov.u32 %s, m; setp.eq.u32 %p, %r1, 0; @%p st.shared.b32 [%s], 0; bar.sync 0;"
+        if space == "shared"
+        else "mov.u64 %s, g;"
+    )
     text = f""".global .align 4 .b8 g[4];
-.visible .entry k(.param .u64 in, .param .u64 out) {{ .reg .b64 %rd<5>; .reg .b32 %r<5>; .reg .pred %p; .reg .{'b32' if space == 'shared' else 'b64'} %s; .shared .align 4 .b8 m[4];
-ld.param.u64 %rd1, [in]; ld.param.u64 %rd2, [out]; mov.u32 %r1, %tid.x; mul.wide.u32 %rd3, %r1, 4; add.s64 %rd3, %rd3, %rd1; ld.global.b32 %r2, [%rd3];
-{place.replace('st.shared', '@%p st.shared') if False else place.replace('st.shared.b32 [%s], 0;', 'setp.eq.u32 %p, %r1, 0; @%p st.shared.b32 [%s], 0;')}
-red.{space}.{op} [%s], %r2; bar.sync 0; setp.ne.u32 %p, %r1, 0; @%p bra DONE; ld.{space}.b32 %r3, [%s]; st.global.b32 [%rd2], %r3; DONE: ret; }}"""
+.visible .entry k(.param .u64 in, .param .u64 out) {{ .reg .b64 %rd<5>; .reg .b32 %r<5>; .reg .pred %p;
+.reg .{"b32" if space == "shared" else "b64"} %s; .shared .align 4 .b8 m[4];
+ld.param.u64 %rd1, [in]; ld.param.u64 %rd2, [out]; mov.u32 %r1, %tid.x; mul.wide.u32 %rd3, %r1, 4;
+add.s64 %rd3, %rd3, %rd1; ld.global.b32 %r2, [%rd3];
+{place}
+red.{space}.{op} [%s], %r2; bar.sync 0; setp.ne.u32 %p, %r1, 0; @%p bra DONE; ld.{space}.b32 %r3, [%s];
+st.global.b32 [%rd2], %r3; DONE: ret; }}"""
     door = Door(engine, text)
     pin, out = door.put(values), door.allocate(4)
     result = door.launch("k", [pin, out], block=128)
@@ -222,8 +277,10 @@ def test_cas_exch_inc_and_packed_add(engine):
 .visible .entry k(.param .u64 out) { .reg .b64 %rd<5>; .reg .b32 %r<9>;
 ld.param.u64 %rd1, [out]; mov.u64 %rd2, g; mov.u32 %r1, %tid.x; mul.wide.u32 %rd3, %r1, 4; add.s64 %rd1, %rd1, %rd3;
 atom.global.inc.u32 %r2, [%rd2], 9; atom.global.cas.b32 %r3, [%rd2+4], %r1, 77; atom.global.exch.b64 %rd4, [%rd2+8], 5;
-mov.b32 %r4, 0x3C003C00; red.global.add.noftz.f16x2 [%rd2+16], %r4; mov.b32 %r4, 0x3F803F80; atom.global.add.noftz.bf16x2 %r5, [%rd2+20], %r4;
-atom.global.dec.u32 %r6, [%rd2+24], 3; st.global.u32 [%rd1], %r2; st.global.u32 [%rd1+128], %r3; st.global.u32 [%rd1+256], %r6; ret; }"""
+mov.b32 %r4, 0x3C003C00; red.global.add.noftz.f16x2 [%rd2+16], %r4; mov.b32 %r4, 0x3F803F80;
+atom.global.add.noftz.bf16x2 %r5, [%rd2+20], %r4;
+atom.global.dec.u32 %r6, [%rd2+24], 3; st.global.u32 [%rd1], %r2; st.global.u32 [%rd1+128], %r3;
+st.global.u32 [%rd1+256], %r6; ret; }"""
     door = Door(engine, text)
     out = door.allocate(384)
     assert door.launch("k", [out]).clean
@@ -232,21 +289,47 @@ atom.global.dec.u32 %r6, [%rd2+24], 3; st.global.u32 [%rd1], %r2; st.global.u32 
     assert (got[1] == np.where(LANES == 0, 0, 77)).all()
     assert (got[2] == [0, *([3, 2, 1, 0] * 8)][:32]).all()
     g = door.get(int(engine.vgpu_door_variable(door.handle, b"g")), 16, np.uint32)
-    assert g[0] == 2 and g[1] == 77 and g[2] == 5
-    assert g[4:5].view(np.float16).tolist() == [32, 32] and g[5:6].view(ml_dtypes.bfloat16).astype(int).tolist() == [32, 32]
+    assert g[0] == 2
+    assert g[1] == 77
+    assert g[2] == 5
+    assert g[4:5].view(np.float16).tolist() == [32, 32]
+    assert g[5:6].view(ml_dtypes.bfloat16).astype(int).tolist() == [
+        32,
+        32,
+    ]
 
 
 def test_bar_red(engine):
-    code = """setp.lt.u32 %q, %t, 70; bar.red.popc.u32 %d0, 0, %q; bar.red.and.pred %z, 0, %q; selp.b32 %d1, 1, 0, %z; bar.red.or.pred %z, 1, 128, %q; selp.b32 %d2, 1, 0, %z;"""
-    got = words(engine, code, [np.arange(128, dtype=np.uint32)], outputs=3, block=128, registers=".reg .pred %q, %z;", options="seed=3")
-    assert (got[0] == 70).all() and (got[1] == 0).all() and (got[2] == 1).all()
+    code = """setp.lt.u32 %q, %t, 70; bar.red.popc.u32 %d0, 0, %q; bar.red.and.pred %z, 0, %q;
+selp.b32 %d1, 1, 0, %z; bar.red.or.pred %z, 1, 128, %q; selp.b32 %d2, 1, 0, %z;"""
+    got = words(
+        engine,
+        code,
+        [np.arange(128, dtype=np.uint32)],
+        outputs=3,
+        block=128,
+        registers=".reg .pred %q, %z;",
+        options="seed=3",
+    )
+    assert (got[0] == 70).all()
+    assert (got[1] == 0).all()
+    assert (got[2] == 1).all()
 
 
 def test_generic_addresses(engine):
-    code = """mov.u32 %s, m; cvt.u64.u32 %x, %s; cvta.shared.u64 %x, %x; isspacep.shared %q, %x; selp.b32 %d0, 1, 0, %q; isspacep.global %q, %p; selp.b32 %d1, 1, 0, %q;
-    mul.wide.u32 %y, %t, 4; add.s64 %y, %x, %y; st.u32 [%y], %a; ld.u32 %d2, [%y]; ld.u32 %d3, [%p]; setp.lt.u32 %q, %t, 9; selp.b64 %y, %y, %p, %q; ld.u32 %d4, [%y];"""
-    got = words(engine, code, [LANES.astype(np.uint32) * 3], outputs=5, registers=".reg .b32 %s; .reg .b64 %x, %y; .reg .pred %q; .shared .align 4 .b8 m[128];")
-    assert (got[0] == 1).all() and (got[1] == 1).all()
+    code = """mov.u32 %s, m; cvt.u64.u32 %x, %s; cvta.shared.u64 %x, %x; isspacep.shared %q, %x;
+selp.b32 %d0, 1, 0, %q; isspacep.global %q, %p; selp.b32 %d1, 1, 0, %q;
+    mul.wide.u32 %y, %t, 4; add.s64 %y, %x, %y; st.u32 [%y], %a; ld.u32 %d2, [%y]; ld.u32 %d3, [%p];
+setp.lt.u32 %q, %t, 9; selp.b64 %y, %y, %p, %q; ld.u32 %d4, [%y];"""
+    got = words(
+        engine,
+        code,
+        [LANES.astype(np.uint32) * 3],
+        outputs=5,
+        registers=".reg .b32 %s; .reg .b64 %x, %y; .reg .pred %q; .shared .align 4 .b8 m[128];",
+    )
+    assert (got[0] == 1).all()
+    assert (got[1] == 1).all()
     for row in got[2:]:
         assert (row == LANES * 3).all()
 
@@ -256,49 +339,81 @@ def test_printf_and_assert(engine):
 .extern .func __assertfail(.param .b64 m, .param .b64 f, .param .b32 l, .param .b64 n, .param .b64 s);
 .global .align 1 .b8 fmt[18] = {118, 61, 37, 100, 32, 102, 61, 37, 46, 50, 102, 32, 37, 115, 10, 0};
 .global .align 1 .b8 word[3] = {111, 107, 0};
-.visible .entry k(.param .u32 bad) { .local .align 8 .b8 l[24]; .reg .b64 %rd<9>; .reg .b32 %r<9>; .reg .pred %p; .reg .f64 %fd;
-mov.u32 %r1, %tid.x; mov.u64 %rd1, l; cvta.local.u64 %rd2, %rd1; st.local.u32 [%rd1], %r1; mov.f64 %fd, 0d3FF8000000000000; st.local.f64 [%rd1+8], %fd;
+.visible .entry k(.param .u32 bad) { .local .align 8 .b8 l[24]; .reg .b64 %rd<9>; .reg .b32 %r<9>; .reg .pred %p;
+.reg .f64 %fd;
+mov.u32 %r1, %tid.x; mov.u64 %rd1, l; cvta.local.u64 %rd2, %rd1; st.local.u32 [%rd1], %r1;
+mov.f64 %fd, 0d3FF8000000000000; st.local.f64 [%rd1+8], %fd;
 mov.u64 %rd3, word; st.local.u64 [%rd1+16], %rd3; mov.u64 %rd4, fmt;
-{ .param .b64 p0; .param .b64 p1; .param .b32 r0; st.param.b64 [p0], %rd4; st.param.b64 [p1], %rd2; call.uni (r0), vprintf, (p0, p1); ld.param.b32 %r2, [r0]; }
+{ .param .b64 p0; .param .b64 p1; .param .b32 r0; st.param.b64 [p0], %rd4; st.param.b64 [p1], %rd2;
+call.uni (r0), vprintf, (p0, p1); ld.param.b32 %r2, [r0]; }
 ld.param.u32 %r3, [bad]; setp.eq.u32 %p, %r3, 0; @%p bra DONE;
-{ .param .b64 p0; .param .b64 p1; .param .b32 p2; .param .b64 p3; .param .b64 p4; st.param.b64 [p0], %rd3; st.param.b64 [p1], %rd3; st.param.b32 [p2], 42; st.param.b64 [p3], %rd3; st.param.b64 [p4], 1;
+{ .param .b64 p0; .param .b64 p1; .param .b32 p2; .param .b64 p3; .param .b64 p4; st.param.b64 [p0], %rd3;
+st.param.b64 [p1], %rd3; st.param.b32 [p2], 42; st.param.b64 [p3], %rd3; st.param.b64 [p4], 1;
 call.uni __assertfail, (p0, p1, p2, p3, p4); }
 DONE: ret; }"""
     door = Door(engine, text)
     result = door.launch("k", [np.uint32(0)], block=2)
-    assert result.clean and result.printed == "v=0 f=1.50 ok\nv=1 f=1.50 ok\n"
+    assert result.clean
+    assert result.printed == "v=0 f=1.50 ok\nv=1 f=1.50 ok\n"
     result = door.launch("k", [np.uint32(1)], block=2)
-    assert result.codes == {"assert"} and "ok:42" in result.reports[0]["text"]
+    assert result.codes == {"assert"}
+    assert "ok:42" in result.reports[0]["text"]
 
 
 def test_special_registers(engine):
-    code = """mov.u32 %d0, %laneid; mov.u32 %d1, %warpid; mov.u32 %d2, %ntid.x; mov.u32 %d3, %nctaid.y; mov.u32 %d4, %lanemask_lt; mov.u32 %d5, %clock; mov.u32 %d6, %clock; sub.u32 %d5, %d6, %d5; mov.u32 %d6, %tid.y;"""
+    code = """mov.u32 %d0, %laneid; mov.u32 %d1, %warpid; mov.u32 %d2, %ntid.x; mov.u32 %d3, %nctaid.y;
+mov.u32 %d4, %lanemask_lt; mov.u32 %d5, %clock; mov.u32 %d6, %clock; sub.u32 %d5, %d6, %d5; mov.u32 %d6, %tid.y;"""
     got = words(engine, code, [np.arange(96, dtype=np.uint32)], outputs=7, block=96)
     t = np.arange(96)
-    assert (got[0] == t % 32).all() and (got[1] == t // 32).all() and (got[2] == 96).all() and (got[3] == 1).all()
-    assert (got[4] == (1 << (t % 32)) - 1).all() and (got[6] == 0).all()
+    assert (got[0] == t % 32).all()
+    assert (got[1] == t // 32).all()
+    assert (got[2] == 96).all()
+    assert (got[3] == 1).all()
+    assert (got[4] == (1 << (t % 32)) - 1).all()
+    assert (got[6] == 0).all()
 
 
 def test_brx(engine):
-    code = "ts: .branchtargets A, B, C;\nrem.u32 %u, %t, 3; brx.idx %u, ts; A: mov.u32 %d0, 10; bra.uni E; B: mov.u32 %d0, 20; bra.uni E; C: mov.u32 %d0, 30; E:"
+    code = (
+        "ts: .branchtargets A, B, C;\nrem.u32 %u, %t, 3; brx.idx %u, ts; A: mov.u32 %d0, 10; bra.uni E; "
+        "B: mov.u32 %d0, 20; bra.uni E; C: mov.u32 %d0, 30; E:"
+    )
     got = words(engine, code, [LANES.astype(np.uint32)], registers=".reg .b32 %u;")
     assert (got[0] == (LANES % 3 + 1) * 10).all()
 
 
 @pytest.mark.parametrize(("stride", "wavefronts"), [(1, 1), (2, 2), (32, 32), (33, 1), (4, 4), (0, 1)])
 def test_bank_conflicts(engine, stride, wavefronts):
-    text = f""".visible .entry k() {{ .reg .b32 %r<4>; .shared .align 16 .b8 m[4608]; mov.u32 %r1, %tid.x; mov.u32 %r2, m; mad.lo.u32 %r2, %r1, {4 * stride}, %r2; st.shared.u32 [%r2], 1; ret; }}"""
+    text = f""".visible .entry k() {{ .reg .b32 %r<4>; .shared .align 16 .b8 m[4608]; mov.u32 %r1, %tid.x;
+mov.u32 %r2, m; mad.lo.u32 %r2, %r1, {4 * stride}, %r2; st.shared.u32 [%r2], 1; ret; }}"""
     result = Door(engine, text).launch("k", [])
-    assert result.counters["shared_wavefronts"] == wavefronts and result.counters["shared_wavefronts_min"] == 1
+    assert result.counters["shared_wavefronts"] == wavefronts
+    assert result.counters["shared_wavefronts_min"] == 1
 
 
-@pytest.mark.parametrize(("size", "stride", "sectors", "least"), [("u32", 4, 4, 4), ("u32", 32, 32, 4), ("v4.u32", 16, 16, 16), ("u16", 2, 2, 2), ("u32", 0, 1, 1), ("u8", 64, 32, 1)])
+@pytest.mark.parametrize(
+    ("size", "stride", "sectors", "least"),
+    [
+        ("u32", 4, 4, 4),
+        ("u32", 32, 32, 4),
+        ("v4.u32", 16, 16, 16),
+        ("u16", 2, 2, 2),
+        ("u32", 0, 1, 1),
+        ("u8", 64, 32, 1),
+    ],
+)
 def test_sectors(engine, size, stride, sectors, least):
     regs = "{%r4, %r5, %r6, %r7}" if size.startswith("v4") else "%r4"
-    text = f""".visible .entry k(.param .u64 in) {{ .reg .b32 %r<8>; .reg .b64 %rd<4>; ld.param.u64 %rd1, [in]; mov.u32 %r1, %tid.x; mul.wide.u32 %rd2, %r1, {stride}; add.s64 %rd2, %rd2, %rd1; ld.global.{size} {regs}, [%rd2]; ret; }}"""
+    text = f""".visible .entry k(.param .u64 in) {{ .reg .b32 %r<8>; .reg .b64 %rd<4>; ld.param.u64 %rd1, [in];
+mov.u32 %r1, %tid.x; mul.wide.u32 %rd2, %r1, {stride}; add.s64 %rd2, %rd2, %rd1; ld.global.{size} {regs}, [%rd2];
+ret; }}"""
     door = Door(engine, text)
     result = door.launch("k", [door.put(np.zeros(4096, np.uint8))])
-    assert result.clean and (result.counters["global_load_sectors"], result.counters["global_load_sectors_min"]) == (sectors, least)
+    assert result.clean
+    assert (result.counters["global_load_sectors"], result.counters["global_load_sectors_min"]) == (
+        sectors,
+        least,
+    )
 
 
 def test_lane_kernel_reads_every_input(engine):  # the helper of the other files
