@@ -140,8 +140,10 @@ Handler find_compare(int c, Type t) {
         return by_type<x>(t);
         ROW(eq)
         ROW(ne)
-        ROW(lt) ROW(le) ROW(gt) ROW(ge) ROW(lo) ROW(ls) ROW(hi) ROW(hs) ROW(equ) ROW(neu) ROW(ltu) ROW(leu) ROW(gtu)
-            ROW(geu) ROW(num) ROW(nan_)
+        ROW(lt)
+        ROW(le)
+        ROW(gt) ROW(ge) ROW(lo) ROW(ls) ROW(hi) ROW(hs) ROW(equ) ROW(neu) ROW(ltu) ROW(leu) ROW(gtu) ROW(geu) ROW(num)
+            ROW(nan_)
 #undef ROW
                 default : return nullptr;
     }
