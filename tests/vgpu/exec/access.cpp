@@ -233,6 +233,8 @@ bool access_shared(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
     const uint32_t base = shared_base(b.rank), size = worker.launch.shared_bytes;
     t.mask = mask;
     t.counted = false;
+    const uint64_t data = reinterpret_cast<uint64_t>(b.shared.data()),
+                   state = reinterpret_cast<uint64_t>(b.shared_state.data());
     uint32_t bad = 0;
     uint32_t offset[32];
     for (int i = 0; i < 32; ++i) {
@@ -240,8 +242,8 @@ bool access_shared(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
         offset[i] = uint32_t(at);
         bool ok = address[i] >= base && at < size && size - at >= a.bytes;
         bad |= uint32_t(!ok) << i;
-        t.data[i] = b.shared.data() + at;
-        t.state[i] = b.shared_state.data() + at;
+        t.data[i] = reinterpret_cast<uint8_t*>(data + at);
+        t.state[i] = reinterpret_cast<uint8_t*>(state + at);
     }
     if (bad & mask) {
         int i = first_lane(bad & mask);

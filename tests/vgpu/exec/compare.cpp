@@ -142,10 +142,23 @@ Handler find_compare(int c, Type t) {
         ROW(ne)
         ROW(lt)
         ROW(le)
-        ROW(gt) ROW(ge) ROW(lo) ROW(ls) ROW(hi) ROW(hs) ROW(equ) ROW(neu) ROW(ltu) ROW(leu) ROW(gtu) ROW(geu) ROW(num)
-            ROW(nan_)
+        ROW(gt)
+        ROW(ge)
+        ROW(lo)
+        ROW(ls)
+        ROW(hi)
+        ROW(hs)
+        ROW(equ)
+        ROW(neu)
+        ROW(ltu)
+        ROW(leu)
+        ROW(gtu)
+        ROW(geu)
+        ROW(num)
+        ROW(nan_)
 #undef ROW
-                default : return nullptr;
+        default:
+            return nullptr;
     }
 }
 // set: the comparison goes to a scratch predicate, then all ones or 1.0 per lane.

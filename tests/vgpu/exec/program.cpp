@@ -58,7 +58,7 @@ void Program::Impl::place_variables() {
         void* p = memory.allocate(std::max<uint64_t>(v.size, 1), MemKind::module_global, v.name.c_str());
         if (!p) throw std::runtime_error("no memory for module variable " + v.name);
         std::memset(p, 0, v.size);
-        std::memcpy(p, v.init.data(), std::min<uint64_t>(v.init.size(), v.size));
+        if (!v.init.empty()) std::memcpy(p, v.init.data(), std::min<uint64_t>(v.init.size(), v.size));
         variables[v.name] = {p, v.size};
     }
     for (const Variable& v : module.variables) {
