@@ -416,7 +416,7 @@ ret; }}"""
     )
 
 
-def test_lane_kernel_reads_every_input(engine):  # the helper of the other files
+def test_lane_kernel_reads_every_input(engine):
     door = Door(engine, lane_kernel("add.u32 %d, %a, %b;", inputs=2))
     a = door.put(np.arange(32, dtype=np.uint32))
     out = door.allocate(128)
