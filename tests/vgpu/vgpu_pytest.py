@@ -1,8 +1,8 @@
 """pytest plugin: CUDA tests on a GPU where there is one, else on the virtual GPU, under several schedules.
 
-    cuda_backend     "real" or "virtual"; on the virtual GPU a test runs once per mode and must leave no finding
-    virtual_gpu      the virtual GPU alone, in its default mode; findings are for the test to read
-    vgpu_mode        the virtual GPU under each mode, for tests that compare results between modes
+cuda_backend     "real" or "virtual"; on the virtual GPU a test runs once per mode and must leave no finding
+virtual_gpu      the virtual GPU alone, in its default mode; findings are for the test to read
+vgpu_mode        the virtual GPU under each mode, for tests that compare results between modes
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="auto",
         help="where CUDA kernels run: a GPU (real), the virtual GPU, nowhere; auto takes a GPU if there is one",
     )
-    group.addoption("--vgpu-device", default="a100", help="part that the virtual GPU stands for: a100, l4, rtx4090, h100")
+    group.addoption(
+        "--vgpu-device", default="a100", help="part that the virtual GPU stands for: a100, l4, rtx4090, h100"
+    )
 
 
 def _real_gpus() -> int:
@@ -50,7 +52,9 @@ def _backend(config: pytest.Config) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "modes(*modes): vgpu modes that a CUDA test runs under, instead of the small matrix")
+    config.addinivalue_line(
+        "markers", "modes(*modes): vgpu modes that a CUDA test runs under, instead of the small matrix"
+    )
 
 
 def _modes(metafunc: pytest.Metafunc) -> list[object]:
@@ -71,6 +75,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         where = _backend(metafunc.config)
         gpu = [pytest.param(None, id="gpu" if where == "real" else "skip")]
         metafunc.parametrize("_cuda_mode", _modes(metafunc) if where == "virtual" else gpu, indirect=True)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Take the runtime's name before an earlier test brings the real library; calls are refused until a test activates."""
+    wanted = {"_vgpu", "_vgpu_mode", "cuda_backend"}
+    if (
+        any(wanted & set(getattr(item, "fixturenames", ())) for item in session.items)
+        and _backend(session.config) == "virtual"
+    ):
+        vgpu.load()
 
 
 @pytest.fixture(scope="session")

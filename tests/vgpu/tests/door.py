@@ -66,7 +66,9 @@ class Door:
 
     def get(self, pointer: int, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
         out = np.empty(shape, dtype)
-        self.lib.vgpu_door_read(out.ctypes.data_as(ctypes.c_void_p), ctypes.c_void_p(pointer), ctypes.c_uint64(out.nbytes))
+        self.lib.vgpu_door_read(
+            out.ctypes.data_as(ctypes.c_void_p), ctypes.c_void_p(pointer), ctypes.c_uint64(out.nbytes)
+        )
         return out
 
     def launch(

@@ -11,10 +11,50 @@ import pytest
 from door import Door, lane_kernel
 
 F32 = np.array(
-    [0, -0.0, 1, -1, 1.5, 0.1, -0.3, 3e38, -3e38, 1e-38, 1e-40, -1e-45, 2.0**-126, 65504, 65520, 448, 464, 0.5, 2.5, -2.5, 3.5, 1e9, -1e9, 2.0**31, 2.0**24 + 2, np.inf, -np.inf, np.nan, 5e-8, 3.0517578e-05, 1e-5, 7],
+    [
+        0,
+        -0.0,
+        1,
+        -1,
+        1.5,
+        0.1,
+        -0.3,
+        3e38,
+        -3e38,
+        1e-38,
+        1e-40,
+        -1e-45,
+        2.0**-126,
+        65504,
+        65520,
+        448,
+        464,
+        0.5,
+        2.5,
+        -2.5,
+        3.5,
+        1e9,
+        -1e9,
+        2.0**31,
+        2.0**24 + 2,
+        np.inf,
+        -np.inf,
+        np.nan,
+        5e-8,
+        3.0517578e-05,
+        1e-5,
+        7,
+    ],
     np.float32,
 )
-FORMATS = {"f32": (24, -149, 127), "f64": (53, -1074, 1023), "f16": (11, -24, 15), "bf16": (8, -133, 127), "tf32": (11, -136, 127), "e5m2": (3, -16, 15)}
+FORMATS = {
+    "f32": (24, -149, 127),
+    "f64": (53, -1074, 1023),
+    "f16": (11, -24, 15),
+    "bf16": (8, -133, 127),
+    "tf32": (11, -136, 127),
+    "e5m2": (3, -16, 15),
+}
 
 
 def round_exact(x: Fraction, fmt: str, mode: str = "rn") -> float:
@@ -83,7 +123,13 @@ def test_rounding_modes(engine, op, mode, fmt):
     if op == "sqrt":
         a = np.abs(a)
     inputs = {"fma": [a, b, c], "sqrt": [a], "rcp": [a]}.get(op, [a, b])
-    got = lanes(engine, f"{op}.{mode}.{fmt} %d, {', '.join('%' + n for n in 'abc'[: len(inputs)])};", inputs, width=width, dtype=values.dtype)
+    got = lanes(
+        engine,
+        f"{op}.{mode}.{fmt} %d, {', '.join('%' + n for n in 'abc'[: len(inputs)])};",
+        inputs,
+        width=width,
+        dtype=values.dtype,
+    )
     for i in range(0, len(a), 3):
         x, y, z = Fraction(float(a[i])), Fraction(float(b[i])), Fraction(float(c[i]))
         if op == "sqrt":  # exact to 200 bits is enough for any rounding of a non-square
@@ -123,7 +169,11 @@ def test_min_max(engine, op, nan, fmt):
     want = np.where(np.isnan(x), y, np.where(np.isnan(y), x, np.where(pick, x, y)))
     if nan:
         want = np.where(np.isnan(x) | np.isnan(y), np.nan, want)
-    same(lanes(engine, f"{op}{nan}.{fmt} %d, %a, %b;", [a, b], dtype=dtype, width="b32" if fmt == "f32" else "b16"), want, (op, nan, fmt))
+    same(
+        lanes(engine, f"{op}{nan}.{fmt} %d, %a, %b;", [a, b], dtype=dtype, width="b32" if fmt == "f32" else "b16"),
+        want,
+        (op, nan, fmt),
+    )
 
 
 @pytest.mark.parametrize("op", ["add", "sub", "mul", "fma"])
@@ -147,7 +197,14 @@ def test_half_arithmetic(engine, op, fmt):
     for i in range(0, len(got)):
         x, y, z = (Fraction(float(v[i])) for v in (a, b, c))
         exact = {"add": x + y, "sub": x - y, "mul": x * y, "fma": x * y + z}[op]
-        assert float(got[i]) == round_exact(exact, fmt[:4] if fmt.startswith("bf") else "f16"), (fmt, op, float(x), float(y), float(z), got[i])
+        assert float(got[i]) == round_exact(exact, fmt[:4] if fmt.startswith("bf") else "f16"), (
+            fmt,
+            op,
+            float(x),
+            float(y),
+            float(z),
+            got[i],
+        )
 
 
 APPROX = {  # largest relative (r) or absolute (a) error the ISA documents, with the range it holds in
@@ -174,34 +231,69 @@ def test_approximations(engine, name, ftz):
     want = function(x.astype(np.float64))
     off = np.abs(got - want) / (np.abs(want) if kind == "r" else 1)
     assert np.nanmax(off) <= error, (name, np.nanmax(off))
-    specials = {"ex2": [(-np.inf, 0), (np.inf, np.inf), (0, 1), (-150.5, 0 if ftz else None)], "lg2": [(0, -np.inf), (np.inf, np.inf), (1, 0)],
-                "rcp": [(0, np.inf), (-np.inf, -0.0)], "rsqrt": [(0, np.inf), (np.inf, 0)], "sqrt": [(-0.0, -0.0)]}
+    specials = {
+        "ex2": [(-np.inf, 0), (np.inf, np.inf), (0, 1), (-150.5, 0 if ftz else None)],
+        "lg2": [(0, -np.inf), (np.inf, np.inf), (1, 0)],
+        "rcp": [(0, np.inf), (-np.inf, -0.0)],
+        "rsqrt": [(0, np.inf), (np.inf, 0)],
+        "sqrt": [(-0.0, -0.0)],
+    }
     for value, result in specials.get(name[: name.index(".")], []):
         if result is not None:
             same(lanes(engine, f"{name} %d, %a;", [np.full(32, value, np.float32)])[:1], [result], (name, value))
 
 
 @pytest.mark.parametrize("mode", ["rn", "rz", "rm", "rp"])
-@pytest.mark.parametrize("pair", ["f16.f32", "f32.f64", "f16.f64", "bf16.f32", "f32.s32", "f32.u64", "f16.s32", "f64.s64", "bf16.u32"])
+@pytest.mark.parametrize(
+    "pair", ["f16.f32", "f32.f64", "f16.f64", "bf16.f32", "f32.s32", "f32.u64", "f16.s32", "f64.s64", "bf16.u32"]
+)
 def test_cvt_to_float(engine, mode, pair):
     to, source = pair.split(".")
     if to == "bf16" and source != "f32" and mode != "rn":
         pass
     rng = np.random.default_rng(2)
-    numpy_of = {"f32": np.float32, "f64": np.float64, "s32": np.int32, "u32": np.uint32, "u64": np.uint64, "s64": np.int64}
+    numpy_of = {
+        "f32": np.float32,
+        "f64": np.float64,
+        "s32": np.int32,
+        "u32": np.uint32,
+        "u64": np.uint64,
+        "s64": np.int64,
+    }
     if source[0] == "f":
-        x = np.concatenate([finite(F32), (rng.standard_normal(996) * 2.0 ** rng.integers(-30, 20, 996))]).astype(numpy_of[source])
+        x = np.concatenate([finite(F32), (rng.standard_normal(996) * 2.0 ** rng.integers(-30, 20, 996))]).astype(
+            numpy_of[source]
+        )
     else:
         info = np.iinfo(numpy_of[source])
-        x = np.concatenate([np.array([info.min, info.max, 0, 1, 2**24 + 1, 65519, 65520], dtype=object), rng.integers(info.min, info.max, 1017, numpy_of[source], endpoint=True).astype(object)])
+        x = np.concatenate(
+            [
+                np.array([info.min, info.max, 0, 1, 2**24 + 1, 65519, 65520], dtype=object),
+                rng.integers(info.min, info.max, 1017, numpy_of[source], endpoint=True).astype(object),
+            ]
+        )
         x = np.array([int(v) >> int(k) for v, k in zip(x, np.resize([0, 0, 0, 9, 20, 3], len(x)))], numpy_of[source])
     wide = x.dtype.itemsize == 8
     bits = {"f16": 16, "bf16": 16, "f32": 32, "f64": 64}[to]
-    move = {16: "cvt.u64.u16 %d, %h;" if wide else "cvt.u32.u16 %d, %h;", 32: "cvt.u64.u32 %d, %s;" if wide else "mov.b32 %d, %s;", 64: "mov.b64 %d, %s;"}[bits]
+    move = {
+        16: "cvt.u64.u16 %d, %h;" if wide else "cvt.u32.u16 %d, %h;",
+        32: "cvt.u64.u32 %d, %s;" if wide else "mov.b32 %d, %s;",
+        64: "mov.b64 %d, %s;",
+    }[bits]
     register = {16: ".reg .b16 %h;", 32: ".reg .b32 %s;", 64: ".reg .b64 %s;"}[bits]
     name = "%h" if bits == 16 else "%s"
-    got = lanes(engine, f"cvt.{mode}.{to}.{source} {name}, %a; {move}", [x], width="b64" if wide else "b32", registers=register, dtype=x.dtype, out=np.uint64 if wide else np.uint32)
-    narrow = got.astype({16: np.uint16, 32: np.uint32, 64: np.uint64}[bits]).view({"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "f64": np.float64}[to])
+    got = lanes(
+        engine,
+        f"cvt.{mode}.{to}.{source} {name}, %a; {move}",
+        [x],
+        width="b64" if wide else "b32",
+        registers=register,
+        dtype=x.dtype,
+        out=np.uint64 if wide else np.uint32,
+    )
+    narrow = got.astype({16: np.uint16, 32: np.uint32, 64: np.uint64}[bits]).view(
+        {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "f64": np.float64}[to]
+    )
     for value, result in zip(x, narrow):
         exact = Fraction(float(value)) if source[0] == "f" else Fraction(int(value))
         assert float(result) == round_exact(exact, to, mode), (pair, mode, value, result)
@@ -214,22 +306,51 @@ def test_cvt_to_integer(engine, mode, to):
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if to[0] == "s" else (0, (1 << bits) - 1)
     rounding = {"rni": round, "rzi": math.trunc, "rmi": math.floor, "rpi": math.ceil}[mode]
     register = ".reg .b16 %h; .reg .f32 %f; .reg .b64 %w;"
-    body = {64: f"cvt.{mode}.{to}.f32 %d, %f;", 32: f"cvt.{mode}.{to}.f32 %t, %f; cvt.u64.u32 %d, %t;", 16: f"cvt.{mode}.{to}.f32 %h, %f; cvt.u64.u16 %d, %h;", 8: f"cvt.{mode}.{to}.f32 %h, %f; cvt.u64.u16 %d, %h;"}[bits]
-    got = lanes(engine, f"cvt.u32.u64 %t, %a; mov.b32 %f, %t; {body}", [F32.view(np.uint32).astype(np.uint64)], width="b64", registers=register, dtype=np.uint64)
+    body = {
+        64: f"cvt.{mode}.{to}.f32 %d, %f;",
+        32: f"cvt.{mode}.{to}.f32 %t, %f; cvt.u64.u32 %d, %t;",
+        16: f"cvt.{mode}.{to}.f32 %h, %f; cvt.u64.u16 %d, %h;",
+        8: f"cvt.{mode}.{to}.f32 %h, %f; cvt.u64.u16 %d, %h;",
+    }[bits]
+    got = lanes(
+        engine,
+        f"cvt.u32.u64 %t, %a; mov.b32 %f, %t; {body}",
+        [F32.view(np.uint32).astype(np.uint64)],
+        width="b64",
+        registers=register,
+        dtype=np.uint64,
+    )
     for value, result in zip(F32, got):
-        want = 0 if math.isnan(value) else high if value == math.inf else low if value == -math.inf else max(low, min(high, rounding(float(value))))
+        want = (
+            0
+            if math.isnan(value)
+            else high
+            if value == math.inf
+            else low
+            if value == -math.inf
+            else max(low, min(high, rounding(float(value))))
+        )
         assert int(result) == want & ((1 << max(bits, 8)) - 1), (mode, to, value, result, want)
 
 
 @pytest.mark.parametrize("to", ["f16x2", "bf16x2", "e4m3x2", "e5m2x2"])
 @pytest.mark.parametrize("relu", ["", ".relu"])
 def test_cvt_pairs(engine, to, relu):
-    dtype = {"f16x2": np.float16, "bf16x2": ml_dtypes.bfloat16, "e4m3x2": ml_dtypes.float8_e4m3fn, "e5m2x2": ml_dtypes.float8_e5m2}[to]
+    dtype = {
+        "f16x2": np.float16,
+        "bf16x2": ml_dtypes.bfloat16,
+        "e4m3x2": ml_dtypes.float8_e4m3fn,
+        "e5m2x2": ml_dtypes.float8_e5m2,
+    }[to]
     rng = np.random.default_rng(4)
     x = np.concatenate([F32, (rng.standard_normal(992) * 2.0 ** rng.integers(-12, 10, 992)).astype(np.float32)])
     hi, lo = x, np.roll(x, 3)
     eight = to.startswith("e")
-    code = f"cvt.rn.satfinite{relu}.{to}.f32 %h, %a, %b; cvt.u32.u16 %d, %h;" if eight else f"cvt.rn{relu}.{to}.f32 %d, %a, %b;"
+    code = (
+        f"cvt.rn.satfinite{relu}.{to}.f32 %h, %a, %b; cvt.u32.u16 %d, %h;"
+        if eight
+        else f"cvt.rn{relu}.{to}.f32 %d, %a, %b;"
+    )
     got = lanes(engine, code, [hi, lo], registers=".reg .b16 %h;", out=np.uint32)
     half = np.uint8 if eight else np.uint16
     shift = 8 if eight else 16
@@ -251,13 +372,17 @@ def test_tf32(engine):
 def test_fp8_to_half(engine, to):
     dtype = {"e4m3x2": ml_dtypes.float8_e4m3fn, "e5m2x2": ml_dtypes.float8_e5m2}[to]
     codes = np.arange(256, dtype=np.uint32) | np.arange(256, dtype=np.uint32)[::-1] << 8
-    got = lanes(engine, f"cvt.u16.u32 %h, %a; cvt.rn.f16x2.{to} %d, %h;", [codes], registers=".reg .b16 %h;", out=np.uint32)
+    got = lanes(
+        engine, f"cvt.u16.u32 %h, %a; cvt.rn.f16x2.{to} %d, %h;", [codes], registers=".reg .b16 %h;", out=np.uint32
+    )
     want = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float64)
     same((got & 0xFFFF).astype(np.uint16).view(np.float16), want, "low")
     same((got >> 16).astype(np.uint16).view(np.float16), want[::-1], "high")
 
 
-@pytest.mark.parametrize("cmp", ["eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"])
+@pytest.mark.parametrize(
+    "cmp", ["eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"]
+)
 @pytest.mark.parametrize("fmt", ["f32", "f16", "bf16"])
 def test_float_comparisons(engine, cmp, fmt):
     dtype = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}[fmt]
@@ -266,8 +391,23 @@ def test_float_comparisons(engine, cmp, fmt):
     x, y = a.astype(np.float64), b.astype(np.float64)
     unordered = np.isnan(x) | np.isnan(y)
     base = {"eq": x == y, "ne": x != y, "lt": x < y, "le": x <= y, "gt": x > y, "ge": x >= y}
-    want = ~unordered if cmp == "num" else unordered if cmp == "nan" else base[cmp[:2]] | unordered if cmp.endswith("u") else base[cmp] & ~unordered
+    want = (
+        ~unordered
+        if cmp == "num"
+        else unordered
+        if cmp == "nan"
+        else base[cmp[:2]] | unordered
+        if cmp.endswith("u")
+        else base[cmp] & ~unordered
+    )
     width = "b32" if fmt == "f32" else "b16"
     unit = {"b32": np.uint32, "b16": np.uint16}[width]
-    got = lanes(engine, f"setp.{cmp}.{fmt} %q, %a, %b; selp.{width} %d, 1, 0, %q;", [a, b], width=width, registers=".reg .pred %q;", out=unit)
+    got = lanes(
+        engine,
+        f"setp.{cmp}.{fmt} %q, %a, %b; selp.{width} %d, 1, 0, %q;",
+        [a, b],
+        width=width,
+        registers=".reg .pred %q;",
+        out=unit,
+    )
     assert (got == want).all()

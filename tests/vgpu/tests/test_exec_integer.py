@@ -7,8 +7,42 @@ import pytest
 from door import Door, lane_kernel
 
 M32, M64 = 2**32 - 1, 2**64 - 1
-EDGE32 = [0, 1, 2, 5, 31, 32, 33, 0x7FFFFFFF, 0x80000000, 0x80000001, 0xFFFFFFFF, 0xFFFFFFFE, 0x12345678, 0xDEADBEEF, 0xFFFF, 0x10000]
-EDGE64 = [0, 1, 3, 63, 64, 65, 2**31, 2**32, 2**63 - 1, 2**63, M64, M64 - 1, 0x123456789ABCDEF0, 0xFFFFFFFF, 0xDEADBEEFCAFEF00D, 7]
+EDGE32 = [
+    0,
+    1,
+    2,
+    5,
+    31,
+    32,
+    33,
+    0x7FFFFFFF,
+    0x80000000,
+    0x80000001,
+    0xFFFFFFFF,
+    0xFFFFFFFE,
+    0x12345678,
+    0xDEADBEEF,
+    0xFFFF,
+    0x10000,
+]
+EDGE64 = [
+    0,
+    1,
+    3,
+    63,
+    64,
+    65,
+    2**31,
+    2**32,
+    2**63 - 1,
+    2**63,
+    M64,
+    M64 - 1,
+    0x123456789ABCDEF0,
+    0xFFFFFFFF,
+    0xDEADBEEFCAFEF00D,
+    7,
+]
 
 
 def signed(x: int, bits: int) -> int:
@@ -83,10 +117,16 @@ TWO32 = {
     "bfind.shiftamt.u32 %d, %a;": lambda a, b: 32 - a.bit_length() if a else M32,
     "bmsk.clamp.b32 %d, %a, %b;": lambda a, b: 0 if a >= 32 else ((1 << min(b, 32)) - 1) << a,
     "szext.clamp.s32 %d, %a, %b;": lambda a, b: a if b >= 32 else 0 if b == 0 else signed(a & ((1 << b) - 1), b),
-    "dp4a.u32.s32 %d, %a, %b, 7;": lambda a, b: 7 + sum((a >> 8 * i & 255) * signed(b >> 8 * i & 255, 8) for i in range(4)),
-    "dp2a.hi.s32.u32 %d, %a, %b, 7;": lambda a, b: 7 + sum(signed(a >> 16 * i & 65535, 16) * (b >> (16 + 8 * i) & 255) for i in range(2)),
+    "dp4a.u32.s32 %d, %a, %b, 7;": lambda a, b: (
+        7 + sum((a >> 8 * i & 255) * signed(b >> 8 * i & 255, 8) for i in range(4))
+    ),
+    "dp2a.hi.s32.u32 %d, %a, %b, 7;": lambda a, b: (
+        7 + sum(signed(a >> 16 * i & 65535, 16) * (b >> (16 + 8 * i) & 255) for i in range(2))
+    ),
     "add.u16x2 %d, %a, %b;": lambda a, b: (a + b & 0xFFFF) | ((a >> 16) + (b >> 16) & 0xFFFF) << 16,
-    "min.s16x2 %d, %a, %b;": lambda a, b: sum((min(signed(a >> k & 65535, 16), signed(b >> k & 65535, 16)) & 65535) << k for k in (0, 16)),
+    "min.s16x2 %d, %a, %b;": lambda a, b: sum(
+        (min(signed(a >> k & 65535, 16), signed(b >> k & 65535, 16)) & 65535) << k for k in (0, 16)
+    ),
     "add.cc.u32 %d, %a, %b; addc.u32 %d, 0, 0;": lambda a, b: a + b >> 32,
     "sub.cc.u32 %d, %a, %b; subc.u32 %d, 5, 0;": lambda a, b: 5 - (a < b),
     "mad.lo.cc.u32 %d, %a, %b, %a; madc.hi.u32 %d, %a, %b, 0;": lambda a, b: (a * b + a) >> 32,
@@ -95,7 +135,9 @@ TWO32 = {
     "mul.wide.u16 %d, %h, %h2;": lambda a, b: (a & 65535) * (b & 65535),
     "setp.lt.s32 %q, %a, %b; selp.u32 %d, 3, 9, %q;": lambda a, b: 3 if s(a) < s(b) else 9,
     "setp.hs.u32 %q, %a, %b; selp.u32 %d, 3, 9, !%q;": lambda a, b: 9 if a >= b else 3,
-    "setp.ne.u32 %q, %a, 0; setp.lt.and.u32 %q|%q2, %a, %b, !%q; selp.u32 %d, 1, 2, %q2;": lambda a, b: 1 if a == 0 and not a < b else 2,
+    "setp.ne.u32 %q, %a, 0; setp.lt.and.u32 %q|%q2, %a, %b, !%q; selp.u32 %d, 1, 2, %q2;": lambda a, b: (
+        1 if a == 0 and not a < b else 2
+    ),
     "set.gt.u32.s32 %d, %a, %b;": lambda a, b: M32 if s(a) > s(b) else 0,
     "set.le.f32.u32 %d, %a, %b;": lambda a, b: 0x3F800000 if a <= b else 0,
     "slct.u32.s32 %d, 1, 2, %a;": lambda a, b: 1 if s(a) >= 0 else 2,
@@ -172,7 +214,9 @@ THREE32 = {
     "sad.u32 %d, %a, %b, %c;": lambda a, b, c: c + abs(a - b),
     "lop3.b32 %d, %a, %b, %c, 0x96;": lambda a, b, c: a ^ b ^ c,
     "lop3.b32 %d, %a, %b, %c, 0xE8;": lambda a, b, c: a & b | a & c | b & c,
-    "lop3.b32 %d, %a, %b, %c, 0x1A;": lambda a, b, c: sum((0x1A >> ((a >> i & 1) << 2 | (b >> i & 1) << 1 | c >> i & 1) & 1) << i for i in range(32)),
+    "lop3.b32 %d, %a, %b, %c, 0x1A;": lambda a, b, c: sum(
+        (0x1A >> ((a >> i & 1) << 2 | (b >> i & 1) << 1 | c >> i & 1) & 1) << i for i in range(32)
+    ),
     "shf.l.wrap.b32 %d, %a, %b, %c;": lambda a, b, c: funnel(a, b, c, True, False),
     "shf.r.wrap.b32 %d, %a, %b, %c;": lambda a, b, c: funnel(a, b, c, False, False),
     "shf.l.clamp.b32 %d, %a, %b, %c;": lambda a, b, c: funnel(a, b, c, True, True),

@@ -32,7 +32,11 @@ LAUNCHES = {
     "grid x": (("nothing", (0x80000000, 1, 1), 1, 0), INVALID_CONFIGURATION, r"2147483648"),
     "launch bounds": (("bounded", 1, 129, 0), INVALID_VALUE, r"129 threads a block; its launch bounds allow 128"),
     "required shape": (("exact", 1, 64, 0), INVALID_VALUE, r"compiled for \(32, 2, 1\)"),
-    "48 KiB": (("nothing", 1, 32, 48 * 1024 + 1), INVALID_VALUE, r"49153 bytes of dynamic shared memory; allowed: 49152"),
+    "48 KiB": (
+        ("nothing", 1, 32, 48 * 1024 + 1),
+        INVALID_VALUE,
+        r"49153 bytes of dynamic shared memory; allowed: 49152",
+    ),
     "static and dynamic": (("shared_static", 1, 32, 32 * 1024 + 1), INVALID_VALUE, r"allowed: 32768"),
 }
 
@@ -156,7 +160,10 @@ def test_cooperative_launches_fit_the_part(cuda: Cuda, kernel: Kernel, virtual_g
     sms = int(virtual_gpu.state()["config"]["sms"])
     most = (ctypes.c_void_p * 1)()
     assert cuda.code("cudaLaunchCooperativeKernel", run, dims(2 * sms), dims(1024), most, 0, 0) == SUCCESS
-    assert cuda.code("cudaLaunchCooperativeKernel", run, dims(2 * sms + 1), dims(1024), most, 0, 0) == COOPERATIVE_TOO_LARGE
+    assert (
+        cuda.code("cudaLaunchCooperativeKernel", run, dims(2 * sms + 1), dims(1024), most, 0, 0)
+        == COOPERATIVE_TOO_LARGE
+    )
 
 
 # call and arguments -> code
@@ -183,7 +190,10 @@ CALLS = {
     "stream": (lambda p: ("cudaStreamSynchronize", 0xBAD0), INVALID_HANDLE),
     "destroying the default stream": (lambda p: ("cudaStreamDestroy", 0), INVALID_HANDLE),
     "event": (lambda p: ("cudaEventSynchronize", 0xBAD0), INVALID_HANDLE),
-    "file": (lambda p: ("cudaLibraryLoadFromFile", ctypes.byref(ctypes.c_void_p()), b"/no/file", *[0] * 6), FILE_NOT_FOUND),
+    "file": (
+        lambda p: ("cudaLibraryLoadFromFile", ctypes.byref(ctypes.c_void_p()), b"/no/file", *[0] * 6),
+        FILE_NOT_FOUND,
+    ),
     "host register twice": (lambda p: ("cudaHostUnregister", HOST.ctypes.data), 713),
     "limit": (lambda p: ("cudaDeviceSetLimit", 99, 0), 215),
     "graph": (lambda p: ("cudaGraphLaunch", 0xBAD0, 0), INVALID_VALUE),
