@@ -13,9 +13,10 @@ from .config import ModelConfig
 from .errors import ImageError, UnsupportedError
 from .io.checkpoint import load_weights, resolve
 from .io.config import read_config
+from .io.decode import MAX_TILES, check_int
 from .io.images import Tiles, tile_image
 from .models import VisionTower
-from .options import RuntimeOptions
+from .options import RuntimeOptions, dense
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,6 +87,8 @@ class VisionModel:
     def tile(self, image: Any, *, max_tiles: int | None = None) -> Tiles:
         """One image as this checkpoint tiles it."""
         t = self.config.tiling
+        if max_tiles is not None:
+            check_int("max_tiles", max_tiles, 1, MAX_TILES)
         most = t.max_tiles if max_tiles is None else max_tiles
         if not t.dynamic:
             most = 1
@@ -97,10 +100,9 @@ class VisionModel:
     def _tiles(self, tiles: Any, check_finite: bool = False) -> Tensor:
         if isinstance(tiles, Tiles):
             tiles = tiles.pixels
-        if isinstance(tiles, np.ndarray):
-            tiles = torch.from_numpy(np.ascontiguousarray(tiles))
-        if not isinstance(tiles, torch.Tensor):
+        if not isinstance(tiles, (np.ndarray, torch.Tensor)):
             raise ImageError(f"tiles: a {type(tiles).__name__}; allowed: Tiles, a numpy array or a torch tensor")
+        tiles = dense("tiles", tiles, ImageError)
         if check_finite and tiles.is_floating_point() and not bool(torch.isfinite(tiles).all()):
             raise ImageError("tiles: hold NaN or Inf; allowed with check_finite: finite values")
         return tiles.to(self._options.device)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import ops
 from ._lazy import torch
@@ -37,10 +38,15 @@ class GenerationOptions:
                 raise UnsupportedError(f"{name}: {getattr(self, name)!r}; allowed: {allowed}")
 
         def number(value: object) -> bool:
-            return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if not isinstance(value, numbers.Real) or isinstance(value, bool):
+                return False
+            try:
+                return math.isfinite(value)
+            except OverflowError:
+                return False
 
         def whole(value: object) -> bool:
-            return isinstance(value, int) and not isinstance(value, bool)
+            return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
         check("max_new_tokens", whole(self.max_new_tokens) and self.max_new_tokens >= 1, "an integer of at least 1")
         check("do_sample", isinstance(self.do_sample, bool), "True or False")
@@ -51,8 +57,16 @@ class GenerationOptions:
         check("top_k", whole(self.top_k) and self.top_k >= 0, "an integer of at least 0 (0: no limit)")
         check("repetition_penalty", number(self.repetition_penalty) and self.repetition_penalty > 0, "greater than 0")
         check("seed", self.seed is None or (whole(self.seed) and 0 <= self.seed < 2**64), "an integer in [0, 2**64)")
-        stops = self.stop_token_ids
-        check("stop_token_ids", stops is None or all(whole(t) and t >= 0 for t in stops), "token ids")
+        for name in ("max_new_tokens", "top_k", "seed", "temperature", "top_p", "repetition_penalty"):
+            value = getattr(self, name)  # numpy's numbers become Python's
+            if value is not None:
+                object.__setattr__(self, name, int(value) if isinstance(value, numbers.Integral) else float(value))
+        if self.stop_token_ids is not None:
+            stops: Any = self.stop_token_ids
+            stops = stops.tolist() if hasattr(stops, "tolist") else stops  # numpy and torch arrays
+            stops = tuple(stops) if isinstance(stops, Iterable) else ("not iterable",)  # read once
+            check("stop_token_ids", all(whole(t) and t >= 0 for t in stops), "token ids")
+            object.__setattr__(self, "stop_token_ids", frozenset(int(t) for t in stops))
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from .io.prompt import ImageItem, VideoItem, prompt_ids
 from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
 from .models import LanguageModel, Projector
-from .options import ChatArguments, RuntimeOptions, as_list, generation_options
+from .options import ChatArguments, RuntimeOptions, as_list, dense, generation_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,8 +165,9 @@ class Model(VisionModel):
     ) -> str:
         """Answer ``question`` about ``images`` (path, PIL image, uint8 array, ``Video``, or a list).
 
-        history: earlier (question, answer) pairs; images belong to the ``<image>`` marks in order, and the first question gets
-        one when no mark is there. system: replaces the template's system message. max_tiles: per image. Options as ``generate``.
+        history: earlier (question, answer) pairs; images belong to the ``<image>`` marks in order; a single image needs none
+        (the first question gets it),
+        several do. system: replaces the template's system message. max_tiles: per image. Options as ``generate``.
         """
         return "".join(
             self.stream(question, images, history=history, system=system, max_tiles=max_tiles, **generate_options)
@@ -187,8 +188,11 @@ class Model(VisionModel):
         requests = self._requests([{**request, **generate_options}])
         return (piece for _, piece in self._pieces(requests))
 
-    def batch_chat(self, requests: Sequence[Mapping[str, Any]]) -> list[str]:
+    def batch_chat(self, requests: Iterable[Mapping[str, Any]]) -> list[str]:
         """Several chats decoded together, one step for all of them; each mapping holds the arguments of ``chat``."""
+        if not isinstance(requests, Iterable):
+            raise UnsupportedError(f"requests: {requests!r}; allowed: mappings of chat arguments")
+        requests = list(requests)
         answers = [""] * len(requests)
         for index, piece in self._pieces(self._requests(requests)):
             answers[index] += piece
@@ -331,13 +335,13 @@ class Model(VisionModel):
         return prompt_ids(self.tokenizer, self.config.chat, question, described, history=history, system=system)
 
     def _ids(self, input_ids: Any) -> Tensor:
-        ids = torch.as_tensor(np.asarray(input_ids) if isinstance(input_ids, (list, tuple)) else input_ids)
+        ids = dense("input_ids", input_ids)
         if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or ids.ndim != 2 or ids.shape[1] == 0:
             raise UnsupportedError(f"input_ids: {ids.dtype} {list(ids.shape)}; allowed: integers [B, L] with L >= 1")
         return ids.to(self._options.device, torch.int64)
 
     def _mask(self, attention_mask: Any, ids: Tensor) -> Tensor:
-        mask = torch.as_tensor(attention_mask).to(ids.device)
+        mask = dense("attention_mask", attention_mask).to(ids.device)
         if mask.shape != ids.shape:
             raise UnsupportedError(
                 f"attention_mask: {list(mask.shape)}; allowed: the shape of input_ids, {list(ids.shape)}"

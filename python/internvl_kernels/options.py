@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ._lazy import torch
 from .errors import BackendError, UnsupportedError
@@ -37,11 +41,11 @@ class RuntimeOptions:
         workspace: int | str | None,
         threads: int | None,
     ) -> RuntimeOptions:
+        device = _device(device)
         if backend not in ("auto", *BACKENDS):
             raise UnsupportedError(f"backend: {backend!r}; allowed: auto, {', '.join(BACKENDS)}")
         if backend == "auto":
-            on_host = device is None or str(device) == "cpu"
-            backend = "cpu" if on_host and unavailable("cpu") is None else "reference"
+            backend = "cpu" if device == "cpu" and unavailable("cpu") is None else "reference"
         elif (reason := unavailable(backend)) is not None:
             raise BackendError(f"backend {backend!r}: {reason}")
         elif backend == "cuda":
@@ -49,7 +53,7 @@ class RuntimeOptions:
                 "backend 'cuda': a model needs kernels that the CUDA part does not have yet; it has the ops "
                 + ", ".join(sorted(CUDA_OPS))
             )
-        if backend == "cpu" and device not in (None, "cpu"):
+        if backend == "cpu" and device != "cpu":
             raise UnsupportedError(f"device: {device!r}; allowed with backend 'cpu': cpu")
         dtype = "float32" if dtype is None else str(dtype).removeprefix("torch.")
         if dtype not in DTYPES:
@@ -65,7 +69,7 @@ class RuntimeOptions:
             raise UnsupportedError(f"threads: {threads!r}; allowed: 1 to 1024, or None")
         limit = parse_bytes(DEFAULT_WORKSPACE if workspace is None else workspace)
         assert limit is not None
-        return cls(backend, device or "cpu", dtype, limit, threads)
+        return cls(backend, device, dtype, limit, threads)
 
     def place(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return tensors if self.device == "cpu" else {name: t.to(self.device) for name, t in tensors.items()}
@@ -76,16 +80,32 @@ class RuntimeOptions:
 
     @contextlib.contextmanager
     def limited(self) -> Iterator[None]:
-        """torch's own thread count is process-wide, so the cap holds only while we run."""
+        """The cap holds only while we run. torch's count belongs to the thread, but new threads take the one set last."""
         if self.threads is None or self.threads == torch.get_num_threads():
             yield
             return
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
+        with _caps.lock:
+            if _caps.running == 0:
+                _caps.outside = torch.get_num_threads()
+            _caps.running += 1
+            torch.set_num_threads(self.threads)
         try:
             yield
         finally:
-            torch.set_num_threads(before)
+            with _caps.lock:
+                _caps.running -= 1
+                torch.set_num_threads(_caps.outside)
+
+
+class _Caps:
+    """Calls with a cap that run now, over all threads, and torch's count before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running, self.outside = 0, 1
+
+
+_caps = _Caps()
 
 
 class ChatArguments:
@@ -115,7 +135,7 @@ class ChatArguments:
         if not isinstance(known["question"], str):
             raise UnsupportedError(f"question: {known['question']!r}; allowed: text")
         most = known["max_tiles"]
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        if most is not None and (isinstance(most, bool) or not isinstance(most, numbers.Integral) or most < 1):
             raise UnsupportedError(f"max_tiles: {most!r}; allowed: an integer of at least 1, or None")
         options = generation_options({k: v for k, v in request.items() if k not in cls._KEYS})
         return cls(known["question"], as_list(known["images"]), known["history"], known["system"], most, options)
@@ -129,10 +149,46 @@ def generation_options(given: Mapping[str, Any]) -> GenerationOptions:
     return replace(GenerationOptions(), **given)
 
 
+def _device(device: Any) -> str:
+    """The torch device's name, "cpu" for None; it must exist and hold data."""
+    if device is None:
+        return "cpu"
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise UnsupportedError(f"device: {device!r}; allowed: a device that torch can use here ({reason})") from None
+    if found.type == "meta":
+        raise UnsupportedError(f"device: {device!r}; allowed: a device that holds data")
+    return "cpu" if found.type == "cpu" else str(found)
+
+
+def dense(name: str, value: Any, error: type[ValueError] = UnsupportedError) -> Tensor:
+    """``value`` (tensor, array, nested lists of numbers) as a torch tensor with memory that the kernels read.
+
+    numpy: copied where torch cannot share it. torch: rows of pixels or ids in another order are made contiguous; what has no
+    dense memory of its own (meta, sparse) is refused here, views with a pending operation and expanded ones by the kernels.
+    """
+    if not isinstance(value, torch.Tensor):
+        try:
+            array = np.asarray(value)
+            array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+            return torch.from_numpy(array if array.flags.writeable else array.copy())
+        except (TypeError, ValueError, RuntimeError) as cause:
+            found = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+            raise error(f"{name}: {found}; allowed: numbers, as a tensor, an array or rows of one length") from cause
+    if value.layout != torch.strided or value.device.type == "meta" or value.is_nested:
+        kind = "nested" if value.is_nested else f"{value.layout} on {value.device}"
+        raise error(f"{name}: a tensor {kind}; allowed: a dense tensor with memory")
+    pending = value.is_neg() or value.is_conj() or 0 in value.stride()
+    return value if pending else value.contiguous()
+
+
 def as_list(images: Any) -> list[Any]:
     if images is None:
         return []
     return list(images) if isinstance(images, (list, tuple)) else [images]
 
 
-__all__ = ["ChatArguments", "RuntimeOptions", "as_list", "generation_options"]
+__all__ = ["ChatArguments", "RuntimeOptions", "as_list", "dense", "generation_options"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import costs
 from .config import ModelConfig
+from .errors import UnsupportedError
 
 PREFILL_ROWS = 2048  # most rows of a prefill chunk
 
@@ -117,10 +120,6 @@ def human_bytes(size: float) -> str:
 
 def parse_bytes(value: int | str | None) -> int | None:
     """``"2GB"``, ``"512MiB"``, an integer, or None. Raises UnsupportedError."""
-    import re
-
-    from .errors import UnsupportedError
-
     if value is None:
         return None
     units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -129,7 +128,7 @@ def parse_bytes(value: int | str | None) -> int | None:
         if not isinstance(value, bool)
         else None
     )
-    if match is None or float(match[1]) <= 0:
+    if match is None or not 0 < float(match[1]) < 2**60:
         raise UnsupportedError(
             f"max_workspace: {value!r}; allowed: a positive number of bytes, or text such as '2GB' or '512MiB'"
         )
@@ -147,6 +146,9 @@ def make_plan(
     prefill_rows: int = PREFILL_ROWS,
 ) -> Plan:
     """Plan for ``items`` = (name, grid or None, tiles) with weights and activations of ``itemsize`` bytes."""
+    for name, value, least in (("text_tokens", text_tokens, 0), ("max_new_tokens", new_tokens, 0)):
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+            raise UnsupportedError(f"{name}: {value!r}; allowed: an integer of at least {least}")
     counts = [count for _, _, count in items]
     tiles = sum(counts)
     tokens = [count * config.tokens_per_tile for count in counts]

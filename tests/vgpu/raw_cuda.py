@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
 import vgpu
 
 H2H, H2D, D2H, D2D, DEFAULT = range(5)

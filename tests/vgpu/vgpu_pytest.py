@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+
 import vgpu
 
 
@@ -79,11 +80,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Take the runtime's name before an earlier test brings the real library; calls are refused until a test activates."""
-    wanted = {"_vgpu", "_vgpu_mode", "cuda_backend"}
-    if (
-        any(wanted & set(getattr(item, "fixturenames", ())) for item in session.items)
-        and _backend(session.config) == "virtual"
-    ):
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "_vgpu" in used or ("cuda_backend" in used and _backend(session.config) == "virtual"):
         vgpu.load()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 from ..config import TilingConfig
 from ..errors import UnsupportedError
 from ..ops import choose_grid
+from .decode import MAX_TILES, check_int
 from .images import Video, image_size
 
 
@@ -23,6 +25,9 @@ def count_tiles(
     tiling: TilingConfig, item: Any, max_tiles: int | None = None
 ) -> tuple[str, tuple[int, int] | None, int]:
     """Name, grid and tiles of an image (only its header is read), a Video, or a tile count (which has no grid)."""
+    if max_tiles is not None:
+        check_int("max_tiles", max_tiles, 1, MAX_TILES)
+    item = int(item) if isinstance(item, numbers.Integral) and not isinstance(item, bool) else item
     if isinstance(item, bool) or (isinstance(item, int) and item < 1):
         raise UnsupportedError(f"images_or_tile_counts: {item!r}; allowed: images, or tile counts of at least 1")
     if isinstance(item, int):

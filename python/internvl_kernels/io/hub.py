@@ -20,6 +20,8 @@ def resolve(path: str | Path, download: bool = False, *, revision: str = "main")
     branch, tag or commit). ``download``: fetch the id with ``huggingface_hub`` where the cache lacks it; nothing
     touches the network otherwise. Raises ``CheckpointError`` where there is no such checkpoint.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise CheckpointError(f"path: {path!r}; allowed: a directory, or a hub id (owner/name)")
     directory = Path(path).expanduser()
     if str(path) and directory.is_dir():
         return directory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from ..ops.image import RULES, choose_grid, tile_pixels
-from .decode import MAX_PIXELS, ImageLike, array_rgb, bands_of, check_int, flatten, load
+from .decode import MAX_PIXELS, MAX_TILES, ImageLike, array_rgb, bands_of, check_int, flatten, load
 
 MEAN_COLOUR = (123, 116, 103)  # int(255 * mean) of the family's ImageNet mean
 
@@ -36,7 +36,10 @@ class Video:
     frames: Sequence[ImageLike]
 
     def __post_init__(self) -> None:
-        if isinstance(self.frames, (str, bytes, os.PathLike, Image.Image)) or not len(self.frames):
+        if not isinstance(self.frames, Sequence) and isinstance(self.frames, Iterator):
+            object.__setattr__(self, "frames", list(self.frames))
+        single = isinstance(self.frames, (str, bytes, os.PathLike, Image.Image))
+        if single or not hasattr(self.frames, "__len__") or not len(self.frames):
             raise ImageError("frames: allowed: a list of one frame or more (a video file is not decoded here)")
 
 
@@ -70,8 +73,8 @@ def tile_image(
     Raises ImageError naming the argument, its value and what is allowed.
     """
     check_int("size", size, 1, 4096)
-    check_int("min_tiles", min_tiles, 1, 4096)
-    check_int("max_tiles", max_tiles, min_tiles, 4096)
+    check_int("min_tiles", min_tiles, 1, MAX_TILES)
+    check_int("max_tiles", max_tiles, min_tiles, MAX_TILES)
     check_int("threads", threads, 0, 1024)
     bands = bands_of(load(image, max_pixels, exif), check_rule(rule))
     if pad_to_square and max_tiles == 1:

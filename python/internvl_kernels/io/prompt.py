@@ -16,7 +16,7 @@ Rules, the same for every template:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..config import ChatConfig
@@ -134,7 +134,9 @@ def build_prompt(
     An empty or blank question is refused unless it is given an image: ``chat("", image)`` asks about the picture alone.
     Raises UnsupportedError naming both counts when marks and items differ in number.
     """
-    turns = [_pair(index, pair) for index, pair in enumerate(history or ())]
+    if history is not None and not isinstance(history, Iterable):
+        raise UnsupportedError(f"history is {history!r}, not a list of (question, answer) pairs")
+    turns = [_pair(index, pair) for index, pair in enumerate(() if history is None else history)]
     for index, (asked, answer) in enumerate(turns):
         _check_text(config, f"history[{index}] question", asked)
         _check_text(config, f"history[{index}] answer", answer)

@@ -35,7 +35,8 @@ class DenseAttention:
 
     def __call__(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any]) -> Tensor:
         q, k, v = (t.reshape(*self._shape, *t.shape[1:]) for t in ops.qkv_rope(qkv, cos, sin, **heads, **self._run))
-        return ops.attention(q, k, v, causal=True, **self._run).reshape(len(qkv), -1)
+        mixed = ops.attention(q, k, v, causal=True, **self._run)
+        return mixed.reshape(len(qkv), mixed.shape[2] * mixed.shape[3])
 
 
 class CachedAttention:
@@ -108,10 +109,10 @@ class LanguageModel:
             raise UnsupportedError(
                 f"input_ids: {length} tokens; allowed: at most {self.config.max_positions} (the model's context)"
             )
-        h = self.embed(input_ids, visual, image_token_id).reshape(batch * length, -1)
+        h = self.embed(input_ids, visual, image_token_id).reshape(batch * length, self.config.hidden_size)
         positions = torch.arange(length, device=h.device).repeat(batch)
         y = self.forward(h, positions, DenseAttention(batch, length, **self._run))
-        return ops.linear(y, self._head, **self._run).reshape(batch, length, -1)
+        return ops.linear(y, self._head, **self._run).reshape(batch, length, len(self._head))
 
     def cached(self, cache: KVCache, spans: Sequence[Span], slots: Tensor) -> CachedAttention:
         return CachedAttention(cache, spans, slots, **self._run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ class VisionTower:
         """
         height, width = self._check(tiles)
         chunk = self.micro_batch(height, width) or max(len(tiles), 1)
-        wanted = None if layers is None else [self._layer_index(i) for i in layers]
+        wanted = None if layers is None else self._layer_indices(layers)
         parts = [self._forward(tiles[i : i + chunk], wanted) for i in range(0, len(tiles), chunk)]
         columns = (
             [part[0] if len(parts) == 1 else torch.cat(part) for part in map(list, zip(*parts))]
@@ -131,13 +132,17 @@ class VisionTower:
             rms=rms, inplace=True, **self._run,
         )  # fmt: skip
 
-    def _layer_index(self, index: int) -> int:
+    def _layer_indices(self, layers: Sequence[int]) -> list[int]:
         count = self.config.num_layers + 1
-        if not -count <= index < count:
+        try:
+            wanted = [operator.index(i) for i in layers]
+        except TypeError:
+            wanted = []
+        if not wanted or not all(-count <= i < count for i in wanted):
             raise UnsupportedError(
-                f"layers: {index}; allowed: {-count} to {count - 1} (hidden state 0 is the embedding)"
+                f"layers: {layers!r}; allowed: one or more integers from {-count} to {count - 1} (hidden state 0 is the embedding)"
             )
-        return index % count
+        return [i % count for i in wanted]
 
     def _check(self, tiles: Tensor) -> tuple[int, int]:
         patch = self.config.patch_size

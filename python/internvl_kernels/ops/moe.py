@@ -127,7 +127,8 @@ def moe_experts(
     if choose("moe_experts", backend, x, gate_up, down, weights, experts) == "reference":
         return moe_experts_reference(x, gate_up, down, weights, experts)
     run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
-    rows, gate_up, down, experts = (to_torch(t) for t in (x, gate_up, down, experts))
+    rows, gate_up, down = to_torch(x, "x"), to_torch(gate_up, "gate_up"), to_torch(down, "down")
+    experts = to_torch(experts, "experts")
     order, offsets = moe_permute(experts, gate_up.shape[0], **run)
     y = torch.empty(len(order), x.shape[1], dtype=rows.dtype)
     tokens = order // max(experts.shape[1], 1)

@@ -9,7 +9,7 @@ import numpy as np
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._backend import choose, cpu, is_torch
-from ._tensor import empty, host
+from ._tensor import empty, host, to_torch
 from .norm import rms_norm_reference
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def rope_table(
     _check_table(positions, head_dim, theta)
     if choose("rope_table", backend, positions) == "reference":
         return rope_table_reference(positions, head_dim, theta)
-    values = np.asarray(positions.double() if is_torch(positions) else host(positions), dtype=np.float64)
+    values = np.asarray(to_torch(positions, "positions").double(), dtype=np.float64)
     angles = np.outer(values, theta ** (-2.0 / head_dim * np.arange(head_dim // 2)))
     cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
     return (torch.from_numpy(cos), torch.from_numpy(sin)) if is_torch(positions) else (cos, sin)

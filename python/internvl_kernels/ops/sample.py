@@ -51,7 +51,7 @@ def penalise(logits: Any, token_ids: Any, penalty: float, *, threads: int = 0, b
     if choose("penalise", backend, logits) == "reference":
         return penalise_reference(logits, token_ids, penalty)
     return as_kind(
-        penalise_reference(to_torch(logits), token_ids, penalty), logits
+        penalise_reference(to_torch(logits, "logits"), token_ids, penalty), logits
     )  # a few gathered elements of a copy
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
 import os
@@ -14,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import vgpu
-from door import library
 from raw_cuda import Cuda
+
+import vgpu
 
 
 def package_folder(name: str) -> Path | None:
@@ -150,9 +149,3 @@ def buffer(cuda: Cuda) -> Iterator[Callable[[np.ndarray], int]]:
     vgpu.reset()
     for pointer in pointers:
         cuda("cudaFree", pointer)
-
-
-@pytest.fixture(scope="session")
-def engine(vgpu_build: Path) -> ctypes.CDLL:
-    """The engine without the runtime front (door.py)."""
-    return library(vgpu_build)
