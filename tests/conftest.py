@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "vgpu"))
+VGPU = Path(__file__).parent / "vgpu"
+sys.path[:0] = [str(VGPU), str(VGPU / "tests")]
 
 pytest_plugins = ["vgpu_pytest"]

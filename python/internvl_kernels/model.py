@@ -48,7 +48,7 @@ def load(
 
     backend: "auto" (the best that runs here), "reference", "cpu" or "cuda". device: where the reference runs ("cpu" default).
     dtype: what is computed in, "float32" (default on the CPU) | "bfloat16" | "float16". weights: what is stored (default: as
-    dtype). max_workspace: bytes or text such as "2GB" (the default) for the temporaries of tower and prefill. threads: cap on
+    dtype). max_workspace: bytes or text such as "2GB" (the default) for the temporaries of the tower. threads: cap on
     CPU threads (default: torch's). progress: show a bar. download: fetch a hub id that is not in the cache.
 
     Raises CheckpointError, UnsupportedError (bad arguments) or BackendError (a backend that cannot run here).
@@ -166,8 +166,8 @@ class Model(VisionModel):
         """Answer ``question`` about ``images`` (path, PIL image, uint8 array, ``Video``, or a list).
 
         history: earlier (question, answer) pairs; images belong to the ``<image>`` marks in order; a single image needs none
-        (the first question gets it),
-        several do. system: replaces the template's system message. max_tiles: per image. Options as ``generate``.
+        (the first question gets it), several do. system: replaces the template's system message. max_tiles: per image. Options
+        as ``generate``.
         """
         return "".join(
             self.stream(question, images, history=history, system=system, max_tiles=max_tiles, **generate_options)

@@ -137,6 +137,7 @@ class ChatArguments:
         most = known["max_tiles"]
         if most is not None and (isinstance(most, bool) or not isinstance(most, numbers.Integral) or most < 1):
             raise UnsupportedError(f"max_tiles: {most!r}; allowed: an integer of at least 1, or None")
+        most = None if most is None else int(most)
         options = generation_options({k: v for k, v in request.items() if k not in cls._KEYS})
         return cls(known["question"], as_list(known["images"]), known["history"], known["system"], most, options)
 

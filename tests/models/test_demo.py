@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import internvl_kernels as ivk
-from internvl_kernels.demo import QUESTION, checkpoint_path
+from internvl_kernels.demo import checkpoint_path
 from internvl_kernels.demo.examples import EMPTY, MIXED, Prompts, cell_classes, draw
 from internvl_kernels.demo.heldout import read, score, strips, svm_accuracy
 from internvl_kernels.demo.mixed import Bfloat16Products
@@ -143,9 +143,9 @@ def test_checkpoint_is_small_and_of_the_family(model: Any) -> None:
 
 
 def test_held_out_strips_are_read(model: Any, scans: Scans) -> None:
-    drawn = strips(40, seed=11, scans=scans)
+    drawn = strips(300, seed=2025, scans=scans)
     result = score([s.text for s in drawn], read(model, drawn))
-    assert result.digit_accuracy >= 0.96
+    assert result.digit_accuracy >= 0.98
     assert result.strip_accuracy >= 0.9
     single = score([s.text for s in drawn], read(model, drawn, max_tiles=1))
     assert single.strip_accuracy < result.strip_accuracy - 0.2, "tiling matters"
@@ -160,9 +160,10 @@ def test_random_weights_do_not_read(tmp_path: Path, scans: Scans) -> None:
 
 
 def test_every_question_gets_the_number(model: Any, scans: Scans) -> None:
-    strip = compose(np.random.default_rng(0), scans, choice=[4, 8, 15], layout="row")
-    answers = {model.chat(question, strip.image, max_new_tokens=8) for question in QUESTIONS}
-    assert answers == {model.chat(QUESTION, strip.image, max_new_tokens=8)}
+    drawn = strips(20, seed=13, scans=scans)
+    for question in QUESTIONS:
+        asked = [{"question": question, "images": s.image, "max_new_tokens": 8} for s in drawn]
+        assert score([s.text for s in drawn], model.batch_chat(asked)).digit_accuracy >= 0.95, question
 
 
 def test_score_counts_digits_in_their_places() -> None:

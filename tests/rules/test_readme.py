@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from internvl_kernels.costs import model_parameters
 from internvl_kernels.demo import checkpoint_path
+from internvl_kernels.io.config import read_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,3 +29,9 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exec(compile(source, "README.md", "exec"), space)
     assert len(space["answers"]) == 2
     assert [f.shape[1:] for f in space["features"]] == [(17, 128)] * 2
+
+
+def test_the_demo_has_the_parameters_it_claims() -> None:
+    claimed = re.search(r"([\d.]+) million parameters", (ROOT / "README.md").read_text())
+    assert claimed is not None
+    assert float(claimed.group(1)) == round(model_parameters(read_config(checkpoint_path())) / 1e6, 1)

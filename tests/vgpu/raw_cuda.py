@@ -105,12 +105,12 @@ class Cuda:
     """``cuda.code("cudaFree", p)`` gives the error code; ``cuda("cudaFree", p)`` raises it. Pointers are plain ints."""
 
     def __init__(self) -> None:
-        self.library = vgpu.load()
+        self.handle = vgpu.load()
 
     def code(self, name: str, *values: Any) -> int:
         # Plain ints are pointers or sizes: eight bytes. Where the call reads four, it reads the low ones.
         converted = [ctypes.c_uint64(v & (2**64 - 1)) if isinstance(v, int) else v for v in values]
-        return int(getattr(self.library, name)(*converted))
+        return int(getattr(self.handle, name)(*converted))
 
     def __call__(self, name: str, *values: Any) -> None:
         code = self.code(name, *values)

@@ -22,7 +22,7 @@ from .strips import LAYOUTS, Scans, Strip, compose, held_out
 if TYPE_CHECKING:
     from ..model import Model
 
-STRIPS = 300
+STRIPS = 1000
 SEED = 2025
 _BATCH = 32  # strips decoded together
 

@@ -15,7 +15,6 @@ Error create_stream(const char* name, void** out, unsigned flags, int priority) 
         Runtime& rt = runtime();
         if (!out) fail(kInvalidValue, "the stream's address is null");
         if (flags > 1) fail(kInvalidValue, "flags " + std::to_string(flags) + "; allowed: 0, 1");
-        rt.forbid_in_capture(name);
         auto stream = std::make_unique<Stream>();
         stream->id = rt.next_id++;
         stream->flags = flags;

@@ -81,8 +81,7 @@ void inside(Runtime& rt, const Place& place, const void* p, size_t bytes, const 
                                 " bytes at " + rt.describe(p));
     // Released memory, or the zone around an allocation; around registered memory lies other memory of the program.
     const Allocation* near = place.kind == Place::pageable ? rt.memory->find_any(p) : nullptr;
-    if (near && !near->adopted)
-        fail(kInvalidValue, std::string(side) + " is not live memory: " + rt.describe(p));
+    if (near && !near->adopted) fail(kInvalidValue, std::string(side) + " is not live memory: " + rt.describe(p));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from door import library
 from raw_cuda import Cuda
 
 import vgpu
@@ -149,3 +151,9 @@ def buffer(cuda: Cuda) -> Iterator[Callable[[np.ndarray], int]]:
     vgpu.reset()
     for pointer in pointers:
         cuda("cudaFree", pointer)
+
+
+@pytest.fixture(scope="session")
+def engine(vgpu_build: Path) -> ctypes.CDLL:
+    """The engine without the runtime front (door.py)."""
+    return library(vgpu_build)

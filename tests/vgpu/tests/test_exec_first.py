@@ -96,7 +96,9 @@ def test_reduction_without_barrier_is_a_race(engine, options):
     result = door.launch("reduce", [pin, pout], block=256, options=options)
     assert "race" in result.codes
     report = next(r for r in result.reports if r["code"] == "race")
-    assert report["kernel"] == "reduce" and report["opcode"].endswith("shared.f32") and report["ptx_line"] > 0
+    assert report["kernel"] == "reduce"
+    assert report["opcode"].endswith("shared.f32")
+    assert report["ptx_line"] > 0
 
 
 def test_divergent_call(engine):
