@@ -78,6 +78,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("_cuda_mode", _modes(metafunc) if where == "virtual" else gpu, indirect=True)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Take the runtime's name before an earlier test brings the real library; calls are refused until a test activates."""
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "_vgpu" in used or ("cuda_backend" in used and _backend(session.config) == "virtual"):
+        vgpu.load()
+
+
 @pytest.fixture(scope="session")
 def _vgpu(request: pytest.FixtureRequest) -> ModuleType:
     vgpu.activate(device=request.config.getoption("--vgpu-device"), print=False)

@@ -1,0 +1,118 @@
+"""What the CUDA kernels do at the family's shapes, counted by the virtual GPU (tests/vgpu). Counts, never times.
+
+python bench/cuda.py [--op NAME] [--dtype bfloat16] [--part a100|l4|rtx4090|h100] [--json FILE]
+
+Distinct bytes against the contract's, sectors against the least, bank conflicts, registers, resident blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def cases(dtype: str) -> list[tuple[str, str, Callable[[], Any], int]]:
+    """(op, shape, call, bytes of the contract), one tile of InternViT-300M and -6B, their tokens after pixel shuffle."""
+    from internvl_kernels import DeviceArray, ops
+    from internvl_kernels.testing.hostile import normal
+
+    def array(*shape: int, seed: int = 0) -> Any:
+        return DeviceArray(normal(*shape, dtype=dtype, seed=seed))
+
+    found, s = [], SIZES[dtype]
+    for rows, cols in ((1025, 1024), (1025, 3200), (8, 896)):
+        x, branch, w, b = array(rows, cols), array(rows, cols, seed=1), array(cols), array(cols, seed=1)
+        shape, matrix, vector = f"rows={rows},cols={cols}", rows * cols * s, cols * s
+        # Defaults bind this round's arrays.
+        found += [
+            ("layer_norm", shape, lambda x=x, w=w, b=b: ops.layer_norm(x, w, b), 2 * matrix + 2 * vector),
+            ("rms_norm", shape, lambda x=x, w=w: ops.rms_norm(x, w), 2 * matrix + vector),
+            (
+                "add_norm",
+                shape,
+                lambda x=x, y=branch, w=w, b=b: ops.add_norm(x, y, w, b, scale=b),
+                4 * matrix + 2 * vector,
+            ),
+        ]
+    qkv, q_weight, k_weight = array(1025, 9600), array(3200), array(3200, seed=1)
+    call = lambda: ops.vision_qk_norm(qkv, q_weight, k_weight, inplace=True)  # noqa: E731
+    found.append(("vision_qk_norm", "rows=1025,cols=3200", call, (4 * 1025 + 2) * 3200 * s))
+    for side, cols, factor in ((32, 1024, 2), (32, 1024, 4), (32, 3200, 2)):
+        x, w, b = array(1, 1 + side * side, cols), array(factor**2 * cols), array(factor**2 * cols, seed=1)
+        found.append(
+            (
+                "pixel_shuffle",
+                f"grid={side},cols={cols},factor={factor}",
+                lambda x=x, w=w, b=b, f=factor: ops.pixel_shuffle(x, factor=f, weight=w, bias=b),
+                2 * side * side * cols * s + 2 * factor**2 * cols * s,
+            )
+        )
+    return found
+
+
+def counted(call: Callable[[], Any], contract: int, vgpu: Any) -> dict[str, Any]:
+    vgpu.reset()
+    call()
+    vgpu.assert_clean()
+    launches = vgpu.counters()
+    total = {
+        key: sum(launch["counters"][key] for launch in launches) for key in launches[0]["counters"] if key[:3] != "by_"
+    }
+    sectors = total["global_load_sectors"] + total["global_store_sectors"]
+    least = total["global_load_sectors_min"] + total["global_store_sectors_min"]
+    unique = total["unique_bytes_read"] + total["unique_bytes_written"]
+    return {
+        "launches": len(launches),
+        "warp instructions": total["warp_instructions"],
+        "unique bytes": unique,
+        "of contract": round(unique / contract, 4),
+        "sectors of least": round(sectors / least, 4),
+        "bank conflicts": total["bank_conflicts"],
+        "registers": max(launch["registers"] for launch in launches),
+        "blocks per SM": min(launch["blocks_per_sm"] for launch in launches),
+        "threads": launches[0]["block"][0],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--op", action="append", help="only this op; repeatable")
+    parser.add_argument("--dtype", default="bfloat16", choices=sorted(SIZES))
+    parser.add_argument("--part", default="a100", help="which GPU the virtual one stands for")
+    parser.add_argument("--json", metavar="FILE")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "vgpu"))
+    import vgpu
+
+    vgpu.activate(device=arguments.part)
+    from internvl_kernels.ops._backend import cuda
+
+    rows = []
+    for op, shape, call, contract in cases(arguments.dtype):
+        if not arguments.op or op in arguments.op:
+            measured = counted(call, contract, vgpu)
+            rows.append({"op": op, "shape": shape, "dtype": arguments.dtype, "bytes": contract, **measured})
+    if not rows:
+        raise SystemExit(f"--op {arguments.op}: no such case")
+    kind = f"counts of the virtual GPU as {arguments.part}, no times; {cuda().compiler}"
+    table = Table(title=kind, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name in ("op", "shape", "dtype") else "right", no_wrap=name == "op")
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=200).print(table)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps({"kind": kind, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What the kernels for CUDA move, counted by the virtual GPU: each byte of the contract once, whole sectors, no conflicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import vgpu
+
+import internvl_kernels as ivk
+from internvl_kernels import ops
+from internvl_kernels.testing.hostile import DTYPES, normal
+
+pytestmark = pytest.mark.modes(vgpu.LAZY)  # counts do not depend on the schedule
+
+SECTORS = 1.02  # of the least a request of that many bytes can take
+TOWERS = {"300M": 1024, "6B": 3200}
+
+
+@pytest.fixture
+def counted(cuda_backend: str, request: pytest.FixtureRequest) -> Callable[[Callable[[], Any]], list[dict[str, Any]]]:
+    """The launches of a call: their counters, registers and shared memory."""
+    if cuda_backend == "real":
+        pytest.skip("a real GPU does not count by itself")
+    virtual_gpu: ModuleType = request.getfixturevalue("virtual_gpu")
+
+    def run(call: Callable[[], Any]) -> list[dict[str, Any]]:
+        virtual_gpu.reset()
+        call()
+        virtual_gpu.assert_clean()
+        return virtual_gpu.counters()
+
+    return run
+
+
+def device(*shape: int, dtype: str, seed: int = 0) -> ivk.DeviceArray:
+    return ivk.DeviceArray(normal(*shape, dtype=dtype, seed=seed))
+
+
+def size_of(dtype: str) -> int:
+    return torch.empty(0, dtype=getattr(torch, dtype)).element_size()
+
+
+def check(launches: list[dict[str, Any]], *, read: int, written: int) -> None:
+    """All launches together move exactly these bytes of distinct memory."""
+    counters = [launch["counters"] for launch in launches]
+    assert sum(c["unique_bytes_read"] for c in counters) == read
+    assert sum(c["unique_bytes_written"] for c in counters) == written
+    for c in counters:
+        assert c["bank_conflicts"] == 0
+        assert c["local_requests"] == 0
+        for kind in ("load", "store"):
+            assert c[f"global_{kind}_sectors"] <= SECTORS * c[f"global_{kind}_sectors_min"]
+        assert c["global_store_bytes"] == c["unique_bytes_written"], "written once"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tower", TOWERS)
+def test_norms(counted: Any, tower: str, dtype: str) -> None:
+    rows, cols, s = 41, TOWERS[tower], size_of(dtype)
+    x, branch = device(rows, cols, dtype=dtype), device(rows, cols, dtype=dtype, seed=1)
+    weight, bias, scale = (device(cols, dtype=dtype, seed=seed) for seed in (2, 3, 4))
+    matrix, vector = rows * cols * s, cols * s
+    check(counted(lambda: ops.layer_norm(x, weight, bias)), read=matrix + 2 * vector, written=matrix)
+    check(counted(lambda: ops.rms_norm(x, weight)), read=matrix + vector, written=matrix)
+    launches = counted(lambda: ops.add_norm(x, branch, weight, bias, scale=scale))
+    assert len(launches) == 1, "residual, layer scale and norm are one pass"
+    check(launches, read=2 * matrix + 3 * vector, written=2 * matrix)
+    check(counted(lambda: ops.add_scaled(x, branch, scale)), read=2 * matrix + vector, written=matrix)
+    launches = counted(lambda: ops.add_norm(x, branch, weight, rms=True, inplace=True))
+    check(launches, read=2 * matrix + vector, written=2 * matrix)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_vision_qk_norm(counted: Any, dtype: str) -> None:
+    rows, width, s = 41, 3200, size_of(dtype)
+    qkv = device(rows, 3 * width, dtype=dtype)
+    q_weight, k_weight = (device(width, dtype=dtype, seed=seed) for seed in (1, 2))
+    launches = counted(lambda: ops.vision_qk_norm(qkv, q_weight, k_weight, inplace=True))
+    check(launches, read=2 * (rows + 1) * width * s, written=2 * rows * width * s)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("tower", "factor"), [("300M", 2), ("300M", 4), ("6B", 2)])
+def test_pixel_shuffle(counted: Any, tower: str, factor: int, dtype: str, version: str) -> None:
+    width, side, s = TOWERS[tower], 8, size_of(dtype)
+    x = device(2, 1 + side * side, width, dtype=dtype)
+    weight, bias = (device(factor**2 * width, dtype=dtype, seed=seed) for seed in (1, 2))
+    moved, vector = 2 * side * side * width * s, factor**2 * width * s
+    options = {"factor": factor, "version": version}
+    check(
+        counted(lambda: ops.pixel_shuffle(x, weight=weight, bias=bias, **options)),
+        read=moved + 2 * vector,
+        written=moved,
+    )
+    check(counted(lambda: ops.pixel_shuffle(x, **options)), read=moved, written=moved)
+
+
+def test_a_whole_tile_of_each_tower(counted: Any) -> None:
+    for cols in TOWERS.values():
+        x, branch = device(1025, cols, dtype="bfloat16"), device(1025, cols, dtype="bfloat16", seed=1)
+        weight, bias = (device(cols, dtype="bfloat16", seed=seed) for seed in (2, 3))
+        launches = counted(lambda: ops.add_norm(x, branch, weight, bias, scale=weight))  # noqa: B023
+        check(launches, read=(2 * 1025 + 2) * cols * 2, written=2 * 1025 * cols * 2)
+        assert launches[0]["registers"] <= 64
+        assert launches[0]["blocks_per_sm"] * launches[0]["block"][0] >= 1024, "half of an A100's threads and more"
+
+
+@pytest.mark.parametrize(("cols", "shift"), [(1025, 0), (1024, 1)])
+def test_single_elements_still_move_each_byte_once(counted: Any, cols: int, shift: int) -> None:
+    """Rows that are no whole vectors, and addresses that are not aligned: more sectors, no byte more."""
+    flat = device(5 * cols + shift, dtype="bfloat16")
+    x, weight = flat[shift:].reshape(5, cols), device(cols, dtype="bfloat16")
+    (launch,) = counted(lambda: ops.rms_norm(x, weight))
+    assert launch["counters"]["unique_bytes_read"] == (5 + 1) * cols * 2
+    assert launch["counters"]["global_store_bytes"] == launch["counters"]["unique_bytes_written"] == 5 * cols * 2
