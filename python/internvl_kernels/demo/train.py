@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,6 @@ from ..models import LanguageModel, Projector, VisionTower
 from ..models.language import DenseAttention
 from .examples import Batch, Prompts, stream
 from .heldout import evaluate
-from .mixed import Bfloat16Products
 from .optimizer import Optimizer
 from .recipe import CONFIG, HELD_OUT, SPLIT_SEED, Recipe, initial_weights
 from .report import Report
@@ -120,6 +120,8 @@ def train(
     recipe: Recipe, scans: Scans, config: ModelConfig = CONFIG, *, log: Callable[[dict[str, float]], None] | None = None
 ) -> dict[str, Tensor]:
     """The trained canonical weights, float32: an average over the last part of the run. ``log`` gets running means at every step."""
+    from .mixed import Bfloat16Products
+
     scans.bend(np.random.default_rng(recipe.seed), recipe.bends)
     prompts = Prompts(config)
     learner = Learner(config, initial_weights(config, recipe.seed), prompts.image_token_id)
@@ -189,6 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = Recipe(seed=options.seed, steps=options.steps, bfloat16=not options.float32)
     if recipe.steps <= recipe.tower_only:
         parser.error(f"--steps {recipe.steps}: more than {recipe.tower_only}, the steps without the language model")
+    # Torch's threads and the drawing process share the cores: a thread that spins at a barrier holds up the one it waits for.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     torch.set_num_threads(options.threads)
     training, _ = split()
     report = Report(recipe, len(training), options.threads)
