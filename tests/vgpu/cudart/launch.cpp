@@ -91,9 +91,12 @@ Error launch(const char* name, const void* function, Dim3 grid, Dim3 block, void
 
 // What hardware would return for a kernel that this finding stopped.
 Error code_of(const Report& report) {
-    const bool on_chip =
-        report.opcode.find(".shared") != std::string::npos || report.opcode.find(".local") != std::string::npos ||
-        report.opcode.find(".param") != std::string::npos || report.opcode.find("matrix") != std::string::npos;
+    const bool copy = report.opcode.compare(0, 8, "cp.async") == 0;
+    const bool on_chip = copy ? report.text.find("shared offset") != std::string::npos
+                              : report.opcode.find(".shared") != std::string::npos ||
+                                    report.opcode.find(".local") != std::string::npos ||
+                                    report.opcode.find(".param") != std::string::npos ||
+                                    report.opcode.find("matrix") != std::string::npos;
     if (report.code == "oob") return on_chip ? kLaunchFailure : kIllegalAddress;
     if (report.code == "host-pointer" || report.code == "use-after-free") return kIllegalAddress;
     if (report.code == "misaligned") return kMisalignedAddress;
