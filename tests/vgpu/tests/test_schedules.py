@@ -138,7 +138,18 @@ def test_the_small_matrix_by_default_and_the_full_one_when_slow_tests_run(
     (tmp_path / "test_chosen.py").write_text(CHOSEN)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
     env = os.environ | {"PYTHONPATH": str(Path(vgpu.__file__).parent), "VGPU_BUILD": str(vgpu_build)}
-    command = [sys.executable, "-m", "pytest", "-p", "vgpu_pytest", "-q", "-m", select, "--collect-only", "test_chosen.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "vgpu_pytest",
+        "-q",
+        "-m",
+        select,
+        "--collect-only",
+        "test_chosen.py",
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     listed = [line.split("::")[1] for line in done.stdout.splitlines() if "::" in line]
     assert listed == [*(f"test_all[{mode}]" for mode in modes), "test_one[lazy]"], done.stdout
