@@ -219,6 +219,11 @@ def reports() -> list[dict[str, Any]]:
     return json.loads(_text("reports"))
 
 
+def launch_count() -> int:
+    """Kernel launches since the last reset."""
+    return int(load().vgpu_launch_count())
+
+
 def notes() -> list[dict[str, Any]]:
     """What is worth knowing and no fault."""
     return json.loads(_text("notes"))

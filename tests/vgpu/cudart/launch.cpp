@@ -31,6 +31,10 @@ void check_limits(const Runtime& rt, const Kernel& kernel, const KernelLimits& l
         fail(kInvalidValue, kernel.name + ": block " + text(work.block) + "; the kernel was compiled for (" +
                                 std::to_string(required[0]) + ", " + std::to_string(required[1]) + ", " +
                                 std::to_string(required[2]) + ")");
+    // The assembler, here the driver's, refuses this.
+    if (limits.static_smem > 48 * 1024)
+        fail(kInvalidPtx, kernel.name + ": " + std::to_string(limits.static_smem) +
+                              " bytes of static shared memory; allowed: 49152");
     if (work.dynamic_smem > limits.max_dynamic_smem)
         fail(kInvalidValue, kernel.name + ": " + std::to_string(work.dynamic_smem) +
                                 " bytes of dynamic shared memory; allowed: " + std::to_string(limits.max_dynamic_smem) +

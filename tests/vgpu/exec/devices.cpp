@@ -74,8 +74,8 @@ void set_option(Options& o, const std::string& key, const std::string& value) {
         size_t at = value.rfind('@'), colon = value.rfind(':');
         std::string what = colon == value.npos ? "" : value.substr(colon + 1);
         if (!value.empty() && (at == value.npos || colon == value.npos || colon < at ||
-                               (what != "delete" && what != "+1" && what != "-1")))
-            bad("KERNEL@LINE:delete, :+1 or :-1 is needed");
+                               (what != "delete" && what != "mask" && what != "+1" && what != "-1")))
+            bad("KERNEL@LINE:delete, :mask, :+1 or :-1 is needed");
         o.mutate = value;
     } else if (key == "truncating_mma")
         o.truncating_mma = flag();

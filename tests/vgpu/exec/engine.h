@@ -45,15 +45,15 @@ struct Options {
     uint64_t seed = 0;   // 0: warps and blocks in order; else a warp order and quanta drawn from it
     int threads = 1;     // workers over clusters
     bool races = true, bounds = true, definedness = true, counters = true;
-    bool strict_warp = false;     // lanes of a warp need bar.warp.sync between a write and another lane's access
+    bool strict_warp = true;      // lanes of a warp need bar.warp.sync between a write and another lane's access
     bool split = false;           // groups of lanes that have parted run in an order drawn from the seed
     bool truncating_mma = false;  // accumulate as tensor cores do: aligned, truncated blocks of products
     int starve_cta = -1;          // this block runs only when no other can
     uint64_t instruction_budget = 4000000000ull;  // warp instructions per launch
     uint32_t max_reports = 100;
-    // "KERNEL@LINE:delete", or ":+1" and ":-1" for the groups of cp.async.wait_group: runs KERNEL with the instruction
-    // of this PTX line changed (one without a result). For tests of the checks: what do they find in a kernel that
-    // lacks one synchronisation?
+    // "KERNEL@LINE:delete" runs KERNEL without the instruction of this PTX line (one without a result), ":+1" and ":-1"
+    // change the groups of a cp.async.wait_group, ":mask" makes 0x7fffffff of a shuffle's member mask. For tests
+    // of the checks: what do they find in a kernel that lacks one synchronisation?
     std::string mutate;
 };
 // VGPU_ASYNC=lazy|eager|random, VGPU_SEED, VGPU_THREADS, VGPU_RACES, VGPU_BOUNDS, VGPU_DEFINEDNESS, VGPU_COUNTERS,

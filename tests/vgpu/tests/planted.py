@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from door import Door
 
 HEADER = '.version 9.0\n.target sm_80\n.address_size 64\n.file 1 "planted.cu"\n'
 SOURCE, LINE = "planted.cu", 77
@@ -95,6 +96,18 @@ HOST = (ctypes.c_uint32 * WORDS)()
 
 def values(case: Case) -> np.ndarray:
     return np.arange(-(-case.bytes // 4), dtype=np.uint32).view(np.uint8)[: case.bytes]
+
+
+def place(door: Door, case: Case, source: str) -> int:
+    """The address of `in`."""
+    if source == "host":
+        return ctypes.addressof(HOST)
+    if source == "undefined":
+        return door.allocate(case.bytes)
+    pointer = door.put(values(case))
+    if source == "freed":
+        door.release(pointer)
+    return pointer
 
 
 def check_place(case: Case, ptx: str, report: dict[str, Any]) -> None:

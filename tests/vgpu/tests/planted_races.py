@@ -12,7 +12,7 @@ def race(bug: str, twin: str, **settings: object) -> Case:
 
 
 def lanes(bug: str, twin: str, **settings: object) -> Case:
-    return Case("warp-race", bug, twin, **{"shared": 128, "block": 32, "options": "strict_warp=1", **settings})
+    return Case("warp-race", bug, twin, **{"shared": 128, "block": 32, **settings})
 
 
 def warps(*bodies: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,7 @@ CHECKS: dict[str, Case] = {
 
 def run(engine: Any, ptx: str, case: Case, source: str, schedule: str) -> Result:
     door = Door(engine, ptx)
-    if source == "host":
-        pin = ctypes.addressof(planted.HOST)
-    elif source == "undefined":
-        pin = door.allocate(case.bytes)
-    else:
-        pin = door.put(planted.values(case))
-    if source == "freed":
-        door.release(pin)
+    pin = planted.place(door, case, source)
     pout = door.put(np.zeros(planted.WORDS, np.uint32))
     options = f"{case.options} {SCHEDULES[schedule]}"
     args = [pin, pout, np.uint32(0)]
