@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from door import HEADER, Door
 
-PROGRAMS, BYTES = 150, 48
+PROGRAMS, BYTES = 400, 48
 FORMS = {1: "u8", 2: "u16", 4: "u32", 8: "v2.u32", 16: "v4.u32"}
 
 
@@ -46,7 +46,11 @@ Program = list[tuple[list[Touch], list[Touch]]]
 
 
 def program(rng: random.Random) -> Program:
-    return [([touch(rng) for _ in range(2)], [touch(rng) for _ in range(rng.randrange(2))]) for _ in range(4)]
+    def lists() -> tuple[list[Touch], list[Touch]]:  # either warp may come first
+        both = [touch(rng) for _ in range(2)], [touch(rng) for _ in range(rng.randrange(2))]
+        return both if rng.random() < 0.5 else both[::-1]
+
+    return [lists() for _ in range(2)]
 
 
 def racy(phases: Program) -> bool:
