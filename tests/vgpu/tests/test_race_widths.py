@@ -79,9 +79,9 @@ def test_a_race_is_found_where_there_is_one(engine: ctypes.CDLL, space: str) -> 
     rng = random.Random(space)
     programs = [program(rng) for _ in range(PROGRAMS)]
     door = Door(engine, HEADER + "".join(entry(f"k{i}", phases, space) for i, phases in enumerate(programs)))
-    out = door.put(np.zeros(BYTES, np.uint8))
     wrong = []
     for i, phases in enumerate(programs):
+        out = door.put(np.zeros(BYTES, np.uint8))  # its granules are still whole
         codes = door.launch(f"k{i}", [out], block=64).codes
         if codes != ({"race"} if racy(phases) else set()):
             wrong.append((i, racy(phases), codes, phases))
