@@ -20,8 +20,6 @@ from vgpu_micro import Micro
 
 import vgpu
 
-import vgpu
-
 
 def package_folder(name: str) -> Path | None:
     """Where an installed package lies, without importing it."""
