@@ -36,7 +36,7 @@ class VirtualGpuError(RuntimeError):
 
 @dataclass(frozen=True)
 class Mode:
-    """One way to run: when asynchronous copies land, which warps and streams go first."""
+    """One way to run: when asynchronous copies land, which warps, lanes and streams go first."""
 
     name: str
     options: dict[str, str] = field(default_factory=dict, hash=False)
@@ -46,7 +46,9 @@ class Mode:
 
 
 def _mode(name: str, **options: object) -> Mode:
-    base: dict[str, object] = {"async": "lazy", "seed": 0, "host": "lazy", "starve": -1}
+    base: dict[str, object] = {"async": "lazy", "seed": 0, "host": "lazy", "starve": -1, "split": 0}
+    if options.get("seed"):
+        base["split"] = 1
     return Mode(name, {key: str(value) for key, value in (base | options).items()})
 
 
@@ -196,6 +198,11 @@ def finish() -> None:
 def reports() -> list[dict[str, Any]]:
     """Findings since the last reset: code, text, kernel, block, thread, PTX line, source line, opcode."""
     return json.loads(_text("reports"))
+
+
+def launch_count() -> int:
+    """Kernel launches since the last reset."""
+    return int(load().vgpu_launch_count())
 
 
 def notes() -> list[dict[str, Any]]:

@@ -30,6 +30,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# What ran on the virtual GPU in this session, for the last line of its summary.
+_totals = {"launches": 0, "tests": 0, "findings": 0}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _totals["tests"]:
+        text = "virtual GPU: {launches} launches in {tests} tests (a test counts once per mode), {findings} findings"
+        terminalreporter.write_line(text.format(**_totals))
+
+
 def _real_gpus() -> int:
     """GPUs of the driver, asked without the CUDA runtime."""
     try:
@@ -117,6 +127,10 @@ def cuda_backend(request: pytest.FixtureRequest, _cuda_mode: vgpu.Mode | None) -
         pytest.skip(where)
     yield where
     if _cuda_mode is not None:
+        vgpu.finish()
+        _totals["launches"] += vgpu.launch_count()
+        _totals["tests"] += 1
+        _totals["findings"] += len(vgpu.reports())
         vgpu.assert_clean()
         vgpu.reset()
 

@@ -56,7 +56,10 @@ bool SyncTable::acquire(uint64_t address, uint32_t cluster, Knowledge& known) co
     return true;
 }
 
-void SharedShadow::reset(uint32_t bytes) { words.assign((bytes + 3) / 4, SharedWord{}); }
+void SharedShadow::reset(uint32_t bytes) {
+    words.assign((bytes + 3) / 4, SharedWord{});
+    more.clear();
+}
 
 namespace {
 // Bytes of word `w` that [offset, offset + bytes) covers.
@@ -68,59 +71,148 @@ bool happened(uint32_t id, uint32_t time, uint32_t me, const ClockVector& known)
     if (id == me && !(me & 1)) return true;  // program order; copies of one warp are not ordered among themselves
     return known[id] >= time;
 }
+
+constexpr uint32_t kMaxTime = (1u << 19) - 1;
+uint32_t id_of(uint32_t tag) { return tag >> 25; }
+uint32_t bytes_of(uint32_t tag) { return tag >> 21 & 15; }
+Touch touch_of(uint32_t tag) { return Touch(tag >> 19 & 3); }
+uint32_t time_of(uint32_t tag) { return tag & kMaxTime; }
+
+// One access to (a part of) one word, against what is known of the word.
+struct WordAccess {
+    SharedShadow& shadow;
+    uint32_t at, mine, lane;
+    const AccessKind& k;
+    const ClockVector& known;
+    Touch touch() const { return !k.atomic ? Touch::read : k.write ? Touch::atomic_write : Touch::atomic_read; }
+    bool plain_write() const { return k.write && !k.atomic; }
+
+    bool after(const PlainWrite& e, Racer& racer) const {  // false: a race
+        if (!(e.bytes & mine)) return true;
+        bool same_warp = e.id == k.id && !(k.id & 1);
+        if (same_warp && k.strict_warp && e.time == k.time && e.lane != lane && e.request != k.request) {
+            racer = {true, true, false, true, 0, uint32_t(e.id >> 1)};
+            return false;
+        }
+        bool ordered = e.id == k.id + 1 && !(k.id & 1) && k.waited ? k.waited[e.lane] >= e.time
+                                                                   : happened(e.id, e.time, k.id, known);
+        if (!ordered) racer = {true, true, bool(e.id & 1), false, 0, uint32_t(e.id >> 1)};
+        return ordered;
+    }
+    bool after(const OtherAccess& e, Racer& racer) const {
+        if (!e.tag || !(bytes_of(e.tag) & mine)) return true;
+        // Reads conflict with writes, plain accesses with atomic ones.
+        Touch other = touch_of(e.tag);
+        bool conflict = plain_write() || (touch() == Touch::read && other == Touch::atomic_write) ||
+                        (touch() == Touch::atomic_write && other == Touch::read);
+        if (!conflict) return true;
+        uint32_t id = id_of(e.tag);
+        bool write = other == Touch::atomic_write;
+        if (id == k.id && !(k.id & 1)) {
+            if (!k.strict_warp || time_of(e.tag) != std::min(k.time, kMaxTime) || !(e.lanes & ~(1u << lane)))
+                return true;
+            racer = {true, write, false, true, 0, id >> 1};
+            return false;
+        }
+        if (known[id] >= time_of(e.tag)) return true;
+        racer = {true, write, bool(id & 1), false, 0, id >> 1};
+        return false;
+    }
+
+    void note_write(SharedWord& w) {
+        const PlainWrite fresh{k.time, k.request, k.id, uint8_t(lane), uint8_t(mine)};
+        MoreAccesses* more = w.more ? &shadow.more[at] : nullptr;
+        // Nothing later can race with what this write covers without racing with this write.
+        for (OtherAccess& e : w.others)
+            if (e.tag && !(bytes_of(e.tag &= ~(mine << 21)))) e = {};
+        if (more) {
+            for (OtherAccess& e : more->others) e.tag &= ~(mine << 21);
+            auto& list = more->others;
+            list.erase(std::remove_if(list.begin(), list.end(), [](auto& e) { return !bytes_of(e.tag); }), list.end());
+            for (PlainWrite& e : more->writes) e.bytes &= uint8_t(~mine);
+            auto& writes = more->writes;
+            writes.erase(std::remove_if(writes.begin(), writes.end(), [](auto& e) { return !e.bytes; }), writes.end());
+            if (list.empty() && writes.empty()) shadow.more.erase(at), w.more = false;
+        }
+        PlainWrite* free = nullptr;
+        for (PlainWrite& e : w.writes) {
+            e.bytes &= uint8_t(~mine);
+            if (e.bytes && e.id == k.id && e.time == k.time && (e.lane == lane || !(k.strict_warp || k.id & 1))) {
+                e.bytes |= uint8_t(mine);
+                return;
+            }
+            if (!e.bytes) free = &e;
+        }
+        if (free) {
+            *free = fresh;
+            return;
+        }
+        shadow.more[at].writes.push_back(w.writes[1]);
+        w.more = true;
+        w.writes[1] = fresh;
+    }
+    // Takes the place of an access that nothing can race with unless it races with this one too.
+    bool replaces(const OtherAccess& e) const {
+        if (!e.tag) return true;
+        if ((bytes_of(e.tag) | mine) != mine) return false;
+        if (touch_of(e.tag) != touch() && touch_of(e.tag) != Touch::atomic_read) return false;
+        uint32_t id = id_of(e.tag);
+        return id == k.id || known[id] >= time_of(e.tag);
+    }
+    void note_other(SharedWord& w) {
+        uint32_t time = std::min(k.time, kMaxTime);
+        const uint32_t tag = uint32_t(k.id) << 25 | mine << 21 | uint32_t(touch()) << 19 | time;
+        for (OtherAccess& e : w.others)
+            if (e.tag == tag) {
+                e.lanes |= 1u << lane;
+                return;
+            }
+        // Lanes of one warp at one time add up; so only an access of another time or kind is replaced.
+        auto keeps_lanes = [&](const OtherAccess& e) { return id_of(e.tag) == k.id && time_of(e.tag) == time; };
+        for (OtherAccess& e : w.others)
+            if (replaces(e) && !(k.strict_warp && e.tag && keeps_lanes(e))) {
+                e = {tag, 1u << lane};
+                return;
+            }
+        auto& list = shadow.more[at].others;
+        w.more = true;
+        for (OtherAccess& e : list)
+            if (e.tag == tag) {
+                e.lanes |= 1u << lane;
+                return;
+            }
+        for (OtherAccess& e : list)
+            if (replaces(e) && !(k.strict_warp && keeps_lanes(e))) {
+                e = {tag, 1u << lane};
+                return;
+            }
+        list.push_back({tag, 1u << lane});
+    }
+
+    void run(Racer& racer) {
+        SharedWord& w = shadow.words[at];
+        for (const PlainWrite& e : w.writes)
+            if (!after(e, racer)) return;
+        for (const OtherAccess& e : w.others)
+            if (!after(e, racer)) return;
+        if (w.more) {
+            const MoreAccesses& more = shadow.more[at];
+            for (const PlainWrite& e : more.writes)
+                if (!after(e, racer)) return;
+            for (const OtherAccess& e : more.others)
+                if (!after(e, racer)) return;
+        }
+        plain_write() ? note_write(w) : note_other(w);
+    }
+};
 }  // namespace
 
 void shared_access(SharedShadow& s, uint32_t offset, uint32_t bytes, uint32_t lane, const AccessKind& k,
                    const ClockVector& known, Racer& racer) {
-    constexpr uint32_t kMaxTime = (1u << 21) - 1;
     for (uint32_t at = offset / 4; at <= (offset + bytes - 1) / 4; ++at) {
-        SharedWord& w = s.words[at];
         uint32_t mine = bytes >= 4 ? 15 : covered(at, offset, bytes);
-        bool both_atomic = k.atomic && w.write_atomic;
-        if ((w.write_bytes & mine) && !both_atomic) {
-            bool ordered = happened(w.write_id, w.write_time, k.id, known);
-            if (ordered && k.strict_warp && w.write_id == k.id && w.write_time == k.time && w.write_lane != lane) {
-                racer = {true, true, false, true, 0, uint32_t(w.write_id >> 1)};
-                return;
-            }
-            if (!ordered) {
-                racer = {true, true, bool(w.write_id & 1), false, 0, uint32_t(w.write_id >> 1)};
-                return;
-            }
-        }
-        uint32_t entry = uint32_t(k.id) << 25 | mine << 21 | std::min(k.time, kMaxTime);
-        if (k.write) {
-            if (!k.atomic || !w.write_atomic)
-                for (uint32_t r : w.reads) {
-                    if (!r) break;
-                    if (!(r >> 21 & 15 & mine)) continue;
-                    if (!happened(r >> 25, r & kMaxTime, k.id, known)) {
-                        racer = {true, false, bool(r >> 25 & 1), false, 0, r >> 26};
-                        return;
-                    }
-                }
-            w.write_time = k.time;
-            w.write_id = k.id;
-            w.write_bytes = uint8_t(mine);
-            w.write_lane = uint8_t(lane);
-            w.write_atomic = k.atomic;
-            if (mine == 15) w.reads = {};
-        } else if (!k.atomic) {
-            // A slot of the same warp, a free one, one that happened before this read, or else the oldest: then a race
-            // with that reader can go unseen, never the reverse.
-            uint32_t slot = 0, n = uint32_t(w.reads.size());
-            for (; slot < n; ++slot) {
-                uint32_t r = w.reads[slot];
-                if (!r || (r >> 25 == k.id && ((r >> 21 & 15) | mine) == mine)) break;
-            }
-            if (slot == n)
-                for (slot = 0; slot < n; ++slot) {
-                    uint32_t r = w.reads[slot];
-                    if (((r >> 21 & 15) | mine) == mine && known[r >> 25] >= (r & kMaxTime)) break;
-                }
-            if (slot == n) slot = (k.id >> 1) % n;
-            w.reads[slot] = entry;
-        }
+        WordAccess{s, at, mine, lane, k, known}.run(racer);
+        if (racer.found) return;
     }
 }
 
@@ -129,6 +221,9 @@ GlobalShadow::GlobalShadow(uint64_t bytes) : pages((bytes / 4 + kPageWords) / kP
 }
 GlobalShadow::~GlobalShadow() {
     for (auto& p : pages) delete[] p.load();
+}
+void GlobalShadow::forget() {
+    for (auto& p : pages) delete[] p.exchange(nullptr);
 }
 GlobalShadow::Word* GlobalShadow::page(uint64_t index) {
     Word* p = pages[index].load(std::memory_order_acquire);
@@ -153,6 +248,25 @@ bool happened_before(uint64_t e, uint32_t launch, uint32_t cluster, const Access
     auto it = known.foreign->find(other);
     return it != known.foreign->end() && id < it->second->size() && (*it->second)[id] >= time;
 }
+// Keeps a write beside the other one of its word where both still matter: other bytes, or one of them atomic.
+template <class Happened>
+void note_write(GlobalShadow::Word& w, const uint64_t* writes, uint64_t entry, Happened happened) {
+    constexpr auto relaxed = std::memory_order_relaxed;
+    constexpr uint64_t kBytes = uint64_t(15) << 16, kAtomic = uint64_t(1) << 20;
+    for (int i = 0; i < 2; ++i)
+        if (((writes[i] ^ entry) & ~kBytes) == 0) {  // the same warp at the same time
+            if ((writes[i] | entry) != writes[i]) w.write[i].store(writes[i] | entry, relaxed);
+            return;
+        }
+    // Whoever races with a covered write races with this one.
+    auto covered = [&](uint64_t e) {
+        return !e || e >> 52 != entry >> 52 ||
+               (((e | entry) & kBytes) == (entry & kBytes) && (e & kAtomic) >= (entry & kAtomic));
+    };
+    for (int i = 0; i < 2; ++i)
+        if (covered(writes[i])) return w.write[i].store(entry, relaxed);
+    w.write[happened(writes[0]) ? 0 : 1].store(entry, relaxed);
+}
 }  // namespace
 
 void global_access(GlobalShadow& s, uint64_t offset, uint32_t bytes, const AccessKind& k, uint32_t launch,
@@ -165,7 +279,7 @@ void global_access(GlobalShadow& s, uint64_t offset, uint32_t bytes, const Acces
         GlobalShadow::Word& w = page[at % GlobalShadow::kPageWords];
         uint32_t mine = bytes >= 4 && offset % 4 == 0 ? 15 : covered(at, offset, bytes);
         uint64_t entry = epoch(launch, cluster, k.id, k.atomic, mine, k.time);
-        uint64_t write = w.write.load(relaxed);
+        uint64_t writes[2] = {w.write[0].load(relaxed), w.write[1].load(relaxed)};
         auto conflicts = [&](uint64_t e) {
             return e && (e >> 16 & 15 & mine) && !(k.atomic && (e >> 20 & 1)) &&
                    !happened_before(e, launch, cluster, k, known);
@@ -173,13 +287,14 @@ void global_access(GlobalShadow& s, uint64_t offset, uint32_t bytes, const Acces
         auto found = [&](uint64_t e, bool was_write) {
             racer = {true, was_write, bool(e >> 21 & 1), false, uint32_t(e >> 28 & 0xffffff), uint32_t(e >> 22 & 0x3f)};
         };
-        if (write != entry && conflicts(write)) return found(write, true);
+        for (uint64_t e : writes)
+            if (e != entry && conflicts(e)) return found(e, true);
         if (k.write) {
             for (auto& r : w.read) {
                 uint64_t e = r.load(relaxed);
                 if (conflicts(e)) return found(e, false);
             }
-            if (write != entry) w.write.store(entry, relaxed);
+            note_write(w, writes, entry, [&](uint64_t e) { return happened_before(e, launch, cluster, k, known); });
         } else {
             uint64_t e0 = w.read[0].load(relaxed);
             if (e0 == entry) continue;

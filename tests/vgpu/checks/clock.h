@@ -42,10 +42,26 @@ class SyncTable {
     std::unordered_map<uint64_t, std::shared_ptr<const Foreign>> words_;
 };
 
+// Accesses of one word. Of each byte the last plain write is kept, and of each clock the last plain read, atomic read
+// and atomic write since then: whatever a later access can race with. What does not fit goes to SharedShadow::more.
+struct PlainWrite {
+    uint32_t time = 0;
+    uint16_t request = 0;  // writes of one instruction do not race among themselves: the hardware picks one
+    uint8_t id = 0, lane = 0, bytes = 0;  // bytes: mask, 0 for none
+};
+enum class Touch : uint8_t { read, atomic_read, atomic_write };
+struct OtherAccess {
+    uint32_t tag = 0;    // id(7) | bytes(4) | Touch(2) | time(19), 0 for none
+    uint32_t lanes = 0;  // of the warp, at that time
+};
 struct SharedWord {
-    uint32_t write_time = 0;
-    uint8_t write_id = 0, write_bytes = 0, write_lane = 0, write_atomic = 0;
-    std::array<uint32_t, 6> reads{};  // id(7) | bytes(4) | time(21)
+    PlainWrite writes[2];
+    OtherAccess others[4];
+    bool more = false;
+};
+struct MoreAccesses {
+    std::vector<PlainWrite> writes;
+    std::vector<OtherAccess> others;
 };
 
 struct Racer {  // the earlier access of a race
@@ -57,6 +73,7 @@ struct Racer {  // the earlier access of a race
 // Shadow of one block's shared memory.
 struct SharedShadow {
     std::vector<SharedWord> words;
+    std::unordered_map<uint32_t, MoreAccesses> more;
     void reset(uint32_t bytes);
 };
 
@@ -65,21 +82,25 @@ struct AccessKind {
     uint8_t id = 0;                      // clock: 2 * slot, + 1 for asynchronous copies
     uint32_t time = 0;
     bool strict_warp = false;
+    uint16_t request = 0;
+    const uint32_t* waited = nullptr;  // per lane: ticket up to which its copies are waited for
 };
 
 // One lane's access to [offset, offset + bytes).
 void shared_access(SharedShadow&, uint32_t offset, uint32_t bytes, uint32_t lane, const AccessKind&,
                    const ClockVector& known, Racer&);
 
-// Shadow of one allocation, made page by page. Entries of earlier launches are void.
+// Shadow of one allocation, made page by page. Entries of earlier launches are void. Two writes and two reads are kept
+// of a word: enough for two halves; a race with a third can go unseen.
 struct GlobalShadow {
     struct Word {
-        std::atomic<uint64_t> write{0}, read[2] = {{0}, {0}};
+        std::atomic<uint64_t> write[2] = {{0}, {0}}, read[2] = {{0}, {0}};
     };
     static constexpr uint32_t kPageWords = 1024;
     explicit GlobalShadow(uint64_t bytes);
     ~GlobalShadow();
     Word* page(uint64_t index);
+    void forget();  // launch numbers start again
     std::vector<std::atomic<Word*>> pages;
 };
 

@@ -14,11 +14,11 @@ namespace vgpu {
 //   misaligned        address is not a multiple of the access width
 //   undefined         value never written reaches a global store, a branch or an address
 //   race              two accesses, at least one a plain write, not ordered by any barrier, fence or atomic
-//   warp-race         the same between lanes of one warp (Options::strict_warp)
-//   barrier           barrier divergence, wrong count, exit while others wait
+//   warp-race         the same between lanes of one warp, in shared memory (Options::strict_warp)
+//   barrier           barrier divergence, wrong number or count
 //   collective        a lane named in a member mask never arrives, or the executing lane is not in it
 //   deadlock          no warp can go on; the text says who waits where
-//   async             a thread leaves with copies in flight, or reads them before a wait
+//   async             a thread leaves with copies in flight, or copies more than there is room
 //   budget            instruction budget spent
 //   trap, assert, brkpt
 //   unsupported       opcode, modifier or operand this interpreter does not know

@@ -88,6 +88,7 @@ VGPU_API const char* vgpu_notes() {
     return give(to_json(runtime().notes));
 }
 
+VGPU_API int vgpu_launch_count() { return int(runtime().launches.size()); }
 VGPU_API int vgpu_report_count() { return int(runtime().reports.size()); }
 
 // One object per launch since the last reset; with_lines adds counts per PTX line.
@@ -192,6 +193,8 @@ VGPU_API const char* vgpu_state() {
     number("definedness", int(o.definedness));
     number("counters", int(o.counters));
     number("strict_warp", int(o.strict_warp));
+    number("split", int(o.split));
+    text("mutate", o.mutate);
     number("truncating_mma", int(o.truncating_mma));
     number("starve", o.starve_cta);
     number("budget", o.instruction_budget);

@@ -31,6 +31,10 @@ void check_limits(const Runtime& rt, const Kernel& kernel, const KernelLimits& l
         fail(kInvalidValue, kernel.name + ": block " + text(work.block) + "; the kernel was compiled for (" +
                                 std::to_string(required[0]) + ", " + std::to_string(required[1]) + ", " +
                                 std::to_string(required[2]) + ")");
+    // The assembler, here the driver's, refuses this.
+    if (limits.static_smem > 48 * 1024)
+        fail(kInvalidPtx, kernel.name + ": " + std::to_string(limits.static_smem) +
+                              " bytes of static shared memory; allowed: 49152");
     if (work.dynamic_smem > limits.max_dynamic_smem)
         fail(kInvalidValue, kernel.name + ": " + std::to_string(work.dynamic_smem) +
                                 " bytes of dynamic shared memory; allowed: " + std::to_string(limits.max_dynamic_smem) +
@@ -91,9 +95,12 @@ Error launch(const char* name, const void* function, Dim3 grid, Dim3 block, void
 
 // What hardware would return for a kernel that this finding stopped.
 Error code_of(const Report& report) {
-    const bool on_chip =
-        report.opcode.find(".shared") != std::string::npos || report.opcode.find(".local") != std::string::npos ||
-        report.opcode.find(".param") != std::string::npos || report.opcode.find("matrix") != std::string::npos;
+    const bool copy = report.opcode.compare(0, 8, "cp.async") == 0;
+    const bool on_chip = copy ? report.text.find("shared offset") != std::string::npos
+                              : report.opcode.find(".shared") != std::string::npos ||
+                                    report.opcode.find(".local") != std::string::npos ||
+                                    report.opcode.find(".param") != std::string::npos ||
+                                    report.opcode.find("matrix") != std::string::npos;
     if (report.code == "oob") return on_chip ? kLaunchFailure : kIllegalAddress;
     if (report.code == "host-pointer" || report.code == "use-after-free") return kIllegalAddress;
     if (report.code == "misaligned") return kMisalignedAddress;

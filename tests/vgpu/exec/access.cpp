@@ -58,6 +58,8 @@ AccessKind access_kind(const Warp& w, const Access& a) {
     k.id = uint8_t(2 * w.slot + a.async);
     k.time = a.async ? w.ticket : w.time;
     k.strict_warp = w.worker->launch.options.strict_warp;
+    k.request = uint16_t(++w.worker->requests);
+    k.waited = w.waited;
     return k;
 }
 
@@ -278,11 +280,11 @@ bool access_local(Warp& w, const Op& o, uint32_t mask, const uint64_t* address, 
     t.counted = false;
     VGPU_FOR_LANES(i, mask) {
         uint64_t at = address[i] - kLocalSkip;
-        if (at >= w.local_stride || w.local_stride - at < a.bytes) {
+        if (at >= w.local_bytes || w.local_bytes - at < a.bytes) {
             report(w, o, int(i), "oob",
                    std::string(a.write ? "write" : "read") + " of " + std::to_string(a.bytes) +
                        " bytes at local offset " + std::to_string(int64_t(at)) + "; this thread has " +
-                       std::to_string(w.local_stride) + " bytes of local memory",
+                       std::to_string(w.local_bytes) + " bytes of local memory",
                    true);
             return false;
         }

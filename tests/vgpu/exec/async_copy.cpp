@@ -1,5 +1,7 @@
 // cp.async: copies queue per warp and land by the launch's mode: at issue (eager), at the wait that demands them
 // (lazy), or at any moment between (random).
+#include <algorithm>
+
 #include "exec/classes.h"
 #include "exec/worker.h"
 
@@ -26,7 +28,7 @@ void land(Warp& w, CopyItem& item, uint32_t lanes) {
         for (uint32_t k = 0; k < item.take[i]; ++k)
             if (!(from[k] & kDefined)) state[k] = 0;
     }
-    item.mask &= ~lanes;
+    item.flying &= ~lanes;
 }
 
 // rows[0]: source size (or kNoRow); imm: source offset; numbers: destination offset, ignore-src
@@ -40,7 +42,7 @@ Next copy(Warp& w, const Op& o, uint32_t mask) {
     }
     for (int i = 0; i < 32; ++i) from[i] = row<uint64_t>(w, o.b)[i] + o.imm;
     CopyItem item;
-    item.mask = mask;
+    item.mask = item.flying = mask;
     item.pc = o.pc;
     item.bytes = o.size;
     item.ticket = w.ticket;
@@ -80,13 +82,12 @@ Next copy(Warp& w, const Op& o, uint32_t mask) {
         rest &= ~same;
     }
     ++worker.async_copies;
-    if (worker.launch.options.async == Options::eager) {
-        land(w, item, mask);
-        return Next::step;
-    }
     // Until it lands, the destination holds no defined value.
-    set_defined(target, 0, o.size, 0);
-    w.copies.push_back(item);
+    if (worker.launch.options.async == Options::eager)
+        land(w, item, mask);
+    else
+        set_defined(target, 0, o.size, 0);
+    w.copies.push_back(item);  // whether landed or not: what counts is who has waited
     return Next::step;
 }
 
@@ -97,18 +98,22 @@ Next commit(Warp& w, const Op&, uint32_t mask) {
 }
 // imm: groups that may stay in flight; mode 1: everything, committed or not.
 Next wait(Warp& w, const Op& o, uint32_t mask) {
+    if (o.mode) ++w.ticket;  // later copies of other lanes are told apart from those waited for
+    uint32_t oldest = w.ticket, of_lane[32];
+    std::fill(of_lane, of_lane + 32, w.ticket);
     for (CopyItem& item : w.copies) {
         uint32_t due = 0;
         VGPU_FOR_LANES(i, item.mask & mask) due |= uint32_t(o.mode || item.group[i] + o.imm < w.committed[i]) << i;
-        if (due) land(w, item, due);
+        if (due & item.flying) land(w, item, due & item.flying);
+        item.mask &= ~due;
+        if (item.mask) oldest = std::min(oldest, item.ticket);
+        VGPU_FOR_LANES(i, item.mask & mask) of_lane[i] = std::min(of_lane[i], item.ticket);
     }
     while (!w.copies.empty() && !w.copies.front().mask) w.copies.pop_front();
-    // The lanes now know of their copies; other warps learn of them at a barrier.
+    // The lanes now know of their copies. Other warps learn at a barrier of what every lane has waited for.
+    VGPU_FOR_LANES(i, mask) w.waited[i] = std::max(w.waited[i], of_lane[i] - 1);
     uint32_t& known = w.clock.own[2 * w.slot + 1];
-    if (o.mode)
-        known = std::max(known, w.ticket++);
-    else if (w.ticket > o.imm + 1)
-        known = std::max(known, uint32_t(w.ticket - 1 - o.imm));
+    known = std::max(known, oldest - 1);
     return Next::step;
 }
 
@@ -116,11 +121,10 @@ Next wait(Warp& w, const Op& o, uint32_t mask) {
 
 void land_some_copies(Warp& w) {
     for (CopyItem& item : w.copies)
-        if (item.mask && w.worker->random.below(3) == 0) {
-            uint32_t some = item.mask & uint32_t(w.worker->random.next());
+        if (item.flying && w.worker->random.below(3) == 0) {
+            uint32_t some = item.flying & uint32_t(w.worker->random.next());
             if (some) land(w, item, some);
         }
-    while (!w.copies.empty() && !w.copies.front().mask) w.copies.pop_front();
 }
 
 void check_copies_at_exit(Warp& w, const Op& o, uint32_t lanes) {

@@ -1,4 +1,7 @@
 // Block barriers: bar and barrier (sync, arrive, red), bar.warp.sync.
+#include <algorithm>
+#include <iterator>
+
 #include "exec/classes.h"
 #include "exec/worker.h"
 
@@ -16,7 +19,10 @@ uint32_t live_threads(const Block& b) {  // whole warps, as arrivals count
     return n;
 }
 bool complete(const Block& b, const Barrier& r) {
-    return r.live && r.arrived >= (r.expected ? r.expected : live_threads(b));
+    if (!r.live || r.expected) return r.live && r.arrived >= r.expected;
+    for (const Warp& w : b.warps)
+        if (w.live & ~r.lanes[w.index]) return false;
+    return true;
 }
 
 void finish(Block& b, uint32_t number) {
@@ -25,14 +31,16 @@ void finish(Block& b, uint32_t number) {
     r.result_popc = r.popc;
     r.result_all = r.all;
     r.result_any = r.any;
+    r.result_defined = r.defined;
     for (Warp& w : b.warps)
         if (r.waiting >> w.index & 1)
             for (Group& g : w.groups)
                 if (g.state == State::barrier && g.need == number) g.state = State::run, g.released = true;
     r.live = false;
     r.arrived = r.waiting = r.seen = r.popc = 0;
-    r.all = true;
+    r.all = r.defined = true;
     r.any = false;
+    std::fill(std::begin(r.lanes), std::end(r.lanes), 0u);
     r.clock.clear();
 }
 
@@ -60,6 +68,7 @@ Next bar(Warp& w, const Op& o, uint32_t mask) {
         if (form == form_popc) VGPU_FOR_LANES(i, mask) row<uint32_t>(w, o.d)[i] = r.result_popc;
         if (form == form_and) write_predicate(w, o.d, mask, r.result_all ? ~0u : 0);
         if (form == form_or) write_predicate(w, o.d, mask, r.result_any ? ~0u : 0);
+        if (form >= form_popc) write_defined(w, o.x->ids[0], mask, r.result_defined ? ~0u : 0);
         return Next::step;
     }
     uint32_t whole = o.flags & kAligned ? w.live : mask;
@@ -100,7 +109,11 @@ Next bar(Warp& w, const Op& o, uint32_t mask) {
     }
     r.seen |= 1u << w.index;
     ++w.worker->barriers;
-    r.arrived += o.flags & kAligned ? 32 : uint32_t(__builtin_popcount(mask));
+    // A warp that is there with all the lanes it has counts as a whole one.
+    uint32_t before = r.lanes[w.index], now = before | (o.flags & kAligned ? ~0u : mask);
+    if ((now & w.live) == w.live) now = ~0u;
+    r.arrived += uint32_t(__builtin_popcount(now & ~before));
+    r.lanes[w.index] = now;
     if (r.clock.own.empty()) r.clock.own.resize(w.clock.own.size());
     r.clock.join(w.clock);
     advance_clock(w);
@@ -109,6 +122,7 @@ Next bar(Warp& w, const Op& o, uint32_t mask) {
         r.popc += uint32_t(__builtin_popcount(p & mask));
         r.all &= (p & mask) == mask;
         r.any |= (p & mask) != 0;
+        r.defined &= (mask & ~read_defined(w, o.x->ids[1])) == 0;
     }
     uint32_t limit = expected ? expected : live_threads(b);
     if (r.arrived > limit) {
@@ -130,9 +144,8 @@ Next bar(Warp& w, const Op& o, uint32_t mask) {
 // Lanes of the mask meet, wherever in the code they stand; pick_group() lets them go.
 Next bar_warp(Warp& w, const Op& o, uint32_t mask) {
     Group& g = w.groups[w.current];
-    if (g.released) {
+    if (g.released) {  // pick_group() has advanced the clock, once for all groups that met
         g.released = false;
-        advance_clock(w);
         return Next::step;
     }
     uint32_t need = 0, lanes = mask;
@@ -183,6 +196,7 @@ void decode_barrier(Decoder& d) {
         Type t = d.take_type();
         if (op < 0 || (op == 0) != (t == Type::u32)) d.fail("form");
         d.op.mode = uint8_t(form_popc + op);
+        d.own_destinations = true;  // undefined for all if the predicate of one is
         d.op.d = op == 0 ? d.destination(0, 4) : d.predicate_destination(0);
         at = 1;
     }
@@ -194,6 +208,7 @@ void decode_barrier(Decoder& d) {
         bool negated;
         d.op.c = d.predicate(last, &negated);
         d.op.imm = negated ? ~0u : 0;
+        d.extra().ids = {d.id(d.operand(0)), d.id(d.operand(last))};
     }
     if (form == 1 && d.op.b == kNoRow) d.fail("arrive needs a thread count");
     d.set(bar);

@@ -65,7 +65,16 @@ void set_option(Options& o, const std::string& key, const std::string& value) {
         o.counters = flag();
     else if (key == "strict_warp")
         o.strict_warp = flag();
-    else if (key == "truncating_mma")
+    else if (key == "split")
+        o.split = flag();
+    else if (key == "mutate") {
+        size_t at = value.rfind('@'), colon = value.rfind(':');
+        std::string what = colon == value.npos ? "" : value.substr(colon + 1);
+        if (!value.empty() && (at == value.npos || colon == value.npos || colon < at ||
+                               (what != "delete" && what != "mask" && what != "+1" && what != "-1")))
+            bad("KERNEL@LINE:delete, :mask, :+1 or :-1 is needed");
+        o.mutate = value;
+    } else if (key == "truncating_mma")
         o.truncating_mma = flag();
     else if (key == "starve")
         o.starve_cta = int(number());
@@ -79,17 +88,12 @@ void set_option(Options& o, const std::string& key, const std::string& value) {
 
 Options options_from_env() {
     Options o;
-    static const char* keys[][2] = {{"VGPU_ASYNC", "async"},
-                                    {"VGPU_SEED", "seed"},
-                                    {"VGPU_THREADS", "threads"},
-                                    {"VGPU_RACES", "races"},
-                                    {"VGPU_BOUNDS", "bounds"},
-                                    {"VGPU_DEFINEDNESS", "definedness"},
-                                    {"VGPU_COUNTERS", "counters"},
-                                    {"VGPU_STRICT_WARP", "strict_warp"},
-                                    {"VGPU_TRUNCATING_MMA", "truncating_mma"},
-                                    {"VGPU_STARVE", "starve"},
-                                    {"VGPU_BUDGET", "budget"}};
+    static const char* keys[][2] = {{"VGPU_ASYNC", "async"},       {"VGPU_SEED", "seed"},
+                                    {"VGPU_THREADS", "threads"},   {"VGPU_RACES", "races"},
+                                    {"VGPU_BOUNDS", "bounds"},     {"VGPU_DEFINEDNESS", "definedness"},
+                                    {"VGPU_COUNTERS", "counters"}, {"VGPU_STRICT_WARP", "strict_warp"},
+                                    {"VGPU_SPLIT", "split"},       {"VGPU_TRUNCATING_MMA", "truncating_mma"},
+                                    {"VGPU_STARVE", "starve"},     {"VGPU_BUDGET", "budget"}};
     for (auto& k : keys)
         if (const char* v = std::getenv(k[0])) set_option(o, k[1], v);
     return o;

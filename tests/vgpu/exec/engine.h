@@ -45,15 +45,20 @@ struct Options {
     uint64_t seed = 0;   // 0: warps and blocks in order; else a warp order and quanta drawn from it
     int threads = 1;     // workers over clusters
     bool races = true, bounds = true, definedness = true, counters = true;
-    bool strict_warp = false;     // lanes of a warp need bar.warp.sync between a write and another lane's access
+    bool strict_warp = true;      // lanes of a warp need bar.warp.sync between a write and another lane's access
+    bool split = false;           // groups of lanes that have parted run in an order drawn from the seed
     bool truncating_mma = false;  // accumulate as tensor cores do: aligned, truncated blocks of products
     int starve_cta = -1;          // this block runs only when no other can
     uint64_t instruction_budget = 4000000000ull;  // warp instructions per launch
     uint32_t max_reports = 100;
+    // "KERNEL@LINE:delete" runs KERNEL without the instruction of this PTX line (one without a result), ":+1" and ":-1"
+    // change the groups of a cp.async.wait_group, ":mask" makes 0x7fffffff of a shuffle's member mask. For tests
+    // of the checks: what do they find in a kernel that lacks one synchronisation?
+    std::string mutate;
 };
 // VGPU_ASYNC=lazy|eager|random, VGPU_SEED, VGPU_THREADS, VGPU_RACES, VGPU_BOUNDS, VGPU_DEFINEDNESS, VGPU_COUNTERS,
-// VGPU_STRICT_WARP, VGPU_TRUNCATING_MMA, VGPU_STARVE, VGPU_BUDGET (0/1 or numbers) over the defaults above. Throws
-// std::runtime_error on a bad value.
+// VGPU_STRICT_WARP, VGPU_SPLIT, VGPU_TRUNCATING_MMA, VGPU_STARVE, VGPU_BUDGET (0/1 or numbers) over the defaults above.
+// Throws std::runtime_error on a bad value.
 Options options_from_env();
 // One "key=value" of the same keys in lower case without VGPU_; throws std::runtime_error.
 void set_option(Options&, const std::string& key, const std::string& value);

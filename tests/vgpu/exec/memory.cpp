@@ -247,9 +247,12 @@ void decode_ld(Decoder& d) {
     if (sign) d.op.flags |= kSigned;
     d.extra().numbers = {reinterpret_cast<uint64_t>(loader(d.op.size, sign, d.op.flags & kWide, 0))};
     if (Space(d.op.space) == Space::param && d.operand(1).reg < 0) {
-        d.op.imm = d.symbol_value(d.operand(1));
-        if (d.op.imm + d.op.size * d.op.count > d.builder.image.param_bytes) d.fail("read beyond the parameters");
-        return d.set(load_parameter);
+        // Reads that are outside or misaligned take the general way, which reports them.
+        uint64_t at = d.symbol_value(d.operand(1)), bytes = uint64_t(d.op.size) * d.op.count;
+        if (at + bytes <= d.builder.image.param_bytes && at + bytes >= bytes && at % bytes == 0) {
+            d.op.imm = at;
+            return d.set(load_parameter);
+        }
     }
     d.set(Space(d.op.space) == Space::generic ? load<true> : load<false>);
 }

@@ -13,18 +13,27 @@ int pick_group(Warp& w) {
     uint32_t at_warp_barrier = 0;
     for (const Group& g : w.groups)
         if (g.state == State::warp_barrier) at_warp_barrier |= g.mask;
+    bool met = false;
     if (at_warp_barrier)
         for (Group& g : w.groups)
             if (g.state == State::warp_barrier && (g.need & w.live & ~at_warp_barrier) == 0) {
                 g.state = State::run;
                 g.need = 0;
-                g.released = true;
+                g.released = met = true;
             }
+    if (met) advance_clock(w);
+    // Split: lanes that have parted run in any order, as independent threads may.
+    const bool split = w.worker->launch.options.split;
+    uint32_t runnable = 0;
     int best = -1;
     for (size_t i = 0; i < w.groups.size(); ++i) {
         Group& g = w.groups[i];
         if (g.state == State::collect && (g.need & w.live & ~g.mask) == 0) g.state = State::run;
         if (g.state != State::run) continue;
+        if (split) {
+            if (w.worker->random.below(++runnable) == 0) best = int(i);
+            continue;
+        }
         if (best < 0) {
             best = int(i);
             continue;

@@ -36,8 +36,10 @@ struct Group {
     bool released = false;  // the block barrier it waited at is complete: the instruction runs again to take the result
 };
 
-struct CopyItem {  // one cp.async of a warp, not landed in `mask`
-    uint32_t mask = 0, pc = 0;
+struct CopyItem {         // one cp.async of a warp
+    uint32_t mask = 0;    // lanes that have not waited for it
+    uint32_t flying = 0;  // lanes whose copy has not landed
+    uint32_t pc = 0;
     uint8_t bytes = 0;
     uint8_t take[32];    // source bytes; the rest is zero
     uint32_t group[32];  // commit group of each lane
@@ -49,15 +51,16 @@ struct CopyItem {  // one cp.async of a warp, not landed in `mask`
 };
 
 struct Barrier {
-    uint32_t expected = 0;  // threads; 0: every live thread
-    uint32_t arrived = 0;   // threads, whole warps
-    uint32_t waiting = 0;   // warps that wait (bit per warp of the block)
-    uint32_t seen = 0;      // warps that arrived in this phase
-    bool live = false;      // a phase is open
+    uint32_t expected = 0;    // threads; 0: every live thread
+    uint32_t arrived = 0;     // threads; the lanes that a warp lacks count too
+    uint32_t waiting = 0;     // warps that wait (bit per warp of the block)
+    uint32_t seen = 0;        // warps of which lanes arrived in this phase
+    uint32_t lanes[32] = {};  // of each warp, that arrived
+    bool live = false;        // a phase is open
     uint32_t popc = 0;
-    bool all = true, any = false;
+    bool all = true, any = false, defined = true;
     uint32_t result_popc = 0;
-    bool result_all = true, result_any = false;
+    bool result_all = true, result_any = false, result_defined = true;
     uint32_t first_pc = 0;
     Knowledge clock, published;
 };
@@ -79,10 +82,11 @@ struct Warp {
     Worker* worker = nullptr;
     uint8_t* local = nullptr;  // 32 lanes of local memory
     uint8_t* local_state = nullptr;
-    uint32_t local_stride = 0;
+    uint32_t local_stride = 0, local_bytes = 0;  // between lanes; that a lane may use
     std::vector<std::vector<uint32_t>> returns;  // return addresses per lane
     std::deque<CopyItem> copies;
     uint32_t committed[32] = {};  // commit groups closed, per lane
+    uint32_t waited[32] = {};     // ticket up to which a lane has waited for its copies
     uint32_t carry = 0;           // CC.CF of add.cc and friends, a bit per lane
     Knowledge clock;              // what this warp knows to have happened
     uint32_t time = 1;            // its own clock

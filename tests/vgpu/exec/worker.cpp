@@ -139,6 +139,7 @@ void start_block(Worker& worker, Cluster& cluster, Block& b, uint64_t linear) {
         w.local = b.locals.data() + size_t(local) * 32 * i;
         w.local_state = b.local_states.data() + size_t(local) * 32 * i;
         w.local_stride = local;
+        w.local_bytes = image.local_bytes;
         uint32_t lanes = threads - 32 * i < 32 ? (1u << (threads - 32 * i)) - 1 : ~0u;
         w.live = w.lanes = lanes;
         Group g;

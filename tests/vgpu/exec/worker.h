@@ -67,6 +67,7 @@ struct Worker {
     std::vector<Profile> profile;  // per pc
     Random random;
     const Allocation* recent[4] = {};
+    uint32_t requests = 0;  // to memory
     uint64_t async_copies = 0, barriers = 0, warps = 0, blocks = 0;
     uint64_t executed = 0;  // since last added to launch.executed
     std::vector<std::unique_ptr<Cluster>> resident, spare;

@@ -1,0 +1,106 @@
+"""The product's own kernels with one synchronisation missing or wrong: each is found, in every schedule.
+
+No synchronisation of these kernels is there in vain: an entry of EQUIVALENT needs a reason."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from mutation import FOUND, SAME, SYNC, judge
+
+import vgpu
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("internvl_kernels") is None or importlib.util.find_spec("internvl_kernels._cuda") is None,
+    reason="the package has no CUDA part: build it with IVK_CUDA=1",
+)
+
+# (part of the kernel's name, number of the synchronisation) -> why nothing changes without it
+EQUIVALENT: dict[tuple[str, int], str] = {}
+
+
+def rows(*shape: int, dtype: Any = "float32", seed: int = 0) -> Any:
+    import torch
+
+    values = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return torch.from_numpy(values).to(getattr(torch, dtype))
+
+
+def norm(cols: int, dtype: str) -> Callable[[], Any]:
+    from internvl_kernels import ops
+
+    x, weight, bias = rows(2, cols, dtype=dtype), rows(cols, dtype=dtype, seed=1), rows(cols, dtype=dtype, seed=2)
+    return lambda: ops.layer_norm(x, weight, bias, backend="cuda")
+
+
+def shuffle(width: int, dtype: str) -> Callable[[], Any]:
+    from internvl_kernels import ops
+
+    x, weight = rows(1, 5, width, dtype=dtype), rows(4 * width, dtype=dtype, seed=1)
+    return lambda: ops.pixel_shuffle(x, weight=weight, backend="cuda")
+
+
+# A row on one warp, on a block (whole vectors and single elements), and longer than a block's registers.
+CALLS = {
+    "norm, warp": (norm, 96, "float32"),
+    "norm, block": (norm, 1024, "float32"),
+    "norm, block, bf16": (norm, 2048, "bfloat16"),
+    "norm, block, f16, ragged": (norm, 2049, "float16"),
+    "norm, long": (norm, 16388, "float32"),
+    "norm, long, ragged": (norm, 16385, "float32"),
+    "shuffle, warp": (shuffle, 32, "float32"),
+    "shuffle, block": (shuffle, 256, "float32"),
+    "shuffle, block, bf16, ragged": (shuffle, 515, "bfloat16"),
+}
+
+
+def outcome(call: Callable[[], Any], mode: vgpu.Mode) -> tuple[set[str], bytes]:
+    import torch
+
+    from internvl_kernels.errors import BackendError
+
+    vgpu.reset()
+    result = b""
+    with vgpu.mode(mode):
+        try:
+            result = call().contiguous().view(torch.uint8).numpy().tobytes()
+        except BackendError:
+            assert vgpu.reports(), "an error without a finding"
+        codes = {report["code"] for report in vgpu.reports()}
+    vgpu.reset()
+    return codes, result
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_synchronisation_is_needed(virtual_gpu: Any, name: str) -> None:
+    make, size, dtype = CALLS[name]
+    call = make(size, dtype)
+    call()  # buffers that the library keeps are made here
+    virtual_gpu.reset()
+    with virtual_gpu.options(lines=True):
+        call()
+        launches = virtual_gpu.counters(lines=True)
+    codes, expected = outcome(call, vgpu.LAZY)
+    assert codes == set()
+    tried = 0
+    for launch in launches:
+        lines = [line for line in launch["counters"]["lines"] if SYNC.match(line["opcode"])]
+        for number, line in enumerate(lines):
+            if not line["executed"]:
+                continue
+            change = "mask" if line["opcode"].startswith("shfl") else "delete"
+            mutate = f"{launch['kernel']}@{line['ptx_line']}:{change}"
+
+            def run(mode: vgpu.Mode, mutate: str = mutate) -> tuple[set[str], bytes]:
+                return outcome(call, vgpu.Mode(mode.name, mode.options | {"mutate": mutate}))
+
+            verdict = judge(run, expected)
+            reason = [why for (part, n), why in EQUIVALENT.items() if part in launch["kernel"] and n == number]
+            assert verdict.name == (SAME if reason else FOUND), (mutate, verdict)
+            assert verdict.reported_everywhere == (not reason), (mutate, verdict)
+            tried += 1
+    assert tried >= (22 if "warp" not in name else 10)
