@@ -2,7 +2,8 @@
 
 python bench/cuda.py [--op NAME] [--dtype bfloat16] [--part a100|l4|rtx4090|h100] [--json FILE]
 
-Distinct bytes against the contract's, sectors against the least, bank conflicts, registers, resident blocks.
+Three tables: global memory (bytes that all lanes ask for, distinct bytes against the contract's, 32-byte sectors against
+the least for each request), shared memory and barriers with what ptxas allotted, and warp instructions by class.
 """
 
 from __future__ import annotations
@@ -60,27 +61,65 @@ def cases(dtype: str) -> list[tuple[str, str, Callable[[], Any], int]]:
 
 
 def counted(call: Callable[[], Any], contract: int, vgpu: Any) -> dict[str, Any]:
+    """Counts of one call, summed over its launches."""
     vgpu.reset()
     call()
     vgpu.assert_clean()
     launches = vgpu.counters()
-    total = {
-        key: sum(launch["counters"][key] for launch in launches) for key in launches[0]["counters"] if key[:3] != "by_"
-    }
-    sectors = total["global_load_sectors"] + total["global_store_sectors"]
-    least = total["global_load_sectors_min"] + total["global_store_sectors_min"]
+    assert all(launch["registers_from_cubin"] for launch in launches), "registers are those of ptxas"
+    counters = [launch["counters"] for launch in launches]
+    total = {key: sum(c[key] for c in counters) for key in counters[0] if not key.startswith("by_")}
+    classes = sorted({name for c in counters for name in c["by_class"]})
+
+    def both(key: str) -> int:
+        return int(total[f"global_load_{key}"] + total[f"global_store_{key}"])
+
     unique = total["unique_bytes_read"] + total["unique_bytes_written"]
     return {
-        "launches": len(launches),
-        "warp instructions": total["warp_instructions"],
-        "unique bytes": unique,
-        "of contract": round(unique / contract, 4),
-        "sectors of least": round(sectors / least, 4),
-        "bank conflicts": total["bank_conflicts"],
-        "registers": max(launch["registers"] for launch in launches),
-        "blocks per SM": min(launch["blocks_per_sm"] for launch in launches),
-        "threads": launches[0]["block"][0],
+        "memory": {
+            "bytes asked for": both("bytes"),
+            "sectors": both("sectors"),
+            "of least": round(both("sectors") / both("sectors_min"), 4),
+            "distinct bytes": unique,
+            "contract's bytes": contract,
+            "of contract": round(unique / contract, 4),
+        },
+        "block": {
+            "launches": len(launches),
+            "threads": launches[0]["block"][0],
+            "shared wavefronts": total["shared_wavefronts"],
+            "bank conflicts": total["bank_conflicts"],
+            "barriers": total["barriers"],
+            "registers": max(launch["registers"] for launch in launches),
+            "shared bytes": max(launch["static_smem"] + launch["dynamic_smem"] for launch in launches),
+            "local bytes": max(launch["local_bytes"] for launch in launches),
+            "blocks per SM": min(launch["blocks_per_sm"] for launch in launches),
+            "resident warps": min(launch["blocks_per_sm"] * -(-launch["block"][0] // 32) for launch in launches),
+        },
+        "instructions": {
+            "all": total["warp_instructions"],
+            **{name: sum(c["by_class"].get(name, 0) for c in counters) for name in classes},
+        },
     }
+
+
+TITLES = {
+    "memory": "global memory",
+    "block": "shared memory and barriers; registers, shared and local bytes of ptxas, residency from them",
+    "instructions": "warp instructions by class",
+}
+
+
+def table(kind: str, part: str, rows: list[dict[str, Any]]) -> Table:
+    made = Table(title=f"{TITLES[part]}: {kind}", title_justify="left")
+    names = list(dict.fromkeys(name for row in rows for name in row[part]))
+    for name in ("op", "shape"):
+        made.add_column(name, no_wrap=True)
+    for name in names:
+        made.add_column(name, justify="right")
+    for row in rows:
+        made.add_row(row["op"], row["shape"], *(f"{row[part].get(name, 0):,}" for name in names))
+    return made
 
 
 def main() -> None:
@@ -99,17 +138,12 @@ def main() -> None:
     rows = []
     for op, shape, call, contract in cases(arguments.dtype):
         if not arguments.op or op in arguments.op:
-            measured = counted(call, contract, vgpu)
-            rows.append({"op": op, "shape": shape, "dtype": arguments.dtype, "bytes": contract, **measured})
+            rows.append({"op": op, "shape": shape, "dtype": arguments.dtype, **counted(call, contract, vgpu)})
     if not rows:
         raise SystemExit(f"--op {arguments.op}: no such case")
-    kind = f"counts of the virtual GPU as {arguments.part}, no times; {cuda().compiler}"
-    table = Table(title=kind, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name, justify="left" if name in ("op", "shape", "dtype") else "right", no_wrap=name == "op")
-    for row in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=200).print(table)
+    kind = f"{arguments.dtype}, counts of the virtual GPU as {arguments.part}, not times; {cuda().compiler}"
+    for part in TITLES:
+        Console(width=180).print(table(kind, part, rows))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps({"kind": kind, "rows": rows}, indent=1) + "\n")
 

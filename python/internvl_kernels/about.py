@@ -292,7 +292,7 @@ def _cuda_cure(gpu: CudaInfo, driver: str | None) -> str:
     why = gpu.why or ""
     if "libcudart" in why:
         return "pip install 'nvidia-cuda-runtime>=13.0.88,<14'"
-    if "compute capability" in why or "no GPU" in why:
+    if "compute capability" in why or "no GPU" in why or "cudaErrorNoDevice" in why:
         return "use cpu"
     return (
         "update the NVIDIA driver to 580 or newer" if driver else "install an NVIDIA driver of 580 or newer, or use cpu"

@@ -17,6 +17,8 @@ import ctypes
 import fcntl
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -65,6 +67,21 @@ FULL = (
 )
 
 
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def unfit_host() -> str | None:
+    """Why this machine cannot run the virtual GPU, or None: its engine is built for x86-64 with AVX2 and FMA."""
+    machine, missing = platform.machine(), []
+    if machine in ("x86_64", "AMD64"):
+        flags = re.search(r"^flags\s*:(.*)$", CPUINFO.read_text(), re.MULTILINE)
+        missing = [name for name in ("avx2", "fma") if name not in (flags[1].split() if flags else ())]
+        if not missing:
+            return None
+    found = f"{machine} without {' and '.join(missing)}" if missing else machine
+    return f"the virtual GPU needs an x86-64 processor with AVX2 and FMA; this machine is {found}"
+
+
 def build_folder() -> Path:
     """Where the library is built: ``VGPU_BUILD``, or ``build/vgpu`` of the checkout."""
     return Path(os.environ.get("VGPU_BUILD") or HERE.parents[1] / "build" / "vgpu")
@@ -72,7 +89,9 @@ def build_folder() -> Path:
 
 def build() -> Path:
     """Bring the library up to date and return its path. ``VGPU_BUILD`` names a folder that is built already."""
-    folder = build_folder()
+    folder, unfit = build_folder(), unfit_host()
+    if unfit:
+        raise VirtualGpuError(unfit)
     library = folder / NAME
     if "VGPU_BUILD" in os.environ:
         if not library.exists():

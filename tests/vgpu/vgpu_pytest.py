@@ -58,7 +58,7 @@ def _backend(config: pytest.Config) -> str:
     if importlib.util.find_spec("internvl_kernels") is None or not importlib.util.find_spec("internvl_kernels._cuda"):
         return "the package has no CUDA part: build it with IVK_CUDA=1"
     if chosen == "auto":
-        return "real" if _real_gpus() else "virtual"
+        return "real" if _real_gpus() else vgpu.unfit_host() or "virtual"
     return str(chosen)
 
 
@@ -88,10 +88,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("_cuda_mode", _modes(metafunc) if where == "virtual" else gpu, indirect=True)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where the virtual GPU cannot run, its own tests are skipped and say why; --cuda=virtual lets them fail instead."""
+    unfit = None if config.getoption("--cuda") == "virtual" else vgpu.unfit_host()
+    for item in items if unfit else ():
+        if {"_vgpu", "vgpu_build"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.skip(reason=unfit))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Take the runtime's name before an earlier test brings the real library; calls are refused until a test activates."""
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    if "_vgpu" in used or ("cuda_backend" in used and _backend(session.config) == "virtual"):
+    fits = vgpu.unfit_host() is None or session.config.getoption("--cuda") == "virtual"
+    if fits and ("_vgpu" in used or ("cuda_backend" in used and _backend(session.config) == "virtual")):
         vgpu.load()
 
 

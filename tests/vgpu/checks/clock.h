@@ -70,11 +70,14 @@ struct Racer {  // the earlier access of a race
     uint32_t cluster = 0, slot = 0;
 };
 
-// Shadow of one block's shared memory.
+// Shadow of one block's shared memory. Most of it is written and read 16 aligned bytes at a time: while the four words
+// of such a granule have the same past, one entry stands for all of them.
 struct SharedShadow {
-    std::vector<SharedWord> words;
-    std::unordered_map<uint32_t, MoreAccesses> more;
+    std::vector<SharedWord> granules, words;  // words are made when the first granule parts
+    std::vector<uint8_t> parted;              // per granule
+    std::unordered_map<uint32_t, MoreAccesses> more, more_of_granules;
     void reset(uint32_t bytes);
+    void part(uint32_t granule);
 };
 
 struct AccessKind {
@@ -86,25 +89,34 @@ struct AccessKind {
     const uint32_t* waited = nullptr;  // per lane: ticket up to which its copies are waited for
 };
 
-// One lane's access to [offset, offset + bytes).
-void shared_access(SharedShadow&, uint32_t offset, uint32_t bytes, uint32_t lane, const AccessKind&,
+// A warp's request: each of these lanes accesses `bytes` at its offset. The first lane that races, or -1.
+int shared_request(SharedShadow&, uint32_t lanes, const uint32_t* offset, uint32_t bytes, const AccessKind&,
                    const ClockVector& known, Racer&);
 
 // Shadow of one allocation, made page by page. Entries of earlier launches are void. Two writes and two reads are kept
 // of a word: enough for two halves; a race with a third can go unseen.
+// As in shared memory, one entry stands for 16 aligned bytes until a smaller access comes; from then on for good.
 struct GlobalShadow {
     struct Word {
         std::atomic<uint64_t> write[2] = {{0}, {0}}, read[2] = {{0}, {0}};
     };
     static constexpr uint32_t kPageWords = 1024;
+    struct Page {
+        Word granules[kPageWords / 4];
+        std::atomic<uint8_t> parted[kPageWords / 4] = {};  // 1 while a thread is at it, then 2
+        std::atomic<Word*> words{nullptr};
+        ~Page() { delete[] words.load(); }
+        Word* part(uint32_t granule);  // its four words
+    };
     explicit GlobalShadow(uint64_t bytes);
     ~GlobalShadow();
-    Word* page(uint64_t index);
+    Page* page(uint64_t index);
     void forget();  // launch numbers start again
-    std::vector<std::atomic<Word*>> pages;
+    std::vector<std::atomic<Page*>> pages;
 };
 
-void global_access(GlobalShadow&, uint64_t offset, uint32_t bytes, const AccessKind&, uint32_t launch, uint32_t cluster,
-                   const Knowledge& known, Racer&);
+// The same in global memory; offsets are addresses less the allocation's `base`.
+int global_request(GlobalShadow&, uint32_t lanes, const uint64_t* address, uint64_t base, uint32_t bytes,
+                   const AccessKind&, uint32_t launch, uint32_t cluster, const Knowledge& known, Racer&);
 
 }  // namespace vgpu

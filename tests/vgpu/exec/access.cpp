@@ -140,27 +140,37 @@ void count_sectors(Profile& p, uint32_t mask, const uint64_t* address, uint32_t 
     p.global_bytes += uint64_t(bytes) * uint32_t(__builtin_popcount(mask));
 }
 
-// Phases of 32, 16 or 8 lanes for accesses of up to 4, 8 or 16 bytes; in each, wavefronts are the most distinct words
-// that fall into one of the 32 banks.
+// Wavefronts of some lanes of a request, and the fewest that so many distinct words can take: the most distinct units
+// (what one lane asks for, a word at least) that fall into the same banks. Lanes are aligned, so units do not straddle.
+void count_phase(uint32_t mask, const uint64_t* address, uint32_t unit, uint32_t* cost, uint32_t* least) {
+    const uint32_t places = 128 / unit;
+    uint32_t held[32][32], count[32] = {}, distinct = 0, most = 0;
+    VGPU_FOR_LANES(i, mask) {
+        const uint32_t mine = uint32_t(address[i] / unit), place = mine % places;
+        uint32_t k = 0;
+        while (k < count[place] && held[place][k] != mine) ++k;
+        if (k < count[place]) continue;
+        held[place][k] = mine;
+        most = std::max(most, ++count[place]);
+        ++distinct;
+    }
+    *cost += most;
+    *least += (distinct * unit + 127) / 128;
+}
+
+// Phases of 32, 16 or 8 lanes for accesses of up to 4, 8 or 16 bytes; wider ones take several requests' worth.
 void count_wavefronts(Profile& p, uint32_t mask, const uint64_t* address, uint32_t bytes) {
     uint32_t delta[32], phase = uint32_t(address[first_lane(mask)] & 127) | 0x1000;
     if (!same_pattern(p, mask, address, phase, delta)) {
-        uint32_t step = bytes <= 4 ? 32 : bytes == 8 ? 16 : 8, cost = 0, least = 0;
-        for (uint32_t from = 0; from < 32; from += step) {
-            uint32_t words[64][2];
-            uint32_t count[32] = {}, n = 0;
-            uint32_t part = mask & (step == 32 ? ~0u : ((1u << step) - 1) << from);
-            VGPU_FOR_LANES(i, part) {
-                for (uint64_t b = address[i] & ~3ull; b < address[i] + bytes; b += 4) {
-                    uint32_t word = uint32_t(b >> 2);
-                    bool seen = false;
-                    for (uint32_t k = 0; k < n && !seen; ++k) seen = words[k][0] == word;
-                    if (!seen && n < 64) words[n++][0] = word, ++count[word & 31];
-                }
+        const uint32_t unit = bytes <= 4 ? 4 : std::min(bytes, 16u), step = 128 / unit;
+        uint32_t cost = 0, least = 0;
+        for (uint32_t part = 0; part < bytes; part += unit) {
+            uint64_t at[32];
+            VGPU_FOR_LANES(i, mask) at[i] = address[i] + part;
+            for (uint32_t from = 0; from < 32; from += step) {
+                const uint32_t lanes = mask & (step == 32 ? ~0u : ((1u << step) - 1) << from);
+                if (lanes) count_phase(lanes, at, unit, &cost, &least);
             }
-            if (!n) continue;
-            cost += *std::max_element(count, count + 32);
-            least += (n + 31) / 32;
         }
         p.pattern_cost = cost;
         p.pattern_min = least;
@@ -194,15 +204,11 @@ bool access_global(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
         if (!owner->touched.load(std::memory_order_relaxed)) owner->touched.store(true, std::memory_order_relaxed);
         if (!worker.races || !owner->shadow || a.constant || kind.time >= 0xffff) return;
         Racer racer;
-        VGPU_FOR_LANES(i, lanes) {
-            global_access(*owner->shadow, address[i] - owner->base, a.bytes, kind, worker.launch.id, cluster, w.clock,
-                          racer);
-            if (racer.found) {
-                racer.same_warp = racer.cluster == cluster && racer.slot == w.slot;
-                report_race(w, o, int(i), "global", address[i], a.write, racer);
-                break;
-            }
-        }
+        const int lane = global_request(*owner->shadow, lanes, address, owner->base, a.bytes, kind, worker.launch.id,
+                                        cluster, w.clock, racer);
+        if (lane < 0) return;
+        racer.same_warp = racer.cluster == cluster && racer.slot == w.slot;
+        report_race(w, o, lane, "global", address[lane], a.write, racer);
     };
     if (owner && owner->contains(high, a.bytes)) {
         uint64_t shift = reinterpret_cast<uint64_t>(owner->state) - owner->base;
@@ -260,14 +266,11 @@ bool access_shared(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
     if (worker.races) {
         AccessKind kind = access_kind(w, a);
         Racer racer;
-        VGPU_FOR_LANES(i, mask) {
-            shared_access(b.shadow, offset[i], a.bytes, i, kind, w.clock.own, racer);
-            if (racer.found) {
-                racer.cluster = b.cluster->linear;
-                racer.same_warp = racer.slot == w.slot;
-                report_race(w, o, int(i), "shared", offset[i], a.write, racer);
-                break;
-            }
+        const int lane = shared_request(b.shadow, mask, offset, a.bytes, kind, w.clock.own, racer);
+        if (lane >= 0) {
+            racer.cluster = b.cluster->linear;
+            racer.same_warp = racer.slot == w.slot;
+            report_race(w, o, lane, "shared", offset[lane], a.write, racer);
         }
     }
     if (worker.counters) count_wavefronts(worker.profile[o.pc], mask, address, a.bytes);

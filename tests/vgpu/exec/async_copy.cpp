@@ -15,10 +15,17 @@ void land(Warp& w, CopyItem& item, uint32_t lanes) {
     VGPU_FOR_LANES(i, lanes) {
         uint8_t* to = b.shared.data() + item.to[i];
         uint8_t* state = b.shared_state.data() + item.to[i];
-        if (item.take[i]) std::memcpy(to, reinterpret_cast<const void*>(item.from[i]), item.take[i]);
-        std::memset(to + item.take[i], 0, item.bytes - item.take[i]);
-        std::memset(state, kDefined, item.bytes);
-        const Allocation* a = item.take[i] ? find_allocation(*w.worker, item.from[i]) : nullptr;
+        // Whole copies of 16 bytes are all but a few: no call for them.
+        if (item.take[i] == 16) {
+            std::memcpy(to, reinterpret_cast<const void*>(item.from[i]), 16);
+            std::memset(state, kDefined, 16);
+        } else {
+            if (item.take[i]) std::memcpy(to, reinterpret_cast<const void*>(item.from[i]), item.take[i]);
+            std::memset(to + item.take[i], 0, item.bytes - item.take[i]);
+            std::memset(state, kDefined, item.bytes);
+        }
+        const bool track = item.take[i] && w.worker->definedness;
+        const Allocation* a = track ? find_allocation(*w.worker, item.from[i]) : nullptr;
         if (!a) continue;
         const uint8_t* from = a->state + (item.from[i] - a->base);
         constexpr uint64_t kOnes = 0x0101010101010101ull;

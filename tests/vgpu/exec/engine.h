@@ -29,7 +29,7 @@ struct DeviceModel {
     uint32_t regs_per_sm = 65536, max_threads_per_sm = 2048, max_blocks_per_sm = 32, l2_bytes = 0;
     uint32_t clock_khz = 0, memory_clock_khz = 0, memory_bus_bits = 0;
 };
-// a100, l4, rtx4090, h100; null for another name.
+// a100, l4, rtx4090, h100, t4; null for another name.
 const DeviceModel* device_model(const std::string& name);
 std::vector<std::string> device_model_names();
 

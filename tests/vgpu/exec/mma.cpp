@@ -61,24 +61,67 @@ void widen_elements(Type t, const uint32_t* words, int count, float* out) {
     }
 }
 
+// Eight columns of eight rows, turned and widened: b[0..7][n] = bt[n][0..7].
+void turn(const float* bt, int stride, double (*b)[8]) {
+    __m256 r[8], t[8];
+    for (int n = 0; n < 8; ++n) r[n] = _mm256_loadu_ps(bt + n * stride);
+    for (int n = 0; n < 8; n += 2)
+        t[n] = _mm256_unpacklo_ps(r[n], r[n + 1]), t[n + 1] = _mm256_unpackhi_ps(r[n], r[n + 1]);
+    for (int n = 0; n < 8; n += 4)
+        for (int h = 0; h < 2; ++h) {
+            r[n + 2 * h] = _mm256_shuffle_ps(t[n + h], t[n + h + 2], 0x44);
+            r[n + 2 * h + 1] = _mm256_shuffle_ps(t[n + h], t[n + h + 2], 0xEE);
+        }
+    for (int k = 0; k < 4; ++k) {  // columns k and k + 4 lie in the halves of r[k] and r[k + 4]
+        _mm256_storeu_pd(b[k], _mm256_cvtps_pd(_mm256_castps256_ps128(r[k])));
+        _mm256_storeu_pd(b[k] + 4, _mm256_cvtps_pd(_mm256_castps256_ps128(r[k + 4])));
+        _mm256_storeu_pd(b[k + 4], _mm256_cvtps_pd(_mm256_extractf128_ps(r[k], 1)));
+        _mm256_storeu_pd(b[k + 4] + 4, _mm256_cvtps_pd(_mm256_extractf128_ps(r[k + 4], 1)));
+    }
+}
 void multiply_exact(const Shape& s, const float* a, const float* bt, double* acc) {
-    alignas(32) double b[kMaxK][8];
-    for (int n = 0; n < 8; ++n)
-        for (int k = 0; k < s.k; ++k) b[k][n] = bt[n * s.k + k];
+    alignas(32) double b[kMaxK][8], wide[16 * kMaxK];
+    if (s.k % 8 == 0) {
+        for (int k = 0; k < s.k; k += 8) turn(bt + k, s.k, b + k);
+    } else {
+        for (int n = 0; n < 8; ++n)
+            for (int k = 0; k < s.k; ++k) b[k][n] = bt[n * s.k + k];
+    }
+    for (int i = 0; i < s.m * s.k; i += 4) _mm256_store_pd(wide + i, _mm256_cvtps_pd(_mm_loadu_ps(a + i)));
     for (int i = 0; i < s.m; i += 4) {
         __m256d c[4][2];
         for (int r = 0; r < 4; ++r)
             c[r][0] = _mm256_loadu_pd(acc + (i + r) * 8), c[r][1] = _mm256_loadu_pd(acc + (i + r) * 8 + 4);
+        const double* x = wide + i * s.k;
         for (int k = 0; k < s.k; ++k) {
             __m256d b0 = _mm256_load_pd(b[k]), b1 = _mm256_load_pd(b[k] + 4);
             for (int r = 0; r < 4; ++r) {
-                __m256d x = _mm256_set1_pd(double(a[(i + r) * s.k + k]));
-                c[r][0] = _mm256_fmadd_pd(x, b0, c[r][0]);
-                c[r][1] = _mm256_fmadd_pd(x, b1, c[r][1]);
+                __m256d v = _mm256_broadcast_sd(x + r * s.k + k);
+                c[r][0] = _mm256_fmadd_pd(v, b0, c[r][0]);
+                c[r][1] = _mm256_fmadd_pd(v, b1, c[r][1]);
             }
         }
         for (int r = 0; r < 4; ++r)
             _mm256_storeu_pd(acc + (i + r) * 8, c[r][0]), _mm256_storeu_pd(acc + (i + r) * 8 + 4, c[r][1]);
+    }
+}
+// Lane l holds elements 2 (l % 4) and 2 (l % 4) + 1 of row l / 4: of two registers, one word each.
+void widen_sums(const float* even, const float* odd, double* acc) {
+    for (int l = 0; l < 32; l += 4) {
+        __m128 e = _mm_loadu_ps(even + l), o = _mm_loadu_ps(odd + l);
+        _mm256_storeu_pd(acc + 2 * l, _mm256_cvtps_pd(_mm_unpacklo_ps(e, o)));
+        _mm256_storeu_pd(acc + 2 * l + 4, _mm256_cvtps_pd(_mm_unpackhi_ps(e, o)));
+    }
+}
+void narrow_sums(const double* acc, float* even, float* odd) {
+    const __m128 nan = _mm_castsi128_ps(_mm_set1_epi32(0x7fffffff));
+    for (int l = 0; l < 32; l += 4) {
+        __m128 low = _mm256_cvtpd_ps(_mm256_loadu_pd(acc + 2 * l)),
+               high = _mm256_cvtpd_ps(_mm256_loadu_pd(acc + 2 * l + 4));
+        low = _mm_blendv_ps(low, nan, _mm_cmpunord_ps(low, low));
+        high = _mm_blendv_ps(high, nan, _mm_cmpunord_ps(high, high));
+        _mm_storeu_ps(even + l, _mm_shuffle_ps(low, high, 0x88));
+        _mm_storeu_ps(odd + l, _mm_shuffle_ps(low, high, 0xDD));
     }
 }
 double cut_to_float(double v) {
@@ -175,10 +218,7 @@ Next mma_float(Warp& w, const Op& o, uint32_t mask) {
             for (int l = 0; l < 32; ++l) acc[64 * v + 2 * l] = lo[l], acc[64 * v + 2 * l + 1] = hi[l];
         }
     } else {
-        for (int v = 0; v < 4; v += 2) {
-            const float *c0 = row<float>(w, rc[v]), *c1 = row<float>(w, rc[v + 1]);
-            for (int l = 0; l < 32; ++l) acc[32 * v + 2 * l] = c0[l], acc[32 * v + 2 * l + 1] = c1[l];
-        }
+        for (int v = 0; v < 4; v += 2) widen_sums(row<float>(w, rc[v]), row<float>(w, rc[v + 1]), acc + 32 * v);
     }
     (w.worker->launch.options.truncating_mma ? multiply_truncating : multiply_exact)(s, a, bt, acc);
     if (w.worker->definedness) spread_definedness(w, o, s);
@@ -190,12 +230,7 @@ Next mma_float(Warp& w, const Op& o, uint32_t mask) {
             narrow_half(lo, hi, row<uint32_t>(w, rd[v]));
         }
     } else {
-        for (int v = 0; v < 4; v += 2) {
-            uint32_t *d0 = row<uint32_t>(w, rd[v]), *d1 = row<uint32_t>(w, rd[v + 1]);
-            auto bits = [](double x) { return x != x ? 0x7fffffffu : float_to_bits(float(x)); };
-            for (int l = 0; l < 32; ++l) d0[l] = bits(acc[32 * v + 2 * l]);
-            for (int l = 0; l < 32; ++l) d1[l] = bits(acc[32 * v + 2 * l + 1]);
-        }
+        for (int v = 0; v < 4; v += 2) narrow_sums(acc + 32 * v, row<float>(w, rd[v]), row<float>(w, rd[v + 1]));
     }
     return Next::step;
 }
