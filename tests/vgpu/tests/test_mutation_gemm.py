@@ -29,8 +29,8 @@ TWICE = "another barrier follows, with nothing between that touches shared memor
 # listed: it waits for more than it must.
 EQUIVALENT = {
     (0, 0): EARLY,
-    **{(w, n): DRAIN for w, n in ((0, 10), (0, 11), (1, 8), (1, 9), (2, 9), (2, 10), (3, 8), (3, 9), (4, 8), (4, 9))},
-    **{(w, n): TWICE for w, n in ((0, 12), (1, 10), (1, 12), (1, 21), (2, 11), (2, 20), (3, 10), (3, 11), (4, 10), (4, 19))},
+    **dict.fromkeys(((0, 10), (0, 11), (1, 8), (1, 9), (2, 9), (2, 10), (3, 8), (3, 9), (4, 8), (4, 9)), DRAIN),
+    **dict.fromkeys(((0, 12), (1, 10), (1, 12), (1, 21), (2, 11), (2, 20), (3, 10), (3, 11), (4, 10), (4, 19)), TWICE),
 }  # fmt: skip
 # Barriers of which one is enough: together they are needed.
 TOGETHER = {0: (12, 17), 2: (11, 20), 4: (10, 19)}
