@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-import vgpu
 
 import internvl_kernels as ivk
+import vgpu
 from internvl_kernels import ops
 from internvl_kernels.testing.hostile import DTYPES, normal
 

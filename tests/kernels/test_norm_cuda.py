@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import vgpu
 
 import internvl_kernels as ivk
+import vgpu
 from internvl_kernels import ops
 from internvl_kernels.errors import UnsupportedError
 from internvl_kernels.testing import hostile

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import vgpu
 
 import internvl_kernels as ivk
+import vgpu
 from internvl_kernels import ops, reference
 from internvl_kernels.errors import UnsupportedError
 from internvl_kernels.testing import hostile

@@ -113,3 +113,23 @@ mov.u32 %t, %tid.x; mul.wide.u32 %o, %t, {size};
 ld.param.u64 %p, [p{inputs}]; add.s64 %p, %p, %o; st.global.{width} [%p], %d;
 ret; }}
 """
+
+
+def words(engine, code, inputs, *, outputs=1, block=32, registers="", options=""):
+    """Kernel over one warp (or block): %a, %b ... are words of this thread; %d0 ... are stored word by word."""
+    n = len(inputs)
+    params = ", ".join(f".param .u64 p{i}" for i in range(n + 1))
+    loads = "\n".join(
+        f"ld.param.u64 %p, [p{i}]; add.s64 %p, %p, %o; ld.global.b32 %{'abcdefghijklmnop'[i]}, [%p];" for i in range(n)
+    )
+    stores = "\n".join(f"st.global.b32 [%p+{4 * block * i}], %d{i};" for i in range(outputs))
+    names = ", ".join(["%" + "abcdefghijklmnop"[i] for i in range(n)] + [f"%d{i}" for i in range(outputs)])
+    text = f""".visible .entry k({params}) {{ .reg .b64 %p, %o; .reg .b32 %t, {names}; {registers}
+mov.u32 %t, %tid.x; mul.wide.u32 %o, %t, 4; {loads} {code}
+ld.param.u64 %p, [p{n}]; add.s64 %p, %p, %o; {stores} ret; }}"""
+    door = Door(engine, text)
+    pointers = [door.put(np.ascontiguousarray(a).view(np.uint32)) for a in inputs]
+    out = door.allocate(4 * block * outputs)
+    result = door.launch("k", [*pointers, out], block=block, options=options)
+    assert result.clean, result.reports
+    return door.get(out, (outputs, block), np.uint32)

@@ -10,11 +10,12 @@ import numpy as np
 import planted
 import planted_barriers
 import planted_bounds
+import planted_copies
 import planted_defined
 import planted_races
 import pytest
 from door import Door, Result
-from planted import SCHEDULES, Case
+from planted import SCHEDULES, WORKERS, Case
 
 CHECKS: dict[str, Case] = {
     f"{group}: {name}": case
@@ -22,6 +23,7 @@ CHECKS: dict[str, Case] = {
         "bounds": planted_bounds.CASES,
         "defined": planted_defined.CASES,
         "races": planted_races.CASES,
+        "copies": planted_copies.CASES,
         "barriers": planted_barriers.CASES,
     }.items()
     for name, case in cases.items()
@@ -32,7 +34,7 @@ def run(engine: Any, ptx: str, case: Case, source: str, schedule: str) -> Result
     door = Door(engine, ptx)
     pin = planted.place(door, case, source)
     pout = door.put(np.zeros(planted.WORDS, np.uint32))
-    options = f"{case.options} {SCHEDULES[schedule]}"
+    options = f"{case.options} {(SCHEDULES | WORKERS)[schedule]}"
     args = [pin, pout, np.uint32(0)]
     return door.launch("k", args, grid=case.grid, block=case.block, smem=case.smem, options=options)
 
@@ -41,9 +43,10 @@ def run(engine: Any, ptx: str, case: Case, source: str, schedule: str) -> Result
 def test_planted_bug_and_twin(engine: Any, name: str) -> None:
     case = CHECKS[name]
     wrong, right = planted.bug(case), planted.twin(case)
-    for schedule in SCHEDULES:
+    for schedule in SCHEDULES | WORKERS:
         clean = run(engine, right, case, "data", schedule)
         assert clean.clean, (schedule, clean.reports)
+    for schedule in SCHEDULES:
         result = run(engine, wrong, case, case.source, schedule)
         found = [report for report in result.reports if report["code"] == case.code]
         assert found, (schedule, result.reports)
