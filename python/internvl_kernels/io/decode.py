@@ -63,7 +63,12 @@ def load(
     if not isinstance(image, np.ndarray) and is_torch(image):
         if image.device.type != "cpu":
             raise ImageError(f"image: a tensor on {image.device}; allowed: {ALLOWED}")
-        image = image.detach().numpy()
+        try:
+            image = image.detach().numpy()
+        except (RuntimeError, TypeError) as error:  # sparse, nested, quantised, bfloat16 ...
+            raise ImageError(
+                f"image: a tensor of {image.dtype}, {image.layout}: {error}; allowed: {ALLOWED}"
+            ) from error
     if isinstance(image, np.ndarray):
         what = f"image (an array {image.dtype}{list(image.shape)})"
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):

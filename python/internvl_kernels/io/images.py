@@ -76,6 +76,8 @@ def tile_image(
     check_int("min_tiles", min_tiles, 1, MAX_TILES)
     check_int("max_tiles", max_tiles, min_tiles, MAX_TILES)
     check_int("threads", threads, 0, 1024)
+    if pad_to_square:
+        _check_colour(pad_colour)
     bands = bands_of(load(image, max_pixels, exif), check_rule(rule))
     if pad_to_square and max_tiles == 1:
         bands = [_padded(bands, pad_colour)]
@@ -83,6 +85,12 @@ def tile_image(
     grid = choose_grid(width, height, min_tiles=min_tiles, max_tiles=max_tiles, size=size, rule=rule)
     thumbnail = bool(thumbnail) and grid != (1, 1)
     return Tiles(tile_pixels(bands, grid, size, thumbnail=thumbnail, threads=threads), grid, thumbnail)
+
+
+def _check_colour(colour: tuple[int, int, int]) -> None:
+    whole = isinstance(colour, (tuple, list)) and len(colour) == 3 and all(isinstance(c, int) for c in colour)
+    if not whole or not all(0 <= c <= 255 for c in colour):
+        raise ImageError(f"pad_colour={colour!r}; allowed: three integers from 0 to 255")
 
 
 def tile_video(video: Video, *, size: int = 448, **options: Any) -> list[Tiles]:

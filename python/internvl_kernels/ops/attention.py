@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
+from ._arguments import checked
 from ._backend import choose
 from ._tensor import as_kind, to_torch
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Spans = Sequence[tuple[int, int, int, int]]
 
 
+@checked
 def attention(
     q: Any, k: Any, v: Any, *, causal: bool = False, scale: float | None = None, threads: int = 0, backend: str = "auto"
 ) -> Any:
@@ -43,6 +45,7 @@ def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False
     return mixed.reshape(batch, heads, rows, dim).transpose(1, 2)
 
 
+@checked
 def cached_attention(
     q: Any,
     k_cache: Any,

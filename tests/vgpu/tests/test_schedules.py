@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import planted
 import pytest
 from door import Door, Result
 from test_checks import CHECKS
 from test_exec_first import REDUCE
 
-import planted
 import vgpu
 
 
