@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "exec/engine.h"
+#include "exec/mutate.h"
 
 namespace vgpu {
 
@@ -71,11 +72,12 @@ void set_option(Options& o, const std::string& key, const std::string& value) {
     else if (key == "split")
         o.split = flag();
     else if (key == "mutate") {
-        size_t at = value.rfind('@'), colon = value.rfind(':');
-        std::string what = colon == value.npos ? "" : value.substr(colon + 1);
-        if (!value.empty() && (at == value.npos || colon == value.npos || colon < at ||
-                               (what != "delete" && what != "mask" && what != "+1" && what != "-1")))
-            bad("KERNEL@LINE:delete, :mask, :+1 or :-1 is needed");
+        std::string kernel;
+        try {
+            parse_mutation(value, &kernel);
+        } catch (const std::exception& e) {
+            bad(e.what());
+        }
         o.mutate = value;
     } else if (key == "truncating_mma")
         o.truncating_mma = flag();

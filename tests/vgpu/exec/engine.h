@@ -52,8 +52,8 @@ struct Options {
     uint64_t instruction_budget = 4000000000ull;  // warp instructions per launch
     uint32_t max_reports = 100;
     // "KERNEL@LINE:delete" runs KERNEL without the instruction of this PTX line (one without a result), ":+1" and ":-1"
-    // change the groups of a cp.async.wait_group, ":mask" makes 0x7fffffff of a shuffle's member mask. For tests
-    // of the checks: what do they find in a kernel that lacks one synchronisation?
+    // change the groups of a cp.async.wait_group, ":mask" makes 0x7fffffff of a shuffle's member mask; ",LINE:..."
+    // changes one more. For tests of the checks: what do they find in a kernel that lacks a synchronisation?
     std::string mutate;
 };
 // VGPU_ASYNC=lazy|eager|random, VGPU_SEED, VGPU_THREADS, VGPU_RACES, VGPU_BOUNDS, VGPU_DEFINEDNESS, VGPU_COUNTERS,

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "exec/decode.h"
+#include "exec/mutate.h"
 #include "exec/summary.h"
 
 namespace vgpu {
@@ -252,51 +253,6 @@ void* Program::variable(const std::string& name, size_t* bytes) const {
     if (bytes) *bytes = it->second.second;
     return it->second.first;
 }
-
-namespace {
-// One instruction of a kernel changed for the time of a launch (Options::mutate).
-class Mutation {
-  public:
-    Mutation(KernelImage& image, const std::string& wish) : image_(image), constants_(image.constants.size()) {
-        const size_t at = wish.rfind('@'), colon = wish.rfind(':');
-        if (wish.empty() || wish.substr(0, at) != image.info.name) return;
-        const uint32_t line = uint32_t(std::stoul(wish.substr(at + 1, colon - at - 1)));
-        const std::string what = wish.substr(colon + 1);
-        for (Op& op : image.code) {
-            if (image.where[op.pc].line != line) continue;
-            before_.push_back(op);
-            if (what == "+1" || what == "-1") op.imm += what == "+1" ? 1 : -1;
-            if (what == "mask") {
-                op.e = uint32_t(image.constants.size()) | kConstantRow;
-                for (int i = 0; i < 128; ++i) image.constants.push_back(i % 4 == 3 ? 0x7f : 0xff);
-            }
-            if (what != "delete") continue;
-            op.fn = [](Warp&, const Op&, uint32_t) { return Next::step; };
-            op.guard = kNoRow;
-            op.sources = op.musts = op.destinations = 0;
-        }
-        // Without a result: else what the register held before, of some other one, would pass for it.
-        auto changeable = [&](const Op& op) {
-            const std::string& opcode = *image.where[op.pc].opcode;
-            if (what == "mask") return opcode.compare(0, 9, "shfl.sync") == 0;
-            if (what != "delete") return opcode == "cp.async.wait_group";
-            return op.destinations == 0 && op.cls != Class::collective && !(op.cls == Class::barrier && op.x);
-        };
-        if (before_.size() != 1 || !changeable(before_[0]))
-            error = "mutate = " + wish + ": the line holds no single instruction that can be changed so";
-    }
-    ~Mutation() {
-        for (const Op& op : before_) image_.code[op.pc] = op;
-        image_.constants.resize(constants_);
-    }
-    std::string error;
-
-  private:
-    KernelImage& image_;
-    const size_t constants_;
-    std::vector<Op> before_;
-};
-}  // namespace
 
 static std::string refuse(const KernelImage& image, const LaunchConfig& c, const DeviceModel& d) {
     uint64_t threads = c.block.count(), shared = image.dynamic_offset + uint64_t(c.dynamic_smem);

@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 import vgpu
 
 SYNC = re.compile(r"bar(rier)?\.|cp\.async\.(commit|wait)|shfl\.|membar|fence\.|atom\.|redux\.|vote\.")
@@ -78,6 +76,14 @@ class Verdict:
     def reported_everywhere(self) -> bool:
         return all(self.codes.values())
 
+    @property
+    def text(self) -> str:
+        seen = {
+            ", ".join(sorted(codes)) or ("wrong result" if self.wrong[mode] else "-")
+            for mode, codes in self.codes.items()
+        }
+        return " / ".join(sorted(seen))
+
 
 def judge(
     run: Callable[[vgpu.Mode], tuple[set[str], bytes]], expected: bytes, modes: Iterable[vgpu.Mode] = MODES
@@ -89,7 +95,3 @@ def judge(
         codes[str(mode)] = frozenset(found)
         wrong[str(mode)] = not found and result != expected
     return Verdict(codes, wrong)
-
-
-def same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.tobytes() == b.tobytes()

@@ -1,4 +1,4 @@
-"""Two accesses to one place that nothing orders: between warps, between lanes, between blocks, and with asynchronous copies."""
+"""Two accesses to one place that nothing orders: between warps, between lanes, between blocks."""
 
 from __future__ import annotations
 
@@ -44,8 +44,6 @@ LAST = (
     "HERE ld.global.u32 %r5, [%rd2+16]; HERE ld.global.u32 %r6, [%rd2+20]; HERE ld.global.u32 %r6, [%rd2+24]; "
     "HERE ld.global.u32 %r6, [%rd2+28];"
 )
-COMMIT, WAIT, ALL_DONE = "cp.async.commit_group;", "cp.async.wait_group {};", "cp.async.wait_all;"
-LATE = "HERE COPY"  # the copy itself is the later of the two accesses
 
 CASES = {
     "write, read": race(
@@ -75,6 +73,52 @@ CASES = {
         warps(*(f"HERE st.shared.u8 [s+{w}], 1;" for w in range(5))),
         block=160,
         **SHARED,
+    ),
+    # Accesses of several widths to 16 bytes.
+    "a vector, then a byte of it": race(
+        warps("HERE st.shared.v4.u32 [s+16], {%r1, %r1, %r1, %r1};", "HERE ld.shared.u8 %h, [s+27];"),
+        warps("st.shared.v4.u32 [s+16], {%r1, %r1, %r1, %r1};", "ld.shared.u8 %h, [s+32];"),
+        **SHARED,
+    ),
+    "a byte, then a vector over it": race(
+        warps("HERE st.shared.u8 [s+29], 1;", "HERE ld.shared.v4.u32 {%r4, %r5, %r6, %r7}, [s+16];"),
+        warps("st.shared.u8 [s+32], 1;", "ld.shared.v4.u32 {%r4, %r5, %r6, %r7}, [s+16];"),
+        **SHARED,
+    ),
+    "a vector read, then a half of it": race(
+        warps("HERE ld.shared.v4.u32 {%r4, %r5, %r6, %r7}, [s+16];", "HERE st.shared.u16 [s+20], 1;"),
+        warps("ld.shared.v4.u32 {%r4, %r5, %r6, %r7}, [s+16];", "st.shared.u16 [s+14], 1;"),
+        **SHARED,
+    ),
+    "bytes, a vector, a word": race(
+        warps(
+            "st.shared.u8 [s+17], 1; bar.warp.sync -1; HERE st.shared.v4.u32 [s+16], {%r1, %r1, %r1, %r1}; bar.arrive 1, 96;",
+            "bar.sync 1, 96; ld.shared.u32 %r6, [s+16]; bar.warp.sync -1; st.shared.u8 [s+17], 2;",
+            "HERE ld.shared.u32 %r6, [s+28]; bar.arrive 1, 96;",
+        ),
+        warps(
+            "st.shared.u8 [s+17], 1; bar.warp.sync -1; st.shared.v4.u32 [s+16], {%r1, %r1, %r1, %r1}; bar.arrive 1, 96;",
+            "bar.sync 1, 96; ld.shared.u32 %r6, [s+16]; bar.warp.sync -1; st.shared.u8 [s+17], 2;",
+            "ld.shared.u32 %r6, [s+32]; bar.arrive 1, 96;",
+        ),
+        block=96,
+        **SHARED,
+    ),
+    "blocks: a vector, then a byte of it": race(
+        "setp.eq.u32 %p, %r2, 0; @%p bra A; HERE ld.global.u8 %h, [%rd2+27]; bra.uni DONE; "
+        "A: HERE st.global.v4.u32 [%rd2+16], {%r1, %r1, %r1, %r1};",
+        "setp.eq.u32 %p, %r2, 0; @%p bra A; ld.global.u8 %h, [%rd2+32]; bra.uni DONE; "
+        "A: st.global.v4.u32 [%rd2+16], {%r1, %r1, %r1, %r1};",
+        grid=2,
+        block=1,
+    ),
+    "blocks: a half, then a vector over it": race(
+        "setp.eq.u32 %p, %r2, 0; @%p bra A; HERE st.global.v4.u32 [%rd2+16], {%r1, %r1, %r1, %r1}; bra.uni DONE; "
+        "A: HERE st.global.u16 [%rd2+30], %r1;",
+        "setp.eq.u32 %p, %r2, 0; @%p bra A; st.global.v4.u32 [%rd2+16], {%r1, %r1, %r1, %r1}; bra.uni DONE; "
+        "A: st.global.u16 [%rd2+32], %r1;",
+        grid=2,
+        block=1,
     ),
     "an atomic after a plain read": race(
         "st.shared.u32 [$S], 0; bar.sync 0; "
@@ -213,59 +257,5 @@ CASES = {
             seen="fence.acq_rel.gpu;",
         ),
         **PAIR,
-    ),
-    # Asynchronous copies.
-    "copy: no wait": race(
-        f"HERE COPY {COMMIT} bar.sync 0; HERE ld.shared.u32 %r6, [$S]; {ALL_DONE}",
-        f"COPY {COMMIT} {WAIT.format(0)} bar.sync 0; ld.shared.u32 %r6, [$S];",
-        **SHARED,
-    ),
-    "copy: wait for too few": race(
-        f"HERE COPY {COMMIT} {WAIT.format(1)} HERE ld.shared.u32 %r6, [$S]; {ALL_DONE}",
-        f"COPY {COMMIT} {COMMIT} {WAIT.format(1)} ld.shared.u32 %r6, [$S];",
-        **SHARED,
-    ),
-    "copy: no commit": race(
-        f"HERE COPY {WAIT.format(0)} HERE ld.shared.u32 %r6, [$S]; {ALL_DONE}",
-        f"COPY {COMMIT} {WAIT.format(0)} ld.shared.u32 %r6, [$S];",
-        **SHARED,
-    ),
-    "copy: wait after the barrier": race(
-        f"HERE COPY {COMMIT} bar.sync 0; {WAIT.format(0)} PEER HERE ld.shared.u32 %r6, [%r5];",
-        f"COPY {COMMIT} {WAIT.format(0)} bar.sync 0; PEER ld.shared.u32 %r6, [%r5];",
-        **SHARED,
-    ),
-    "copy: no barrier": race(
-        f"HERE COPY {ALL_DONE} PEER HERE ld.shared.u32 %r6, [%r5];",
-        f"COPY {ALL_DONE} bar.sync 0; PEER ld.shared.u32 %r6, [%r5];",
-        **SHARED,
-    ),
-    "copy: half the lanes wait": race(
-        f"HERE COPY and.b32 %r4, %r1, 16; setp.eq.u32 %p, %r4, 0; @%p {ALL_DONE} bar.sync 0; PEER "
-        f"HERE ld.shared.u32 %r6, [%r5]; bar.sync 0; {ALL_DONE}",
-        f"COPY and.b32 %r4, %r1, 16; setp.eq.u32 %p, %r4, 0; @%p {ALL_DONE} @!%p {ALL_DONE} bar.sync 0; PEER "
-        "ld.shared.u32 %r6, [%r5];",
-        **SHARED,
-    ),
-    "copy: half the lanes wait, then read their own": race(
-        f"HERE COPY and.b32 %r4, %r1, 16; setp.eq.u32 %p, %r4, 0; @%p {ALL_DONE} HERE @!%p ld.shared.u32 %r6, [$S]; {ALL_DONE}",
-        f"COPY and.b32 %r4, %r1, 16; setp.eq.u32 %p, %r4, 0; @%p {ALL_DONE} @%p ld.shared.u32 %r6, [$S]; {ALL_DONE}",
-        **SHARED,
-    ),
-    "copy: into a stage still read": race(
-        f"st.shared.u32 [$S], %r1; bar.sync 0; PEER HERE ld.shared.u32 %r6, [%r5]; {LATE} {ALL_DONE}",
-        f"st.shared.u32 [$S], %r1; bar.sync 0; PEER ld.shared.u32 %r6, [%r5]; bar.sync 0; COPY {ALL_DONE}",
-        **SHARED,
-    ),
-    "copy: store to its destination": race(
-        f"HERE COPY {COMMIT} HERE st.shared.u32 [$S], %r1; {ALL_DONE}",
-        f"COPY {COMMIT} {ALL_DONE} st.shared.u32 [$S], %r1;",
-        **SHARED,
-    ),
-    "copy: two to one place": race(f"HERE COPY HERE COPY {ALL_DONE}", f"COPY {ALL_DONE} COPY {ALL_DONE}", **SHARED),
-    "copy: its source is overwritten": race(
-        f"cp.async.ca.shared.global [$S], [$OUT], 4; {COMMIT} HERE st.global.u32 [$OUT], %r1; {ALL_DONE}",
-        f"cp.async.ca.shared.global [$S], [$OUT], 4; {COMMIT} {ALL_DONE} st.global.u32 [$OUT], %r1;",
-        **SHARED,
     ),
 }

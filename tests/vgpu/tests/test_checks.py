@@ -10,6 +10,7 @@ import numpy as np
 import planted
 import planted_barriers
 import planted_bounds
+import planted_copies
 import planted_defined
 import planted_races
 import pytest
@@ -22,6 +23,7 @@ CHECKS: dict[str, Case] = {
         "bounds": planted_bounds.CASES,
         "defined": planted_defined.CASES,
         "races": planted_races.CASES,
+        "copies": planted_copies.CASES,
         "barriers": planted_barriers.CASES,
     }.items()
     for name, case in cases.items()

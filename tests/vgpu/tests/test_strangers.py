@@ -1,11 +1,10 @@
-"""Kernels by other authors: unmodified CUTLASS sm_80 GEMMs against numpy in every schedule, and what is found when one of
-their synchronising instructions is taken out."""
+"""Kernels by other authors: unmodified CUTLASS sm_80 GEMMs against numpy in every schedule. (What is found when one of their
+synchronisations is missing: test_mutation_gemm.py.)"""
 
 from __future__ import annotations
 
 import ctypes
 import math
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -122,46 +121,3 @@ def test_gemm(gemm: Gemm) -> None:
         error, got, want = gemm(*SHAPES[gemm.which][0])
     assert not error
     assert np.allclose(got.astype(np.float64), want, rtol=0.02, atol=0.05)
-
-
-# Instructions of a GEMM without which another order of the same events is possible.
-SYNC = re.compile(rb"^(bar\.sync[^;]*|cp\.async\.wait_group[^;]*|cp\.async\.commit_group|cp\.async\.wait_all);", re.M)
-
-
-def mutants(library: Path) -> Iterator[tuple[str, bytes]]:
-    """The library with one synchronising instruction blanked: its PTX is plain text, so lengths stay."""
-    image = library.read_bytes()
-    start = image.index(b".version 9")
-    end = image.index(b"\0", start)
-    for match in SYNC.finditer(image, start, end):
-        blank = image[: match.start()] + b" " * (match.end() - match.start()) + image[match.end() :]
-        yield match.group(1).decode().split()[0], blank
-
-
-def test_missing_synchronisation_is_found(cuda: Cuda, compiled: Callable[..., Path], tmp_path: Path) -> None:
-    library = compiled("strangers.cu", *FLAGS, "-DSTRANGER=0", suffix=".so")
-    shape = (128, 128, 320)
-    intact = Gemm(cuda, library, 0)
-    with vgpu.options(lines=True):
-        error, got, _ = intact(*shape, keep_counters=True)
-    assert not error
-    assert not intact.findings
-    executed = [line["executed"] > 0 for line in intact.lines if SYNC.match(line["opcode"].encode() + b";")]
-    verdicts: dict[str, list[bool]] = {}
-    for index, (name, image) in enumerate(mutants(library)):
-        if not executed[index]:  # the epilogue of split-k
-            continue
-        path = tmp_path / f"mutant{index}.so"
-        path.write_bytes(image)
-        mutant, found = Gemm(cuda, path, 0), False
-        for mode in ({}, {"async_": "eager"}, {"seed": 3}, {"seed": 9, "async_": "random"}):
-            with vgpu.options(**mode):
-                error, wrong, _ = mutant(*shape)
-            found = found or bool(error) or (wrong.view(np.uint16) != got.view(np.uint16)).any()
-        verdicts.setdefault(name, []).append(bool(found))
-    # What stays unseen changes nothing: the barrier before shared memory is first used, the drain of groups that are
-    # empty (its commit, its wait and the barrier behind it).
-    assert all(verdicts["cp.async.wait_group"])
-    assert verdicts["cp.async.commit_group"] == [True] * 4 + [False]
-    assert verdicts["cp.async.wait_all"] == [False]
-    assert verdicts["bar.sync"] == [False, True, True, False, True, True]
