@@ -7,6 +7,7 @@ real GPU with the real runtime.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,3 +133,43 @@ class Micro:
             arrays.append(np.resize(np.ascontiguousarray(v).view(NUMPY[t]), padded))
         *_, out = self.launch(ptx, [*arrays, np.zeros(padded, NUMPY[result])], grid=padded // block, block=block)
         return np.asarray(out[:count])
+
+    def words(
+        self,
+        code: str,
+        inputs: Sequence[np.ndarray],
+        *,
+        outputs: int = 1,
+        block: int = 32,
+        registers: str = "",
+        outside: str = "",
+        header: str = HEADER,
+    ) -> np.ndarray:
+        """One block: $a, $b, … are 32-bit words of this thread, %t its number; $0, $1, … are stored: uint32 [outputs, block].
+
+        Inputs of 64 bits are $A, $B, … in the same order. ``outside``: text at module scope.
+        """
+        names = "abcdefghijklmnop"[: len(inputs)]
+        loads, regs, body = [], [], code
+        for x, array in zip(names, inputs, strict=True):
+            size = array.dtype.itemsize
+            wide = size == 8
+            regs.append(f".reg .b{8 * size} %{x.upper() if wide else x};")
+            loads.append(f"mul.wide.u32 %o, %t, {size}; ld.param.u64 %p, [p_{x}]; add.u64 %p, %p, %o;")
+            loads.append(f"ld.global.b{8 * size} %{x.upper() if wide else x}, [%p];")
+        for x in (*names, *names.upper(), *map(str, range(outputs))):
+            body = re.sub(rf"\${x}(?![0-9a-zA-Z])", f"%r_{x}" if x.isdigit() else f"%{x}", body)
+        regs += [f".reg .b32 %r_{i};" for i in range(outputs)]
+        stores = [f"st.global.b32 [%p+{4 * block * i}], %r_{i};" for i in range(outputs)]
+        parameters = ", ".join(f".param .u64 p_{x}" for x in (*names, "out"))
+        ptx = f"""{header}{outside}
+            .visible .entry k({parameters}) {{
+            .reg .b32 %t; .reg .b64 %o, %p; {" ".join(regs)} {registers}
+            mov.u32 %t, %tid.x;
+            {chr(10).join(loads)}
+            {body}
+            mul.wide.u32 %o, %t, 4; ld.param.u64 %p, [p_out]; add.u64 %p, %p, %o;
+            {" ".join(stores)}
+            ret; }}"""
+        *_, out = self.launch(ptx, [*inputs, np.zeros(outputs * block, np.uint32)], block=block)
+        return np.asarray(out).reshape(outputs, block)
