@@ -113,7 +113,9 @@ def test_inc_and_dec_wrap(micro: Any, space: str) -> None:
     old, last = run(micro, "atom$SPACE.inc.u32 $D, $S, $X;", 32, limit, 7, space)
     assert sorted(old) == sorted((7 + i) % 10 for i in range(THREADS))
     assert last == (7 + THREADS) % 10
-    old, last = run(micro, "atom$SPACE.dec.u32 $D, $S, $X;", 32, limit, 12, space)  # above the limit: wraps to it at once
+    old, last = run(
+        micro, "atom$SPACE.dec.u32 $D, $S, $X;", 32, limit, 12, space
+    )  # above the limit: wraps to it at once
     assert sorted(old) == sorted([12, *((9 - i) % 10 for i in range(THREADS - 1))])
     assert last == (9 - (THREADS - 1)) % 10
 
