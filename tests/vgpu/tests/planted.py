@@ -25,6 +25,8 @@ SCHEDULES = {
     "random": "seed=1 async=random split=1",
     "starved": "seed=7 async=random split=1 starve=0",
 }
+# Two workers at once: two accesses at the same moment may both miss the other, so only the twins run so.
+WORKERS = {"workers": "seed=2 threads=2"}
 # Short forms in the code of cases: this thread's words of in and out, its word of shared memory, the word of the lane or
 # thread `x` away.
 SHORT = {

@@ -15,7 +15,7 @@ import planted_defined
 import planted_races
 import pytest
 from door import Door, Result
-from planted import SCHEDULES, Case
+from planted import SCHEDULES, WORKERS, Case
 
 CHECKS: dict[str, Case] = {
     f"{group}: {name}": case
@@ -34,7 +34,7 @@ def run(engine: Any, ptx: str, case: Case, source: str, schedule: str) -> Result
     door = Door(engine, ptx)
     pin = planted.place(door, case, source)
     pout = door.put(np.zeros(planted.WORDS, np.uint32))
-    options = f"{case.options} {SCHEDULES[schedule]}"
+    options = f"{case.options} {(SCHEDULES | WORKERS)[schedule]}"
     args = [pin, pout, np.uint32(0)]
     return door.launch("k", args, grid=case.grid, block=case.block, smem=case.smem, options=options)
 
@@ -43,9 +43,10 @@ def run(engine: Any, ptx: str, case: Case, source: str, schedule: str) -> Result
 def test_planted_bug_and_twin(engine: Any, name: str) -> None:
     case = CHECKS[name]
     wrong, right = planted.bug(case), planted.twin(case)
-    for schedule in SCHEDULES:
+    for schedule in SCHEDULES | WORKERS:
         clean = run(engine, right, case, "data", schedule)
         assert clean.clean, (schedule, clean.reports)
+    for schedule in SCHEDULES:
         result = run(engine, wrong, case, case.source, schedule)
         found = [report for report in result.reports if report["code"] == case.code]
         assert found, (schedule, result.reports)

@@ -118,3 +118,22 @@ def test_an_access_of_an_earlier_launch_is_no_race_however_long_ago(engine: Any)
     for _ in range(4094):
         door.launch("nothing", [])
     assert door.launch("k", [pout, pout, np.uint32(1)], grid=2, block=1).clean
+
+
+def test_reports_name_block_and_thread_in_three_dimensions(engine: Any) -> None:
+    ptx = """
+.visible .entry k(.param .u64 p) {
+.reg .pred %q; .reg .b32 %r<9>; .reg .b64 %rd<2>;
+ld.param.u64 %rd1, [p];
+mov.u32 %r1, %tid.x; mov.u32 %r2, %tid.y; mov.u32 %r3, %tid.z; mov.u32 %r4, %ctaid.x; mov.u32 %r5, %ctaid.y;
+mov.u32 %r6, %ctaid.z;
+mad.lo.u32 %r1, %r2, 10, %r1; mad.lo.u32 %r1, %r3, 100, %r1; mad.lo.u32 %r1, %r4, 1000, %r1;
+mad.lo.u32 %r1, %r5, 10000, %r1; mad.lo.u32 %r1, %r6, 100000, %r1;
+setp.eq.u32 %q, %r1, 121413;
+@%q st.global.u32 [%rd1+4], %r1;
+ret; }"""
+    door = Door(engine, ptx)
+    for options in planted.SCHEDULES.values():
+        result = door.launch("k", [door.allocate(4)], grid=(3, 4, 2), block=(5, 3, 6), options=options)
+        report = result.reports[0]
+        assert (report["kernel"], report["block"], report["thread"]) == ("k", [1, 2, 1], [3, 1, 4])
