@@ -58,6 +58,8 @@ def test_who_can_run_it(
 
 def test_a_machine_with_avx2_is_fit() -> None:
     """The CPU kernels look for AVX2 by themselves: both must find the same, or tests would be skipped in silence."""
+    if "v3" not in cpu().built_isas():
+        pytest.skip("this build of the CPU kernels does not look for AVX2")
     assert ("v3" in cpu().available_isas()) == (vgpu.unfit_host() is None)
 
 
