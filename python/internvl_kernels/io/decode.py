@@ -120,6 +120,20 @@ def _reason(error: BaseException) -> str:
     return re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "the data", str(error)) or type(error).__name__
 
 
+def refuse_not_finite(source: Image.Image | np.ndarray) -> None:
+    """Raises ImageError naming the first NaN or Inf. Only Pillow's mode F holds such pixels; arrays are uint8."""
+    if isinstance(source, np.ndarray) or source.mode != "F":
+        return
+    pixels = np.asarray(source)
+    bad = ~np.isfinite(pixels)
+    if bad.any():
+        row, column = np.unravel_index(int(bad.argmax()), bad.shape)
+        raise ImageError(
+            f"image: {pixels[row, column]} at row {row}, column {column} of a float picture; allowed with check_finite=True: "
+            "finite values"
+        )
+
+
 def flatten(image: Image.Image, rule: str) -> Image.Image:
     """RGB in Pillow's four bytes per pixel. The mode may stay RGBA where the rule drops alpha: same bytes, no copy."""
     transparency = image.info.get("transparency")
@@ -179,4 +193,15 @@ def _views(parts: Iterable[Image.Image]) -> list[np.ndarray] | None:
     return None if any(view is None for view in views) else [view[..., :3] for view in views]
 
 
-__all__ = ["ALLOWED", "MAX_PIXELS", "MAX_TILES", "ImageLike", "array_rgb", "bands_of", "check_int", "flatten", "load"]
+__all__ = [
+    "ALLOWED",
+    "MAX_PIXELS",
+    "MAX_TILES",
+    "ImageLike",
+    "array_rgb",
+    "bands_of",
+    "check_int",
+    "flatten",
+    "load",
+    "refuse_not_finite",
+]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from ..ops.image import RULES, choose_grid, tile_pixels
-from .decode import MAX_PIXELS, MAX_TILES, ImageLike, array_rgb, bands_of, check_int, flatten, load
+from .decode import MAX_PIXELS, MAX_TILES, ImageLike, array_rgb, bands_of, check_int, flatten, load, refuse_not_finite
 
 MEAN_COLOUR = (123, 116, 103)  # int(255 * mean) of the family's ImageNet mean
 
@@ -56,6 +56,7 @@ def tile_image(
     max_pixels: int | None = MAX_PIXELS,
     exif: bool = False,
     threads: int = 1,
+    check_finite: bool = False,
 ) -> Tiles:
     """Cut a picture into tiles of ``size`` x ``size`` on the grid that fits its aspect ratio best, the thumbnail last.
 
@@ -70,6 +71,7 @@ def tile_image(
     max_pixels: refuse larger pictures before they are decoded (None: no limit).
     exif: turn the picture as its EXIF orientation says. Neither rule does so by itself.
     threads: cap on the threads of the resize; results do not depend on it.
+    check_finite: refuse a picture of float pixels (Pillow's mode F, as some TIFF files have) that holds NaN or Inf.
     Raises ImageError naming the argument, its value and what is allowed.
     """
     check_int("size", size, 1, 4096)
@@ -78,7 +80,10 @@ def tile_image(
     check_int("threads", threads, 0, 1024)
     if pad_to_square:
         _check_colour(pad_colour)
-    bands = bands_of(load(image, max_pixels, exif), check_rule(rule))
+    source = load(image, max_pixels, exif)
+    if check_finite:
+        refuse_not_finite(source)
+    bands = bands_of(source, check_rule(rule))
     if pad_to_square and max_tiles == 1:
         bands = [_padded(bands, pad_colour)]
     width, height = bands[0].shape[1], sum(len(band) for band in bands)

@@ -215,3 +215,15 @@ def test_integer_overflow(micro: Any, saturate: bool) -> None:
     found = multiply(micro, Wrapping(32, "s8", "s8", "s32"), a, b, c)
     expected = (a.astype(np.int64) @ b.astype(np.int64) + c).astype(np.int32)  # wraps
     assert (found == expected).all()
+
+
+def test_double_precision(micro: Any) -> None:
+    """m8n8k4: one element of A and B a lane, two neighbours of C."""
+    a, b, c = RANDOM.standard_normal((8, 4)), RANDOM.standard_normal((4, 8)), RANDOM.standard_normal((8, 8))
+    code = """mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%x, %y}, {$A}, {$B}, {$C, $D};
+    mov.b64 {$0, $1}, %x; mov.b64 {$2, $3}, %y;"""
+    pairs = c.reshape(32, 2)
+    inputs = [a.reshape(32), b.T.reshape(32), pairs[:, 0], pairs[:, 1]]
+    words = micro.words(code, [np.ascontiguousarray(v) for v in inputs], outputs=4, registers=".reg .f64 %x, %y;")
+    found = np.stack([np.ascontiguousarray(words[2 * i : 2 * i + 2].T).view(np.float64)[:, 0] for i in (0, 1)], 1)
+    np.testing.assert_allclose(found.reshape(8, 8), a @ b + c, rtol=0, atol=1e-14)
