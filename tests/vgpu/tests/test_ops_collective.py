@@ -139,11 +139,8 @@ def test_elect_takes_one_member(micro: Any) -> None:
     header = ".version 9.0\n.target sm_90\n.address_size 64\n"
     for mask in MASKS[:4]:
         code = among(mask, f"elect.sync $0|%q, {mask}; selp.u32 $1, 1, 0, %q;")
-        micro.call("vgpu_configure", b"device", b"h100")
-        try:
+        with micro.part("h100", 90):
             found = micro.words(code, [WORDS], outputs=2, registers=PRED + ".reg .b32 %m;", header=header)
-        finally:
-            micro.call("vgpu_configure", b"device", b"a100")
         assert found[1].sum() == 1
         assert (found[0][members(mask)] == int(found[1].argmax())).all()
         assert mask >> int(found[1].argmax()) & 1

@@ -147,7 +147,7 @@ def test_sleep_and_events_go_on(micro: Any) -> None:
 
 
 @pytest.mark.parametrize(("code", "name"), [("trap;", "trap"), ("brkpt;", "trap|brkpt")])
-def test_traps_fail_the_launch(micro: Any, code: str, name: str) -> None:
+def test_traps_fail_the_launch(micro: Any, virtual_only: None, code: str, name: str) -> None:
     with pytest.raises(RuntimeError, match=name):
         micro.words(f"setp.eq.u32 %q, %t, 7; @%q {code} mov.u32 $0, 1;", [LANES], registers=".reg .pred %q;")
 
@@ -156,13 +156,13 @@ UNKNOWN = ["frobnicate.u32 $0, $a;", "add.u128 $0, $a, $a;", "tex.1d.v4.f32.s32 
 
 
 @pytest.mark.parametrize("code", UNKNOWN, ids=lambda c: c.split()[0])
-def test_an_unknown_instruction_is_a_failure_that_names_it(micro: Any, code: str) -> None:
+def test_an_unknown_instruction_is_a_failure_that_names_it(micro: Any, virtual_only: None, code: str) -> None:
     """Through the whole stack: the launch fails and the report has the instruction and its line; nothing is skipped."""
     with pytest.raises(RuntimeError, match=code.split()[0]):
         micro.words(code, [LANES])
 
 
-def test_what_is_not_reached_counts_too(micro: Any) -> None:
+def test_what_is_not_reached_counts_too(micro: Any, virtual_only: None) -> None:
     """Behind a branch that is never taken: still refused, because a kernel is decoded whole."""
     with pytest.raises(RuntimeError, match="frobnicate"):
         micro.words("bra OUT; frobnicate.u32 $0, $a; OUT: mov.u32 $0, 1;", [LANES])

@@ -16,9 +16,8 @@ LARGEST = {"e4m3": 448.0, "e5m2": 57344.0}
 
 @pytest.fixture(autouse=True)
 def _ada(micro: Any) -> Iterator[None]:
-    micro.call("vgpu_configure", b"device", b"l4")
-    yield
-    micro.call("vgpu_configure", b"device", b"a100")
+    with micro.part("l4", 89):
+        yield
 
 
 def narrowed(values: np.ndarray, kind: str, relu: bool) -> np.ndarray:
@@ -81,8 +80,7 @@ def test_floats_to_fp8(micro: Any, kind: str, relu: str) -> None:
 
 def test_fp8_needs_its_part(micro: Any) -> None:
     """PTX for sm_89 does not run on sm_80, and the refusal says so."""
-    micro.call("vgpu_configure", b"device", b"a100")
-    with pytest.raises(RuntimeError, match="no PTX for a100"):
+    with micro.option("device", "a100", "l4"), pytest.raises(RuntimeError, match="no PTX for a100"):
         micro.words("mov.u32 $0, $a;", [np.zeros(32, np.uint32)], header=HEADER)
 
 

@@ -6,14 +6,16 @@ real GPU with the real runtime.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 HEADER = ".version 9.0\n.target sm_80\n.address_size 64\n"
 NUMPY = {f"{k}{n}": np.dtype(f"{d}{n // 8}") for k, d in (("u", "u"), ("s", "i"), ("b", "u")) for n in (8, 16, 32, 64)}
@@ -44,8 +46,10 @@ class Micro:
 
     @classmethod
     def load(cls, path: Path) -> Micro:
+        """The virtual GPU's runtime, or the real one: told apart by what they export."""
         library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-        for name in ("vgpu_last_message", "vgpu_reports", "cudaGetErrorName"):
+        virtual = hasattr(library, "vgpu_activate")
+        for name in ("cudaGetErrorName", *(("vgpu_last_message", "vgpu_reports") if virtual else ())):
             getattr(library, name).restype = ctypes.c_char_p
         library.cudaLaunchKernel.argtypes = [
             ctypes.c_void_p, Dim3, Dim3, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p,
@@ -53,17 +57,44 @@ class Micro:
         library.cudaMemcpy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         library.cudaFree.argtypes = [ctypes.c_void_p]
         library.cudaMalloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        library.vgpu_activate()
-        return cls(library)
+        if virtual:
+            library.vgpu_activate()
+        return cls(library, virtual)
 
     def call(self, name: str, *arguments: Any) -> None:
         error = getattr(self.library, name)(*arguments)
         if error:
-            said = f"{self.library.cudaGetErrorName(error).decode()}: {self.library.vgpu_last_message().decode()}"
-            reports = self.library.vgpu_reports().decode()
+            said = self.library.cudaGetErrorName(error).decode()
             self.library.cudaGetLastError()
-            self.library.vgpu_reset(1)
-            raise CudaError(f"{name}: {said} {reports}")
+            if self.virtual:
+                said += f": {self.library.vgpu_last_message().decode()} {self.library.vgpu_reports().decode()}"
+                self.library.vgpu_reset(1)
+            raise CudaError(f"{name}: {said}")
+
+    @contextlib.contextmanager
+    def part(self, name: str, capability: int) -> Iterator[None]:
+        """The virtual GPU as another part; a real one has to be of that compute capability (89 for 8.9) or the test is skipped."""
+        if not self.virtual:
+            major, minor = ctypes.c_int(), ctypes.c_int()
+            self.call("cudaDeviceGetAttribute", ctypes.byref(major), 75, 0)
+            self.call("cudaDeviceGetAttribute", ctypes.byref(minor), 76, 0)
+            if 10 * major.value + minor.value < capability:
+                pytest.skip(f"needs compute capability {capability / 10}")
+            yield
+            return
+        with self.option("device", name, "a100"):
+            yield
+
+    @contextlib.contextmanager
+    def option(self, key: str, value: str, usual: str) -> Iterator[None]:
+        """A setting of the virtual GPU for a while; a real one has none."""
+        if not self.virtual:
+            pytest.skip(f"{key}={value} is a setting of the virtual GPU")
+        self.call("vgpu_configure", key.encode(), value.encode())
+        try:
+            yield
+        finally:
+            self.call("vgpu_configure", key.encode(), usual.encode())
 
     def launch(
         self, ptx: str, arrays: Sequence[np.ndarray], *, grid: int = 1, block: int = 32, shared: int = 0
