@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .config import LanguageConfig, ModelConfig, VisionConfig
 from .errors import UnsupportedError
+
+ATTENTION_BLOCK = 64  # positions whose queries ops.cached_attention takes together; a block starts at a multiple of it
+MOST_ROWS = 2048  # of a prefill chunk: more rows make no product faster
+_LEAST_ROWS = 8  # a product pads fewer rows to these (ops/_product.py)
 
 
 def vision_parameters(c: VisionConfig) -> int:
@@ -59,28 +65,158 @@ def model_parameters(c: ModelConfig) -> int:
     return vision_parameters(c.vision) + projector_parameters(c) + language_parameters(c.language)
 
 
-def tower_workspace(c: VisionConfig, itemsize: int, height: int | None = None, width: int | None = None) -> int:
-    """Bytes one tile needs while a layer runs: hidden and normed rows, and the wider of (q|k|v, mixed heads, branch) and the MLP."""
-    rows = 1 + ((height or c.image_size) // c.patch_size) * ((width or c.image_size) // c.patch_size)
-    columns = 2 * c.hidden_size + max(5 * c.hidden_size, c.intermediate_size + c.hidden_size)
-    return rows * columns * itemsize
+# ---- workspace: bytes of the temporaries alive at the worst moment; weights, inputs, caches and results are not in it ----
 
 
-def tiles_per_pass(
-    c: VisionConfig, itemsize: int, limit: int, height: int | None = None, width: int | None = None
+def tower_workspace(
+    c: VisionConfig, tiles: int, itemsize: int, backend: str, height: int | None = None, width: int | None = None
 ) -> int:
-    """Tiles whose workspace together stays under ``limit`` bytes. Raises when one tile does not fit."""
-    need = tower_workspace(c, itemsize, height, width)
-    if limit < need:
-        raise UnsupportedError(f"max_workspace={limit} bytes: one tile needs {need}; allowed: at least that")
-    return limit // need
+    """``tiles`` tiles through the tower. The reference materialises scores ``[tiles, heads, rows, rows]`` and fp32 norms."""
+    patches = ((height or c.image_size) // c.patch_size) * ((width or c.image_size) // c.patch_size)
+    rows, d, inner = 1 + patches, c.hidden_size, c.intermediate_size
+    stem = (
+        patches * (3 * c.patch_size**2 + d) * itemsize + 3 * rows * d * 4
+    )  # one tile's patches; positions of another grid
+    if backend != "reference":
+        # hidden, normed, q|k|v and mixed rows; hidden, branch and normed rows with the MLP's inner ones
+        layer = tiles * rows * max(6 * d, 3 * d + inner) * itemsize
+        return max(layer, tiles * rows * d * itemsize + stem)
+    scores = tiles * c.num_heads * rows * rows * _score_bytes(itemsize)
+    attend = tiles * rows * 9 * d * itemsize + scores
+    mlp = tiles * rows * ((3 * d + 2 * inner) * itemsize + 10 * d)
+    pixels = tiles * patches * 3 * c.patch_size**2 * (12 + itemsize) + 3 * tiles * rows * d * itemsize
+    return max(attend, mlp, pixels + 3 * rows * d * 4)
 
 
-def prefill_workspace(c: LanguageConfig, rows: int, itemsize: int) -> int:
-    """Bytes of a prefill chunk: hidden, normed and branch rows, and the wider of q|k|v and the MLP (for MoE, the chosen experts)."""
-    inner = c.experts_per_token * (3 * c.expert_size + c.hidden_size) if c.num_experts else 3 * c.intermediate_size
-    return rows * (3 * c.hidden_size + max(2 * c.q_size + 2 * c.kv_size, inner)) * itemsize
+def encode_workspace(
+    c: ModelConfig, tiles: int, itemsize: int, backend: str, height: int | None = None, width: int | None = None
+) -> int:
+    """``tiles`` tiles through tower and projector."""
+    v, p = c.vision, c.projector
+    patches = ((height or v.image_size) // v.patch_size) * ((width or v.image_size) // v.patch_size)
+    wide = p.input_size if backend != "reference" else 3 * p.input_size
+    tokens = patches // p.factor**2
+    projector = (1 + patches) * v.hidden_size + tokens * (wide + 2 * p.hidden_size)
+    return max(tower_workspace(v, tiles, itemsize, backend, height, width), tiles * projector * itemsize)
+
+
+def prefill_workspace(c: LanguageConfig, rows: int, keys: int, itemsize: int, backend: str) -> int:
+    """A chunk of ``rows`` prompt positions over at most ``keys`` keys a sequence, without cache and logits."""
+    size = _rows_workspace(c, max(rows, _LEAST_ROWS), itemsize, backend)
+    if backend == "reference":
+        return size + _scores(c, rows, keys, itemsize)
+    # a block's mask; keys and values padded to a block's end; a block's queries and results
+    keys = -(-keys // ATTENTION_BLOCK) * ATTENTION_BLOCK
+    return size + (ATTENTION_BLOCK * (keys + 3 * c.q_size) + 2 * keys * c.kv_size) * itemsize
+
+
+def decode_workspace(c: LanguageConfig, rows: int, keys: int, itemsize: int, backend: str) -> int:
+    """A decode step of ``rows`` sequences with their logits, and the choice of a token, which goes row by row."""
+    choice = c.vocab_size * (64 if backend == "reference" else 24 + 2 * itemsize)
+    size = _rows_workspace(c, rows, itemsize, backend) + rows * c.vocab_size * itemsize + choice
+    return size + (_scores(c, 1, keys, itemsize) if backend == "reference" else 0)
+
+
+def _rows_workspace(c: LanguageConfig, rows: int, itemsize: int, backend: str) -> int:
+    """Activations of ``rows`` rows in the widest step of a layer, rotary table and positions."""
+    h, q, kv = c.hidden_size, c.q_size, c.kv_size
+    reference = backend == "reference"
+    if reference:  # fp32 rotation and norms, nothing in place
+        attend = (4 * h + q + 2 * kv) * itemsize + max(20 * (q + kv), 3 * q * itemsize)
+        norm, dense = 4 * h * itemsize + 10 * h, 3 * h + 4 * c.intermediate_size
+    else:  # hidden rows, q|k|v, q, mixed heads
+        attend = (h + max(h + q + 2 * kv, 3 * q + 2 * kv)) * itemsize
+        norm, dense = 4 * h * itemsize, max(2 * h + 3 * c.intermediate_size, 3 * h + c.intermediate_size)
+    widest = max(attend, norm)
+    if any(not c.is_sparse(layer) for layer in range(c.num_layers)):
+        widest = max(widest, dense * itemsize)
+    if c.num_experts:
+        k, e = c.experts_per_token, c.expert_size
+        chosen = (2 * h + c.num_experts + k) * itemsize + 32 * k
+        if reference:
+            moe = k * h * (4 * itemsize + 8) + 4 * e * itemsize + 16 * c.num_experts
+        else:  # every choice's result, and the rows of one expert, which may be all
+            moe = (k * h + h + max(3 * e, h + e, h + 2 * e)) * itemsize
+        widest = max(widest, chosen + moe)
+    return rows * (widest + 16 + 8 * c.head_dim)
+
+
+def _score_bytes(itemsize: int) -> int:
+    """The reference's scores and their softmax, in fp32 beside the dtype's own."""
+    return 8 if itemsize >= 4 else 8 + 2 * itemsize
+
+
+def _scores(c: LanguageConfig, rows: int, keys: int, itemsize: int) -> int:
+    """The reference's attention of one span: scores and causal mask, and keys copied to every query head."""
+    return rows * keys * (c.num_heads * _score_bytes(itemsize) + 2) + 2 * keys * c.q_size * itemsize
+
+
+def logits_workspace(c: LanguageConfig, rows: int, itemsize: int) -> int:
+    """``rows`` rows of logits on their way to the result."""
+    return max(rows, _LEAST_ROWS) * (c.vocab_size + c.hidden_size) * itemsize
 
 
 def kv_bytes(c: LanguageConfig, positions: int, itemsize: int) -> int:
     return 2 * c.num_layers * positions * c.kv_size * itemsize
+
+
+def require(limit: int, least: int, what: str) -> None:
+    """Raises UnsupportedError when ``limit`` bytes of max_workspace are below the ``least`` that ``what`` takes."""
+    if limit < least:
+        raise UnsupportedError(f"max_workspace={limit} bytes: {what} needs {least}; allowed: at least that")
+
+
+def require_for_answer(
+    c: ModelConfig, limit: int, prompt: int, longest: int, itemsize: int, backend: str, tile: tuple[int, int] | None
+) -> None:
+    """Refuses a limit under which a prompt that grows to ``longest`` positions cannot be answered; ``tile``: its size, if any."""
+    least = max(
+        encode_workspace(c, 1, itemsize, backend, *tile) if tile else 0,
+        prefill_workspace(c.language, 1, prompt, itemsize, backend),
+        decode_workspace(c.language, 1, longest, itemsize, backend),
+    )
+    require(limit, least, f"one {'tile, and one ' if tile else ''}row of a prompt of {prompt} tokens,")
+
+
+def most(limit: int, need: Callable[[int], int], at_most: int, what: str) -> int:
+    """The largest count up to ``at_most`` whose ``need(count)`` bytes stay under ``limit``. Raises when one does not fit."""
+    require(limit, need(1), what)
+    low, high = 1, max(at_most, 1)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if need(middle) <= limit else (low, middle - 1)
+    return low
+
+
+def chunk_rows(c: LanguageConfig, keys: int, itemsize: int, backend: str, limit: int | None) -> int:
+    """Rows of a prefill chunk over prompts of at most ``keys`` positions. Raises UnsupportedError when one row does not fit."""
+    if limit is None:
+        return MOST_ROWS
+    return most(limit, lambda n: prefill_workspace(c, n, keys, itemsize, backend), MOST_ROWS, "one row of prefill")
+
+
+def step_rows(c: LanguageConfig, sequences: int, keys: int, itemsize: int, backend: str, limit: int | None) -> int:
+    """Sequences of a decode step, its logits counted; ``keys``: the longest that a sequence becomes. Raises as ``chunk_rows``."""
+    if limit is None:
+        return sequences
+    return most(limit, lambda n: decode_workspace(c, n, keys, itemsize, backend), sequences, "one row of decoding")
+
+
+def logits_chunks(
+    c: LanguageConfig, batch: int, length: int, itemsize: int, backend: str, limit: int | None
+) -> tuple[int, int, int]:
+    """For logits of ``[batch, length]``: sequences in the cache at a time, rows of a chunk, and rows of logits at a time."""
+    if limit is None:
+        return batch, MOST_ROWS, MOST_ROWS
+
+    def need(sequences: int, rows: int, head_rows: int) -> int:
+        head = rows * c.hidden_size * itemsize + logits_workspace(c, head_rows, itemsize)
+        chunk = max(prefill_workspace(c, rows, length, itemsize, backend), head)
+        return kv_bytes(c, sequences * length, itemsize) + chunk
+
+    what = f"the logits of {length} positions"
+    most(limit, lambda n: need(1, 1, 1), 1, what)
+    # Half of what there is for the cache, so that chunks do not become small.
+    group = most(limit // 2, lambda n: need(n, 1, 1), batch, what) if need(1, 1, 1) <= limit // 2 else 1
+    rows = most(limit, lambda n: need(group, n, 1), min(MOST_ROWS, group * length), what)
+    return group, rows, most(limit, lambda n: need(group, rows, n), rows, what)

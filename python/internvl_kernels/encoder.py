@@ -71,7 +71,7 @@ class VisionModel:
         tiles: uint8 ``[T, H, W, 3]`` (normalised inside) or float ``[T, 3, H, W]`` already normalised; any multiple of the patch
         size. Returns the last hidden state ``[T, 1 + N, D]`` (CLS first); with ``layers`` a list of hidden states, indexed like
         ``[embedding, layer 1, ..., layer L]``; with ``pool`` "cls" or "mean" (over patches) ``[T, D]``. ``check_finite`` raises
-        ImageError when a float tile holds NaN or Inf.
+        ImageError naming the first NaN or Inf of a float tile.
         """
         if pool not in (None, "cls", "mean"):
             raise UnsupportedError(f"pool: {pool!r}; allowed: 'cls', 'mean' or None")
@@ -84,8 +84,8 @@ class VisionModel:
         ]
         return pooled if isinstance(states, list) else pooled[0]
 
-    def tile(self, image: Any, *, max_tiles: int | None = None) -> Tiles:
-        """One image as this checkpoint tiles it."""
+    def tile(self, image: Any, *, max_tiles: int | None = None, check_finite: bool = False) -> Tiles:
+        """One image as this checkpoint tiles it. check_finite: refuse a float picture with NaN or Inf (``tile_image``)."""
         t = self.config.tiling
         if max_tiles is not None:
             check_int("max_tiles", max_tiles, 1, MAX_TILES)
@@ -94,7 +94,7 @@ class VisionModel:
             most = 1
         return tile_image(
             image, size=t.size, min_tiles=min(t.min_tiles, most), max_tiles=most, thumbnail=t.thumbnail and t.dynamic, rule=t.rule,
-            pad_to_square=t.pad_to_square, threads=self._options.threads or 1,
+            pad_to_square=t.pad_to_square, threads=self._options.threads or 1, check_finite=check_finite,
         )  # fmt: skip
 
     def _tiles(self, tiles: Any, check_finite: bool = False) -> Tensor:
@@ -103,8 +103,16 @@ class VisionModel:
         if not isinstance(tiles, (np.ndarray, torch.Tensor)):
             raise ImageError(f"tiles: a {type(tiles).__name__}; allowed: Tiles, a numpy array or a torch tensor")
         tiles = dense("tiles", tiles, ImageError)
-        if check_finite and tiles.is_floating_point() and not bool(torch.isfinite(tiles).all()):
-            raise ImageError("tiles: hold NaN or Inf; allowed with check_finite: finite values")
+        if check_finite and tiles.is_floating_point():
+            for number, tile in enumerate(tiles):
+                finite = torch.isfinite(tile)
+                if not bool(finite.all()):
+                    where = (~finite).nonzero()[0].tolist()
+                    names = ("channel", "row", "column") if tile.ndim == 3 else range(tile.ndim)
+                    place = ", ".join(f"{name} {i}" for name, i in zip(names, where))
+                    raise ImageError(
+                        f"tiles: {tile[tuple(where)].item()} in tile {number}, {place}; allowed with check_finite=True: finite values"
+                    )
         return tiles.to(self._options.device)
 
 

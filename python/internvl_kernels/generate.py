@@ -8,12 +8,13 @@ import numbers
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from . import ops
 from ._lazy import torch
+from .costs import chunk_rows, step_rows
 from .errors import UnsupportedError
-from .models import KVCache, LanguageModel, Span
+from .models import KVCache, LanguageModel, Piece, Prompt, forward_pieces, prefill
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,18 +80,6 @@ class Request:
     row_seed: int = 0  # added to the seed, so that the rows of one generate() call differ
 
 
-class Piece(NamedTuple):
-    """Positions ``[first, last)`` of one sequence, rows of one step."""
-
-    sequence: int
-    first: int
-    last: int
-
-    @property
-    def rows(self) -> int:
-        return self.last - self.first
-
-
 @dataclass
 class _Sequence:
     request: Request
@@ -104,7 +93,12 @@ class _Sequence:
 
 
 class Decoder:
-    """Runs requests to their ends. Iterating yields, for each step, the ``(request index, token)`` pairs it produced."""
+    """Runs requests to their ends. Iterating yields, for each step, the ``(request index, token)`` pairs it produced.
+
+    max_workspace: bytes for the temporaries of a prefill chunk and of a decode step with its logits (None: no limit); the KV
+    cache is not among them. prefill_rows: rows of a chunk, instead of those that the limit allows. Raises UnsupportedError for a
+    prompt that is empty or does not fit the context, and for a limit that a single row does not keep.
+    """
 
     def __init__(
         self,
@@ -113,9 +107,10 @@ class Decoder:
         *,
         image_token_id: int | None = None,
         stop_token_ids: Collection[int] = (),
-        prefill_rows: int = 2048,
+        max_workspace: int | None = None,
+        prefill_rows: int | None = None,
     ) -> None:
-        self._language, self._image_token_id, self._prefill_rows = language, image_token_id, prefill_rows
+        self._language, self._image_token_id = language, image_token_id
         self._sequences: list[_Sequence] = []
         context, slots = language.config.max_positions, 0
         for number, request in enumerate(requests):
@@ -132,6 +127,11 @@ class Decoder:
             capacity = min(length + options.max_new_tokens, context)
             self._sequences.append(_Sequence(request, stops, slots, capacity, seed, length))
             slots += capacity
+        longest = max((s.length for s in self._sequences), default=1)
+        most = max((s.capacity for s in self._sequences), default=1)
+        c, run = language.config, (language.dtype.itemsize, language.backend, max_workspace)
+        self._prefill_rows = prefill_rows or chunk_rows(c, longest, *run)
+        self._step_rows = step_rows(c, max(len(requests), 1), most, *run)
         self._cache = KVCache(language.config, slots, language.dtype, language.device)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -139,7 +139,9 @@ class Decoder:
             return
         yield self._choose(range(len(self._sequences)), self._prefill())
         while active := [i for i, s in enumerate(self._sequences) if not s.done]:
-            yield self._choose(active, self._step(active))
+            # One step for all of them; several only where the workspace's limit asks for it.
+            groups = [active[i : i + self._step_rows] for i in range(0, len(active), self._step_rows)]
+            yield [pair for group in groups for pair in self._choose(group, self._step(group))]
 
     @property
     def tokens(self) -> list[list[int]]:
@@ -147,72 +149,41 @@ class Decoder:
         return [list(s.tokens) for s in self._sequences]
 
     def _prefill(self) -> Tensor:
-        """Every prompt into the cache; logits ``[B, vocab]`` of the last rows.
-
-        A prompt is cut at multiples of ``prefill_rows`` of its own positions, wherever it stands in the batch, so that its bits do
-        not depend on its neighbours; whole pieces then share steps of at most ``prefill_rows`` rows.
-        """
-        steps: list[list[Piece]] = []
-        free = 0
-        for i, s in enumerate(self._sequences):
-            for first in range(0, s.length, self._prefill_rows):
-                piece = Piece(i, first, min(first + self._prefill_rows, s.length))
-                if piece.rows > free:
-                    steps.append([])
-                    free = self._prefill_rows
-                steps[-1].append(piece)
-                free -= piece.rows
+        """Every prompt into the cache; the normed last rows ``[B, H]``."""
+        prompts = [Prompt(s.request.input_ids.reshape(-1), s.request.visual, s.slot_begin) for s in self._sequences]
         lasts: list[Tensor] = []
-        for pieces in steps:
-            y = self._forward(torch.cat([self._embedded(piece) for piece in pieces]), pieces)
-            ends = itertools.accumulate(piece.rows for piece in pieces)
-            lasts += [
-                y[end - 1] for piece, end in zip(pieces, ends) if piece.last == self._sequences[piece.sequence].length
-            ]
-        return self._language.head(torch.stack(lasts))
-
-    def _embedded(self, piece: Piece) -> Tensor:
-        """Embedding rows of a prompt's piece; its visual rows follow those of the positions before it."""
-        request = self._sequences[piece.sequence].request
-        ids, visual = request.input_ids.reshape(-1), request.visual
-        window = ids[piece.first : piece.last]
-        if visual is not None and self._image_token_id is not None:
-            is_image = ids.eq(self._image_token_id)
-            begin, end = int(is_image[: piece.first].sum()), int(is_image[: piece.last].sum())
-            visual = visual[begin:end]
-        return self._language.embed(window, visual, self._image_token_id)
+        for pieces, y in prefill(self._language, self._cache, prompts, self._prefill_rows, self._image_token_id):
+            for piece, end in zip(pieces, itertools.accumulate(piece.rows for piece in pieces)):
+                if piece.last == self._sequences[piece.sequence].length:
+                    lasts.append(y[end - 1].clone())  # a view would hold the whole chunk
+            del y
+        return torch.stack(lasts)
 
     def _step(self, active: Sequence[int]) -> Tensor:
-        """One new row for every active sequence; logits ``[len(active), vocab]``."""
+        """One new row for every active sequence: normed ``[len(active), H]``."""
         ids = torch.tensor([self._sequences[i].tokens[-1] for i in active], device=self._language.device)
         pieces = []
         for i in active:
             s = self._sequences[i]
             pieces.append(Piece(i, s.length, s.length + 1))
             s.length += 1
-        return self._language.head(self._forward(self._language.embed(ids), pieces, decode=True))
+        begins = [s.slot_begin for s in self._sequences]
+        return forward_pieces(self._language, self._cache, begins, self._language.embed(ids), pieces, decode=True)
 
-    def _forward(self, h: Tensor, pieces: Sequence[Piece], *, decode: bool = False) -> Tensor:
-        spans, row = [], 0
-        positions, slots = [], []
-        for piece in pieces:
-            base = self._sequences[piece.sequence].slot_begin
-            spans.append(Span(row, row + piece.rows, base, piece.last))
-            positions.append(torch.arange(piece.first, piece.last))
-            slots.append(torch.arange(base + piece.first, base + piece.last))
-            row += piece.rows
-        attend = self._language.cached(self._cache, spans, torch.cat(slots).to(h.device))
-        return self._language.forward(h, torch.cat(positions).to(h.device), attend, decode=decode)
-
-    def _choose(self, active: Sequence[int], logits: Tensor) -> list[tuple[int, int]]:
-        greedy = ops.argmax(logits).tolist()
+    def _choose(self, active: Sequence[int], rows: Tensor) -> list[tuple[int, int]]:
+        """The next token of every active sequence from its normed row."""
         produced = []
-        for row, i in enumerate(active):
-            s = self._sequences[i]
-            token = greedy[row] if self._is_greedy(s) else self._sample(s, logits[row : row + 1])
-            s.tokens.append(token)
-            s.done = token in s.stops or len(s.tokens) >= s.request.options.max_new_tokens or s.length + 1 > s.capacity
-            produced.append((i, token))
+        for begin in range(0, len(active), self._step_rows):
+            logits = self._language.head(rows[begin : begin + self._step_rows])
+            greedy = ops.argmax(logits).tolist()
+            for row, i in enumerate(active[begin : begin + self._step_rows]):
+                s = self._sequences[i]
+                token = greedy[row] if self._is_greedy(s) else self._sample(s, logits[row : row + 1])
+                s.tokens.append(token)
+                limit = s.request.options.max_new_tokens
+                s.done = token in s.stops or len(s.tokens) >= limit or s.length + 1 > s.capacity
+                produced.append((i, token))
+            del logits
         return produced
 
     @staticmethod

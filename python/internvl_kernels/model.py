@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import costs
 from . import plan as planning
 from ._lazy import torch
 from .config import ModelConfig
@@ -23,7 +24,7 @@ from .io.images import Video
 from .io.prompt import ImageItem, VideoItem, prompt_ids
 from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
-from .models import LanguageModel, Projector
+from .models import LanguageModel, Projector, encode_tiles, logits
 from .options import ChatArguments, RuntimeOptions, as_list, dense, generation_options
 
 if TYPE_CHECKING:
@@ -48,8 +49,10 @@ def load(
 
     backend: "auto" (the best that runs here), "reference", "cpu" or "cuda". device: where the reference runs ("cpu" default).
     dtype: what is computed in, "float32" (default on the CPU) | "bfloat16" | "float16". weights: what is stored (default: as
-    dtype). max_workspace: bytes or text such as "2GB" (the default) for the temporaries of the tower. threads: cap on
-    CPU threads (default: torch's). progress: show a bar. download: fetch a hub id that is not in the cache.
+    dtype). max_workspace: bytes or text such as "2GB" (the default) for the temporaries of tower, prefill, decoding and logits:
+    tiles, prompts and sequences go in chunks that stay under it, and the chunks change no bit on the cpu backend. Weights, inputs,
+    visual tokens, the KV cache of an answer and results are not temporaries; ``plan`` counts them too. threads: cap on CPU
+    threads (default: torch's). progress: show a bar. download: fetch a hub id that is not in the cache.
 
     Raises CheckpointError, UnsupportedError (bad arguments) or BackendError (a backend that cannot run here).
     """
@@ -84,15 +87,21 @@ class Model(VisionModel):
 
     # ---- vision ----------------------------------------------------------------------------------------------------------
 
-    def encode_tiles(self, tiles: Any) -> Tensor:
-        """Tiles through tower, pixel shuffle and projector: ``[T, tokens_per_tile, H]``, in micro-batches under max_workspace."""
-        with torch.no_grad(), self._options.limited():
-            return self._encode(self._tiles(tiles))
+    def encode_tiles(self, tiles: Any, *, check_finite: bool = False) -> Tensor:
+        """Tiles through tower, pixel shuffle and projector: ``[T, tokens_per_tile, H]``, in micro-batches under max_workspace.
 
-    def encode(self, images: Any, *, max_tiles: int | None = None) -> list[Tensor]:
-        """One ``[tokens_i, H]`` per image (path, PIL image, uint8 array, or a list of them; a ``Video`` is one entry)."""
-        items = [self._prepare(item, max_tiles) for item in as_list(images)]
-        visual = self.encode_tiles(np.concatenate([pixels for item in items for pixels in item])) if items else None
+        check_finite: raise ImageError naming the first NaN or Inf of a float tile.
+        """
+        with torch.no_grad(), self._options.limited():
+            return self._encode(self._tiles(tiles, check_finite))
+
+    def encode(self, images: Any, *, max_tiles: int | None = None, check_finite: bool = False) -> list[Tensor]:
+        """One ``[tokens_i, H]`` per image (path, PIL image, uint8 array, or a list of them; a ``Video`` is one entry).
+
+        check_finite: raise ImageError naming the first NaN or Inf of a picture with float pixels (Pillow's mode F).
+        """
+        items = [self._prepare(item, max_tiles, check_finite) for item in as_list(images)]
+        visual = self.encode_tiles(_joined([pixels for item in items for pixels in item])) if items else None
         result, begin = [], 0
         for item in items:
             count = sum(len(pixels) for pixels in item)
@@ -102,32 +111,38 @@ class Model(VisionModel):
         return result
 
     def _encode(self, tiles: Tensor) -> Tensor:
-        size = tiles.shape[1:3] if tiles.dtype == torch.uint8 else tiles.shape[2:4]
-        chunk = self._tower.micro_batch(*size) if tiles.ndim == 4 else None
-        patch = self.config.vision.patch_size
-        grid = (size[0] // patch, size[1] // patch) if tiles.ndim == 4 else None
-        parts = []
-        for begin in range(0, max(len(tiles), 1), chunk or max(len(tiles), 1)):
-            hidden = self._tower(tiles[begin : begin + chunk] if chunk else tiles)
-            assert not isinstance(hidden, list)
-            parts.append(self._projector(hidden, grid))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return encode_tiles(self.config, self._tower, self._projector, tiles, self.backend, self._options.max_workspace)
+
+    @property
+    def _costs(self) -> tuple[int, str]:
+        return getattr(torch, self.dtype).itemsize, self.backend
 
     # ---- language --------------------------------------------------------------------------------------------------------
 
-    def logits(self, input_ids: Any, tiles: Any = None) -> Tensor:
-        """``[B, L]`` ids -> ``[B, L, vocab]``; positions holding IMG_CONTEXT take the tokens of ``tiles`` in order."""
+    def logits(self, input_ids: Any, tiles: Any = None, *, check_finite: bool = False) -> Tensor:
+        """``[B, L]`` ids -> ``[B, L, vocab]``; positions holding IMG_CONTEXT take the tokens of ``tiles`` in order.
+
+        The result, B x L x vocab values, is the caller's and no part of max_workspace; everything else, the keys and values of the
+        rows at hand included, stays under it, or UnsupportedError says what it takes. check_finite as in ``encode_tiles``.
+        """
         ids = self._ids(input_ids)
         with torch.no_grad(), self._options.limited():
-            visual = self._visual(ids, tiles)
-            return self._language.logits(ids, visual, self.image_token_id)
+            visual = self._visual(ids, tiles, check_finite)
+            return logits(self._language, ids, visual, self.image_token_id, self._options.max_workspace)
 
     def generate(
-        self, input_ids: Any, tiles: Any = None, *, attention_mask: Any = None, **generate_options: Any
+        self,
+        input_ids: Any,
+        tiles: Any = None,
+        *,
+        attention_mask: Any = None,
+        check_finite: bool = False,
+        **generate_options: Any,
     ) -> Tensor:
         """Continue ``[B, L]`` ids -> ``[B, L + new]``; finished rows are filled with the pad token.
 
         tiles fill the IMG_CONTEXT positions of all rows in order. attention_mask ``[B, L]`` (0 = padding, either side).
+        check_finite as in ``encode_tiles``. The KV cache of all rows is held besides max_workspace.
         Options: max_new_tokens=256, do_sample=False, temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0,
         stop_token_ids=None (the checkpoint's), seed=None. Row r samples with ``seed + r``. Generation also ends at the context.
         """
@@ -135,7 +150,7 @@ class Model(VisionModel):
         ids = self._ids(input_ids)
         keep = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else self._mask(attention_mask, ids)
         with torch.no_grad(), self._options.limited():
-            visual = self._visual(ids[keep], tiles)
+            visual = self._visual(ids[keep], tiles, check_finite)
             requests, begin = [], 0
             for row, (tokens, kept) in enumerate(zip(ids, keep)):
                 tokens = tokens[kept]
@@ -161,17 +176,17 @@ class Model(VisionModel):
         history: Sequence[tuple[str, str]] | None = None,
         system: str | None = None,
         max_tiles: int | None = None,
+        check_finite: bool = False,
         **generate_options: Any,
     ) -> str:
         """Answer ``question`` about ``images`` (path, PIL image, uint8 array, ``Video``, or a list).
 
         history: earlier (question, answer) pairs; images belong to the ``<image>`` marks in order; a single image needs none
-        (the first question gets it), several do. system: replaces the template's system message. max_tiles: per image. Options
-        as ``generate``.
+        (the first question gets it), several do. system: replaces the template's system message. max_tiles: per image.
+        check_finite as in ``encode``. Options as ``generate``.
         """
-        return "".join(
-            self.stream(question, images, history=history, system=system, max_tiles=max_tiles, **generate_options)
-        )
+        request: dict[str, Any] = {"history": history, "system": system, "max_tiles": max_tiles}
+        return "".join(self.stream(question, images, check_finite=check_finite, **request, **generate_options))
 
     def stream(
         self,
@@ -181,11 +196,12 @@ class Model(VisionModel):
         history: Sequence[tuple[str, str]] | None = None,
         system: str | None = None,
         max_tiles: int | None = None,
+        check_finite: bool = False,
         **generate_options: Any,
     ) -> Iterator[str]:
         """``chat`` piece by piece. Arguments are checked, and the images encoded, before the first piece is asked for."""
         request = {"question": question, "images": images, "history": history, "system": system, "max_tiles": max_tiles}
-        requests = self._requests([{**request, **generate_options}])
+        requests = self._requests([{**request, "check_finite": check_finite, **generate_options}])
         return (piece for _, piece in self._pieces(requests))
 
     def batch_chat(self, requests: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -235,7 +251,8 @@ class Model(VisionModel):
             self.config,
             items,
             itemsize=getattr(torch, self.dtype).itemsize,
-            micro_batch=self._tower.micro_batch(),
+            backend=self.backend,
+            limit=self._options.max_workspace,
             text_tokens=text_tokens,
             new_tokens=max_new_tokens,
         )
@@ -247,7 +264,7 @@ class Model(VisionModel):
         self.times = {}
         with self._stage("tiling"):
             parsed = [ChatArguments.check(r, number) for number, r in enumerate(requests)]
-            items = [[self._prepare(item, p.max_tiles) for item in p.images] for p in parsed]
+            items = [[self._prepare(item, p.max_tiles, p.check_finite) for item in p.images] for p in parsed]
         prompts = [self._prompt(p.question, p.images, its, p.history, p.system) for p, its in zip(parsed, items)]
         ids = [torch.tensor(prompt, device=self._options.device) for prompt in prompts]
         context = self.config.language.max_positions
@@ -257,9 +274,12 @@ class Model(VisionModel):
                     f"question: request {number} is {len(tokens)} tokens; allowed: fewer than {context}, the model's context"
                 )
         pixels = [p for its in items for item in its for p in item]
+        self._require(
+            [len(t) for t in ids], [p.options.max_new_tokens for p in parsed], pixels[0].shape[1:3] if pixels else None
+        )
         result, begin = [], 0
         with self._stage("vision"):
-            visual = self.encode_tiles(np.concatenate(pixels)) if pixels else None
+            visual = self.encode_tiles(_joined(pixels)) if pixels else None
         for p, its, tokens in zip(parsed, items, ids):
             tiles = sum(len(pixels) for item in its for pixels in item)
             rows = None
@@ -302,8 +322,15 @@ class Model(VisionModel):
             requests,
             image_token_id=self.image_token_id,
             stop_token_ids=self.stop_token_ids,
-            prefill_rows=planning.PREFILL_ROWS,
+            max_workspace=self._options.max_workspace,
         )
+
+    def _require(self, lengths: Sequence[int], new: Sequence[int], tile: Any) -> None:
+        """Refuses a max_workspace that an answer cannot keep before any work is done."""
+        context = self.config.language.max_positions
+        prompt, longest = max(lengths, default=1), max((min(n + m, context) for n, m in zip(lengths, new)), default=1)
+        size = None if tile is None else (int(tile[0]), int(tile[1]))
+        costs.require_for_answer(self.config, self._options.max_workspace, prompt, longest, *self._costs, size)
 
     @contextlib.contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -313,11 +340,11 @@ class Model(VisionModel):
         finally:
             self.times[name] = self.times.get(name, 0.0) + time.perf_counter() - begin
 
-    def _prepare(self, item: Any, max_tiles: int | None) -> list[np.ndarray]:
+    def _prepare(self, item: Any, max_tiles: int | None, check_finite: bool = False) -> list[np.ndarray]:
         """Pixels of one image (a list of one) or of each frame of a video (one tile a frame)."""
         if isinstance(item, Video):
-            return [self.tile(frame, max_tiles=1).pixels for frame in item.frames]
-        return [self.tile(item, max_tiles=max_tiles).pixels]
+            return [self.tile(frame, max_tiles=1, check_finite=check_finite).pixels for frame in item.frames]
+        return [self.tile(item, max_tiles=max_tiles, check_finite=check_finite).pixels]
 
     def _prompt(
         self,
@@ -348,10 +375,10 @@ class Model(VisionModel):
             )
         return mask != 0
 
-    def _visual(self, ids: Tensor, tiles: Any) -> Tensor | None:
+    def _visual(self, ids: Tensor, tiles: Any, check_finite: bool) -> Tensor | None:
         """Visual rows for the image positions of ``ids``; both counts must agree."""
         wanted = int((ids == self.image_token_id).sum())
-        pixels = None if tiles is None else self._tiles(tiles)
+        pixels = None if tiles is None else self._tiles(tiles, check_finite)
         if pixels is None:
             if wanted:
                 raise UnsupportedError(
@@ -372,6 +399,10 @@ class Model(VisionModel):
             if candidate is not None:
                 return candidate
         return min(self.stop_token_ids, default=0)
+
+
+def _joined(pixels: list[np.ndarray]) -> np.ndarray:
+    return pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
 
 
 __all__ = ["Model", "load"]

@@ -111,7 +111,7 @@ _caps = _Caps()
 class ChatArguments:
     """The arguments of one chat, checked."""
 
-    _KEYS = ("question", "images", "history", "system", "max_tiles")
+    _KEYS = ("question", "images", "history", "system", "max_tiles", "check_finite")
 
     def __init__(
         self,
@@ -120,10 +120,11 @@ class ChatArguments:
         history: Any,
         system: str | None,
         max_tiles: int | None,
+        check_finite: bool,
         options: GenerationOptions,
     ) -> None:
         self.question, self.images, self.history, self.system = question, images, history, system
-        self.max_tiles, self.options = max_tiles, options
+        self.max_tiles, self.check_finite, self.options = max_tiles, check_finite, options
 
     @classmethod
     def check(cls, request: Mapping[str, Any], number: int) -> ChatArguments:
@@ -138,8 +139,13 @@ class ChatArguments:
         if most is not None and (isinstance(most, bool) or not isinstance(most, numbers.Integral) or most < 1):
             raise UnsupportedError(f"max_tiles: {most!r}; allowed: an integer of at least 1, or None")
         most = None if most is None else int(most)
+        finite = known["check_finite"]
+        if not (finite is None or isinstance(finite, bool)):
+            raise UnsupportedError(f"check_finite: {finite!r}; allowed: True or False")
         options = generation_options({k: v for k, v in request.items() if k not in cls._KEYS})
-        return cls(known["question"], as_list(known["images"]), known["history"], known["system"], most, options)
+        return cls(
+            known["question"], as_list(known["images"]), known["history"], known["system"], most, bool(finite), options
+        )
 
 
 def generation_options(given: Mapping[str, Any]) -> GenerationOptions:

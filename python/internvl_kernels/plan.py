@@ -8,16 +8,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import costs
 from .config import ModelConfig
+from .costs import (
+    chunk_rows,
+    decode_workspace,
+    encode_workspace,
+    kv_bytes,
+    language_flops,
+    model_parameters,
+    most,
+    prefill_workspace,
+    require_for_answer,
+    vision_flops,
+)
 from .errors import UnsupportedError
-
-PREFILL_ROWS = 2048  # most rows of a prefill chunk
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One row per image or video, and the peak. Bytes and FLOPs are computed from shapes, not measured."""
+    """One row per image or video, and the peak. Bytes and FLOPs are computed from shapes, not measured.
+
+    The peak is that of ``chat`` and ``generate``: weights, tiles, visual tokens, KV cache, and the larger of the two phases'
+    temporaries (a micro-batch through tower and projector; a prefill chunk, or a decode step with its logits). The temporaries are
+    what max_workspace bounds. Not counted: the interpreter, a picture while it is decoded, what the caller holds and is given.
+    """
 
     names: tuple[str, ...]
     grids: tuple[tuple[int, int] | None, ...]  # (columns, rows); None where tile counts were given
@@ -29,7 +43,10 @@ class Plan:
     micro_batch: int
     vision_flops: int
     prefill_flops: int
-    bytes: dict[str, int]  # weights, tiles, tower workspace, visual tokens, prefill workspace, kv cache
+    prefill_rows: int  # of a prefill chunk
+    bytes: dict[
+        str, int
+    ]  # weights, tiles, tower workspace, visual tokens, prefill workspace, decode workspace, kv cache
 
     @property
     def total_tiles(self) -> int:
@@ -52,7 +69,7 @@ class Plan:
         """Weights and tiles stay; the tower and the decoder do not run at the same time."""
         b = self.bytes
         tower = b["tower workspace"] + b["visual tokens"]
-        decoder = b["visual tokens"] + b["prefill workspace"] + b["kv cache"]
+        decoder = b["visual tokens"] + max(b["prefill workspace"], b["decode workspace"]) + b["kv cache"]
         return b["weights"] + b["tiles"] + max(tower, decoder)
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,6 +87,7 @@ class Plan:
             "context": self.context,
             "fits_context": self.fits_context,
             "micro_batch": self.micro_batch,
+            "prefill_rows": self.prefill_rows,
             "vision_flops": self.vision_flops,
             "prefill_flops": self.prefill_flops,
             "bytes": dict(self.bytes),
@@ -95,6 +113,7 @@ class Plan:
         cost.add_section()
         cost.add_row("peak", human_bytes(self.peak_bytes))
         cost.add_row("tiles per pass", str(self.micro_batch))
+        cost.add_row("rows per prefill chunk", str(self.prefill_rows))
         cost.add_row("tower", f"{self.vision_flops / 1e12:.3f} TFLOP")
         cost.add_row("prefill", f"{self.prefill_flops / 1e12:.3f} TFLOP")
         fits = "" if self.fits_context else "  [red]does not fit[/red]"
@@ -140,12 +159,15 @@ def make_plan(
     items: Sequence[tuple[str, tuple[int, int] | None, int]],
     *,
     itemsize: int,
-    micro_batch: int | None,
+    backend: str,
+    limit: int,
     text_tokens: int,
     new_tokens: int,
-    prefill_rows: int = PREFILL_ROWS,
 ) -> Plan:
-    """Plan for ``items`` = (name, grid or None, tiles) with weights and activations of ``itemsize`` bytes."""
+    """Plan for ``items`` = (name, grid or None, tiles) with weights and activations of ``itemsize`` bytes on ``backend``.
+
+    limit: bytes of max_workspace. Raises UnsupportedError when one tile, or one row of the prompt, does not keep it.
+    """
     for name, value, least in (("text_tokens", text_tokens, 0), ("max_new_tokens", new_tokens, 0)):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
             raise UnsupportedError(f"{name}: {value!r}; allowed: an integer of at least {least}")
@@ -153,15 +175,21 @@ def make_plan(
     tiles = sum(counts)
     tokens = [count * config.tokens_per_tile for count in counts]
     prompt = sum(tokens) + text_tokens
-    per_pass = max(min(micro_batch or tiles, tiles), 1)
-    context = config.language.max_positions
+    context, run = config.language.max_positions, (itemsize, backend)
+    keys, longest = max(min(prompt, context), 1), max(min(prompt + new_tokens, context), 1)
+    tile = (config.tiling.size, config.tiling.size)
+    require_for_answer(config, limit, keys, longest, *run, tile if tiles else None)
+    per_pass = most(limit, lambda n: encode_workspace(config, n, *run), tiles, "one tile") if tiles else 1
+    rows = min(chunk_rows(config.language, keys, *run, limit), keys)
     size = {
-        "weights": costs.model_parameters(config) * itemsize,
-        "tiles": tiles * config.tiling.size**2 * 3,
-        "tower workspace": min(per_pass, tiles) * costs.tower_workspace(config.vision, itemsize),
+        "weights": model_parameters(config) * itemsize,
+        # All tiles of several images are also joined into one array.
+        "tiles": (2 if len(items) > 1 else 1) * tiles * config.tiling.size**2 * 3,
+        "tower workspace": encode_workspace(config, per_pass, *run) if tiles else 0,
         "visual tokens": sum(tokens) * config.language.hidden_size * itemsize,
-        "prefill workspace": costs.prefill_workspace(config.language, min(prompt, prefill_rows), itemsize),
-        "kv cache": costs.kv_bytes(config.language, min(prompt + new_tokens, context), itemsize),
+        "prefill workspace": prefill_workspace(config.language, rows, keys, *run),
+        "decode workspace": decode_workspace(config.language, 1, longest, *run),
+        "kv cache": kv_bytes(config.language, longest, itemsize),
     }
     return Plan(
         names=tuple(name for name, _, _ in items),
@@ -172,8 +200,9 @@ def make_plan(
         new_tokens=new_tokens,
         context=context,
         micro_batch=per_pass,
-        vision_flops=costs.vision_flops(config.vision, tiles),
-        prefill_flops=costs.language_flops(config.language, prompt),
+        prefill_rows=rows,
+        vision_flops=vision_flops(config.vision, tiles),
+        prefill_flops=language_flops(config.language, prompt),
         bytes=size,
     )
 

@@ -224,7 +224,10 @@ def test_encode(tiny: Path, picture: Path, tmp_path: Path, suffix: str) -> None:
         (["plan", "nothing"], "neither a directory here nor a released model"),
         (["plan", "InternVL2-8B"], "not supported yet: internlm2"),
         (["plan", "InternVL3.5-1B", "--max-workspace", "lots"], "max_workspace: 'lots'"),
-        (["plan", "InternVL3.5-1B", "--max-workspace", "1KB"], "one tile needs"),
+        (
+            ["plan", "InternVL3.5-1B", "--tiles", "2", "--max-workspace", "1KB"],
+            "max_workspace=1000 bytes: one tile, and one row",
+        ),
         (["plan", "InternVL3.5-1B", "--tiles", "0"], "at least 1"),
         (["demo", "--image", "missing.png"], "missing.png"),
         (["bench", "--op", "nothing"], "--op: 'nothing'"),

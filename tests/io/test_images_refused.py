@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from internvl_kernels import ImageError
@@ -143,3 +144,15 @@ def test_videos_without_frames():
     for bad in ([], "clip.mp4", Image.new("RGB", (2, 2))):
         with pytest.raises(ImageError, match="frames"):
             Video(bad)
+
+
+@pytest.mark.parametrize("colour", [None, 3, (1, 2), (1, 2, 256), (1, 2, -1), (0.5, 1, 2), "red"])
+def test_bad_padding_colours(colour: object) -> None:
+    image = np.zeros((20, 40, 3), np.uint8)
+    with pytest.raises(ImageError, match="pad_colour="):
+        tile_image(image, max_tiles=1, size=28, pad_to_square=True, pad_colour=colour)  # type: ignore[arg-type]
+
+
+def test_torch_images_of_other_layouts() -> None:
+    with pytest.raises(ImageError, match="sparse"):
+        tile_image(torch.zeros(20, 40, 3, dtype=torch.uint8).to_sparse(), size=28)

@@ -99,7 +99,7 @@ def test_many_tiles() -> None:
         ((2, 16, 8), {}, r"15 patches as a grid of 3 x 3"),
         ((2, 17, 8), {"factor": 3}, r"factor 3"),
         ((2, 17, 8), {"factor": 0}, "factor=0"),
-        ((2, 17, 8), {"factor": 0.5}, "factor=0.5"),
+        ((2, 17, 8), {"factor": 0.5}, "factor is 0.5"),
         ((2, 17, 8), {"version": "v3"}, "version='v3'"),
         ((2, 17, 8), {"grid": (2, 4)}, "grid of 2 x 4"),
         ((17, 8), {}, r"x is \[17, 8\]"),

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import internvl_kernels as ivk
+from internvl_kernels import costs
 from internvl_kernels.testing.checkpoints import write_tiny
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 12, "stop_token_ids": []}
@@ -67,14 +68,24 @@ def test_encode_unequal_tile_counts(model: ivk.Model) -> None:
     assert model.encode([]) == []
 
 
-def test_micro_batches_change_nothing(folder: Path, model: ivk.Model) -> None:
-    need = model.plan([7]).bytes["tower workspace"] // 7
-    small = ivk.load(folder, backend="cpu", max_workspace=2 * need, progress=False)
+def test_micro_batches_change_nothing(folder: Path, model: ivk.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    need = costs.encode_workspace(model.config, 2, 4, "cpu")
+    small = ivk.load(folder, backend="cpu", max_workspace=need, progress=False)
     tiles = np.random.default_rng(0).integers(0, 256, (7, 56, 56, 3), dtype=np.uint8)
-    assert small.plan([7]).micro_batch == 2
-    assert torch.equal(small.encode_tiles(tiles), model.encode_tiles(tiles))
-    with pytest.raises(ivk.UnsupportedError, match="max_workspace"):
-        ivk.load(folder, backend="cpu", max_workspace=10, progress=False).vision(tiles)
+    expected, states = model.encode_tiles(tiles), model.vision(tiles, layers=[0, -1])
+    passes: list[int] = []
+    embed = small._tower.embed
+    monkeypatch.setattr(small._tower, "embed", lambda part: passes.append(len(part)) or embed(part))
+    assert torch.equal(small.encode_tiles(tiles), expected)
+    assert passes == [2, 2, 2, 1]
+    assert all(map(torch.equal, small.vision(tiles, layers=[0, -1]), states))
+    roomy = ivk.load(folder, backend="cpu", max_workspace=300_000, progress=False).plan([40])
+    assert (
+        costs.encode_workspace(model.config, roomy.micro_batch, 4, "cpu") == roomy.bytes["tower workspace"] <= 300_000
+    )
+    for call in (lambda m: m.vision(tiles), lambda m: m.encode_tiles(tiles), lambda m: m.plan([7])):
+        with pytest.raises(ivk.UnsupportedError, match=r"max_workspace=10 bytes: one tile.* needs \d+"):
+            call(ivk.load(folder, backend="cpu", max_workspace=10, progress=False))
 
 
 def test_batch_chat_is_one_at_a_time(model: ivk.Model) -> None:
@@ -196,14 +207,6 @@ def test_refusals_name_the_argument(model: ivk.Model, call: Any, words: str) -> 
 def test_bad_tiles(model: ivk.Model, tiles: Any, words: str) -> None:
     with pytest.raises(ivk.ImageError, match=words):
         model.encode_tiles(tiles)
-
-
-def test_nan_pixels_raise_on_request(model: ivk.Model) -> None:
-    tiles = torch.zeros(1, 3, 56, 56)
-    tiles[0, 1, 2, 3] = float("nan")
-    assert model.vision(tiles).isnan().any()
-    with pytest.raises(ivk.ImageError, match="NaN"):
-        model.vision(tiles, check_finite=True)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def _backend(config: pytest.Config) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "rows: single PTX instructions; -m rows --cuda=real runs them on a real GPU")
     config.addinivalue_line(
         "markers", "modes(*modes): vgpu modes that a CUDA test runs under, instead of the small matrix"
     )

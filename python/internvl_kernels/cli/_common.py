@@ -32,7 +32,7 @@ Dtype = Annotated[
 ]
 Workspace = Annotated[
     str | None,
-    typer.Option(help="Limit for temporaries, such as 512MiB; tiles are encoded in passes under it.", rich_help_panel="How it runs"),
+    typer.Option(help="Limit for temporaries, such as 512MiB: tiles and prompts go in passes under it.", rich_help_panel="How it runs"),
 ]  # fmt: skip
 Checkpoint = Annotated[
     str,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._common import Dtype, Json, MaxTiles, Workspace, console, print_json
+from ._common import Backend, Dtype, Json, MaxTiles, Workspace, console, print_json
 
 if TYPE_CHECKING:
     from ..config import ModelConfig
@@ -81,6 +81,7 @@ def plan(
     text_tokens: Annotated[int, typer.Option(min=0, help="Prompt tokens beside the images.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer.")] = 256,
     max_tiles: MaxTiles = None,
+    backend: Backend = "auto",
     dtype: Dtype = None,
     max_workspace: Workspace = None,
     as_json: Json = False,
@@ -89,9 +90,14 @@ def plan(
     from .. import costs, registry
     from ..errors import UnsupportedError
     from ..io.grid import count_tiles
+    from ..ops._backend import unavailable
     from ..options import DEFAULT_WORKSPACE, DTYPES
     from ..plan import make_plan, parse_bytes
 
+    if backend not in ("auto", "reference", "cpu"):
+        raise UnsupportedError(f"backend: {backend!r}; allowed: auto, reference, cpu")
+    if backend == "auto":
+        backend = "cpu" if unavailable("cpu") is None else "reference"
     config = _config_of(target)
     name = dtype or "float32"
     if name not in DTYPES:
@@ -104,7 +110,8 @@ def plan(
         config,
         numbered,
         itemsize=_ITEMSIZE[name],
-        micro_batch=costs.tiles_per_pass(config.vision, _ITEMSIZE[name], limit),
+        backend=backend,
+        limit=limit,
         text_tokens=text_tokens,
         new_tokens=max_new_tokens,
     )

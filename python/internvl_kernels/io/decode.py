@@ -63,7 +63,12 @@ def load(
     if not isinstance(image, np.ndarray) and is_torch(image):
         if image.device.type != "cpu":
             raise ImageError(f"image: a tensor on {image.device}; allowed: {ALLOWED}")
-        image = image.detach().numpy()
+        try:
+            image = image.detach().numpy()
+        except (RuntimeError, TypeError) as error:  # sparse, nested, quantised, bfloat16 ...
+            raise ImageError(
+                f"image: a tensor of {image.dtype}, {image.layout}: {error}; allowed: {ALLOWED}"
+            ) from error
     if isinstance(image, np.ndarray):
         what = f"image (an array {image.dtype}{list(image.shape)})"
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
@@ -113,6 +118,20 @@ def _pillow_may_open(max_pixels: int | None) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     return re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "the data", str(error)) or type(error).__name__
+
+
+def refuse_not_finite(source: Image.Image | np.ndarray) -> None:
+    """Raises ImageError naming the first NaN or Inf. Only Pillow's mode F holds such pixels; arrays are uint8."""
+    if isinstance(source, np.ndarray) or source.mode != "F":
+        return
+    pixels = np.asarray(source)
+    bad = ~np.isfinite(pixels)
+    if bad.any():
+        row, column = np.unravel_index(int(bad.argmax()), bad.shape)
+        raise ImageError(
+            f"image: {pixels[row, column]} at row {row}, column {column} of a float picture; allowed with check_finite=True: "
+            "finite values"
+        )
 
 
 def flatten(image: Image.Image, rule: str) -> Image.Image:
@@ -174,4 +193,15 @@ def _views(parts: Iterable[Image.Image]) -> list[np.ndarray] | None:
     return None if any(view is None for view in views) else [view[..., :3] for view in views]
 
 
-__all__ = ["ALLOWED", "MAX_PIXELS", "MAX_TILES", "ImageLike", "array_rgb", "bands_of", "check_int", "flatten", "load"]
+__all__ = [
+    "ALLOWED",
+    "MAX_PIXELS",
+    "MAX_TILES",
+    "ImageLike",
+    "array_rgb",
+    "bands_of",
+    "check_int",
+    "flatten",
+    "load",
+    "refuse_not_finite",
+]

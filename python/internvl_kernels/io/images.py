@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from ..ops.image import RULES, choose_grid, tile_pixels
-from .decode import MAX_PIXELS, MAX_TILES, ImageLike, array_rgb, bands_of, check_int, flatten, load
+from .decode import MAX_PIXELS, MAX_TILES, ImageLike, array_rgb, bands_of, check_int, flatten, load, refuse_not_finite
 
 MEAN_COLOUR = (123, 116, 103)  # int(255 * mean) of the family's ImageNet mean
 
@@ -56,6 +56,7 @@ def tile_image(
     max_pixels: int | None = MAX_PIXELS,
     exif: bool = False,
     threads: int = 1,
+    check_finite: bool = False,
 ) -> Tiles:
     """Cut a picture into tiles of ``size`` x ``size`` on the grid that fits its aspect ratio best, the thumbnail last.
 
@@ -70,19 +71,31 @@ def tile_image(
     max_pixels: refuse larger pictures before they are decoded (None: no limit).
     exif: turn the picture as its EXIF orientation says. Neither rule does so by itself.
     threads: cap on the threads of the resize; results do not depend on it.
+    check_finite: refuse a picture of float pixels (Pillow's mode F, as some TIFF files have) that holds NaN or Inf.
     Raises ImageError naming the argument, its value and what is allowed.
     """
     check_int("size", size, 1, 4096)
     check_int("min_tiles", min_tiles, 1, MAX_TILES)
     check_int("max_tiles", max_tiles, min_tiles, MAX_TILES)
     check_int("threads", threads, 0, 1024)
-    bands = bands_of(load(image, max_pixels, exif), check_rule(rule))
+    if pad_to_square:
+        _check_colour(pad_colour)
+    source = load(image, max_pixels, exif)
+    if check_finite:
+        refuse_not_finite(source)
+    bands = bands_of(source, check_rule(rule))
     if pad_to_square and max_tiles == 1:
         bands = [_padded(bands, pad_colour)]
     width, height = bands[0].shape[1], sum(len(band) for band in bands)
     grid = choose_grid(width, height, min_tiles=min_tiles, max_tiles=max_tiles, size=size, rule=rule)
     thumbnail = bool(thumbnail) and grid != (1, 1)
     return Tiles(tile_pixels(bands, grid, size, thumbnail=thumbnail, threads=threads), grid, thumbnail)
+
+
+def _check_colour(colour: tuple[int, int, int]) -> None:
+    whole = isinstance(colour, (tuple, list)) and len(colour) == 3 and all(isinstance(c, int) for c in colour)
+    if not whole or not all(0 <= c <= 255 for c in colour):
+        raise ImageError(f"pad_colour={colour!r}; allowed: three integers from 0 to 255")
 
 
 def tile_video(video: Video, *, size: int = 448, **options: Any) -> list[Tiles]:

@@ -2,7 +2,22 @@
 
 from .kv_cache import KVCache, Span
 from .language import LanguageModel
+from .prefill import Piece, Prompt, forward_pieces, logits, prefill
 from .projector import Projector
 from .vision import VisionTower, interpolate_positions
+from .visual import encode_tiles
 
-__all__ = ["KVCache", "LanguageModel", "Projector", "Span", "VisionTower", "interpolate_positions"]
+__all__ = [
+    "KVCache",
+    "LanguageModel",
+    "Piece",
+    "Projector",
+    "Prompt",
+    "Span",
+    "VisionTower",
+    "encode_tiles",
+    "forward_pieces",
+    "interpolate_positions",
+    "logits",
+    "prefill",
+]

@@ -42,14 +42,17 @@ class DenseAttention:
 class CachedAttention:
     """Rows of several sequences: appends their keys and values, then attends over each sequence's own slots."""
 
-    def __init__(self, cache: KVCache, spans: Sequence[Span], slots: Tensor, **run: Any) -> None:
-        self._cache, self._spans, self._slots = cache, list(spans), slots
+    def __init__(
+        self, cache: KVCache, spans: Sequence[Span], slots: Tensor, *, decode: bool = False, **run: Any
+    ) -> None:
+        self._cache, self._spans, self._slots, self._decode = cache, list(spans), slots, decode
         self._run = run
 
     def __call__(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any]) -> Tensor:
         k, v = self._cache.layer(layer)
         q = ops.qkv_rope_append(qkv, cos, sin, k, v, self._slots, **heads, **self._run)
-        return ops.cached_attention(q, k, v, self._spans, **self._run).reshape(len(qkv), -1)
+        mixed = ops.cached_attention(q, k, v, self._spans, decode=self._decode, **self._run)
+        return mixed.reshape(len(qkv), -1)
 
 
 class LanguageModel:
@@ -80,7 +83,7 @@ class LanguageModel:
     def forward(self, h: Tensor, positions: Tensor, attend: Attention, *, decode: bool = False) -> Tensor:
         """Hidden rows ``[rows, H]`` at ``positions [rows]`` through every layer; returns the rows after the final norm.
 
-        decode: the rows are single new tokens; products then stream the weights for few rows.
+        decode: the rows are single new tokens; products then stream the weights for few rows. h's memory may be reused.
         """
         c, run = self.config, self._run
         product: dict[str, Any] = {**run, "decode": decode}
@@ -88,22 +91,31 @@ class LanguageModel:
         cos, sin = ops.rope_table(positions, c.head_dim, c.rope_theta, **run)
         y = ops.rms_norm(h, self._layers[0]["norm1.weight"], eps=c.norm_eps, **run)
         for i, w in enumerate(self._layers):
-            qkv = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), **product)
+            # One name for rows that follow each other: none is held longer than it is read.
+            y = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), **product)
             norms = {"q_weight": w.get("q_norm.weight"), "k_weight": w.get("k_norm.weight")}
-            mixed = attend(i, qkv, cos, sin, {**heads, **norms})
-            branch = ops.linear(mixed, w["o.weight"], w.get("o.bias"), **product)
-            h, y = ops.add_norm(h, branch, w["norm2.weight"], eps=c.norm_eps, rms=True, inplace=i > 0, **run)
-            branch = self._experts(y, w, product) if c.is_sparse(i) else self._mlp(y, w, product)
+            y = attend(i, y, cos, sin, {**heads, **norms})
+            y = ops.linear(y, w["o.weight"], w.get("o.bias"), **product)
+            h, y = ops.add_norm(h, y, w["norm2.weight"], eps=c.norm_eps, rms=True, inplace=True, **run)
+            y = self._experts(y, w, product) if c.is_sparse(i) else self._mlp(y, w, product)
             following = self._layers[i + 1]["norm1.weight"] if i + 1 < c.num_layers else self._weights["norm.weight"]
-            h, y = ops.add_norm(h, branch, following, eps=c.norm_eps, rms=True, inplace=True, **run)
+            h, y = ops.add_norm(h, y, following, eps=c.norm_eps, rms=True, inplace=True, **run)
         return y
 
-    def head(self, rows: Tensor) -> Tensor:
-        """Logits ``[rows, vocab]`` of the normed rows that choose a token, one per sequence."""
-        return ops.linear(rows, self._head, decode=True, **self._run)
+    def head(self, rows: Tensor, *, decode: bool = True) -> Tensor:
+        """Logits ``[rows, vocab]`` of normed rows; decode: of those that choose a token, one per sequence."""
+        return ops.linear(rows, self._head, decode=decode, **self._run)
+
+    @property
+    def backend(self) -> str:
+        return str(self._run["backend"])
+
+    @property
+    def vocab_rows(self) -> int:
+        return len(self._head)
 
     def logits(self, input_ids: Tensor, visual: Tensor | None = None, image_token_id: int | None = None) -> Tensor:
-        """``[B, L]`` ids -> ``[B, L, vocab]`` without a cache."""
+        """``[B, L]`` ids -> ``[B, L, vocab]`` without a cache, all rows at once; differentiable on the reference backend."""
         batch, length = input_ids.shape
         if length > self.config.max_positions:
             raise UnsupportedError(
@@ -112,10 +124,10 @@ class LanguageModel:
         h = self.embed(input_ids, visual, image_token_id).reshape(batch * length, self.config.hidden_size)
         positions = torch.arange(length, device=h.device).repeat(batch)
         y = self.forward(h, positions, DenseAttention(batch, length, **self._run))
-        return ops.linear(y, self._head, **self._run).reshape(batch, length, len(self._head))
+        return self.head(y, decode=False).reshape(batch, length, len(self._head))
 
-    def cached(self, cache: KVCache, spans: Sequence[Span], slots: Tensor) -> CachedAttention:
-        return CachedAttention(cache, spans, slots, **self._run)
+    def cached(self, cache: KVCache, spans: Sequence[Span], slots: Tensor, *, decode: bool = False) -> CachedAttention:
+        return CachedAttention(cache, spans, slots, decode=decode, **self._run)
 
     def _mlp(self, y: Tensor, w: Mapping[str, Tensor], product: Mapping[str, Any]) -> Tensor:
         inner = ops.swiglu(ops.linear(y, w["gate_up.weight"], **product), **self._run)

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from .. import ops
 from .._lazy import torch
 from ..config import VisionConfig
-from ..costs import tiles_per_pass
+from ..costs import most, tower_workspace
 from ..errors import ImageError, UnsupportedError
 from ._weights import group, layers
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+MAX_TILES_A_PASS = 4096
 
 
 def interpolate_positions(positions: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
@@ -52,11 +55,21 @@ class VisionTower:
     def dtype(self) -> torch.dtype:
         return self._stem["patch.weight"].dtype
 
-    def micro_batch(self, height: int | None = None, width: int | None = None) -> int | None:
-        """Tiles per pass that keep ``max_workspace``; None without a limit. Raises when one tile does not fit."""
+    def micro_batch(self, height: int | None = None, width: int | None = None, kept: int = 1) -> int | None:
+        """Tiles per pass that keep ``max_workspace`` while ``kept`` hidden states are kept; None without a limit.
+
+        Raises UnsupportedError when one tile does not fit.
+        """
         if self.max_workspace is None:
             return None
-        return tiles_per_pass(self.config, self.dtype.itemsize, self.max_workspace, height, width)
+        c, itemsize, backend = self.config, self.dtype.itemsize, self._run["backend"]
+        rows = 1 + ((height or c.image_size) // c.patch_size) * ((width or c.image_size) // c.patch_size)
+
+        def need(tiles: int) -> int:
+            states = (kept - 1) * tiles * rows * c.hidden_size * itemsize
+            return states + tower_workspace(c, tiles, itemsize, backend, height, width)
+
+        return most(self.max_workspace, need, MAX_TILES_A_PASS, "one tile")
 
     def __call__(self, tiles: Tensor, layers: Sequence[int] | None = None) -> Tensor | list[Tensor]:
         """Hidden states of ``tiles`` (uint8 ``[T, H, W, 3]`` or normalised float ``[T, 3, H, W]``).
@@ -64,16 +77,23 @@ class VisionTower:
         Returns the last hidden state ``[T, 1 + N, D]``, or with ``layers`` a list of hidden states indexed as a Python list of
         ``num_layers + 1`` entries whose first is the embedding (so -1 is the last output, -4 leaves three layers out).
         """
-        height, width = self._check(tiles)
-        chunk = self.micro_batch(height, width) or max(len(tiles), 1)
+        height, width = self.check(tiles)
         wanted = None if layers is None else self._layer_indices(layers)
-        parts = [self._forward(tiles[i : i + chunk], wanted) for i in range(0, len(tiles), chunk)]
-        columns = (
-            [part[0] if len(parts) == 1 else torch.cat(part) for part in map(list, zip(*parts))]
-            if len(parts) > 1
-            else parts[0]
-        )
+        chunk = self.micro_batch(height, width, len(wanted or [-1])) or len(tiles)
+        if len(tiles) <= chunk:
+            columns = self._forward(tiles, wanted)
+        else:  # results are written where they belong: joining parts would need them twice
+            rows = 1 + (height // self.config.patch_size) * (width // self.config.patch_size)
+            shape, like = (len(tiles), rows, self.config.hidden_size), self._stem["cls"]
+            columns = [like.new_empty(shape) for _ in range(1 if wanted is None else len(wanted))]
+            for i in range(0, len(tiles), chunk):
+                for column, part in zip(columns, self._forward(tiles[i : i + chunk], wanted)):
+                    column[i : i + chunk] = part
         return columns[0] if layers is None else columns
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """The last hidden state of checked tiles, all in one pass."""
+        return self._forward(tiles, None)[0]
 
     def _forward(self, tiles: Tensor, wanted: list[int] | None) -> list[Tensor]:
         last = self.config.num_layers
@@ -84,7 +104,13 @@ class VisionTower:
         for i in range(max(wanted)):
             if i in wanted:
                 kept[i] = h.clone()
-            h, y = self._layer(i, h, y)
+            # Nested calls: neither the branch nor the rows before a norm are held longer than they are read.
+            w = self._layers[i]
+            h, y = self._add_norm(h, self._attention(w, y), w["ls1"], w, "norm2")
+            if i + 1 < last:
+                h, y = self._add_norm(h, self._mlp(w, y), w["ls2"], self._layers[i + 1], "norm1")
+            else:
+                h = ops.add_scaled(h, self._mlp(w, y), w["ls2"], inplace=True, **self._run)
         kept[max(wanted)] = h
         return [kept[i] for i in wanted]
 
@@ -100,22 +126,20 @@ class VisionTower:
             patch_size=c.patch_size, **self._run,
         )  # fmt: skip
 
-    def _layer(self, i: int, h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """One encoder layer on the hidden rows ``h`` and their norm ``y``; returns both for the next layer."""
-        c, w, run = self.config, self._layers[i], self._run
-        batch, length, width = h.shape
+    def _attention(self, w: Mapping[str, Tensor], y: Tensor) -> Tensor:
+        c, run = self.config, self._run
+        batch, length, width = y.shape
         qkv = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), **run)
         if c.qk_norm:
             qkv = ops.vision_qk_norm(qkv, w["q_norm.weight"], w["k_norm.weight"], eps=c.norm_eps, inplace=True, **run)
-        q, k, v = qkv.reshape(batch, length, 3, c.num_heads, c.head_dim).unbind(2)
-        mixed = ops.attention(q, k, v, **run).reshape(batch, length, width)
-        branch = ops.linear(mixed, w["proj.weight"], w["proj.bias"], **run)
-        h, y = self._add_norm(h, branch, w["ls1"], w, "norm2")
-        branch = ops.linear_gelu(y, w["fc1.weight"], w["fc1.bias"], **run)
-        branch = ops.linear(branch, w["fc2.weight"], w["fc2.bias"], **run)
-        if i + 1 < c.num_layers:
-            return self._add_norm(h, branch, w["ls2"], self._layers[i + 1], "norm1")
-        return ops.add_scaled(h, branch, w["ls2"], inplace=True, **run), y
+        heads = qkv.reshape(batch, length, 3, c.num_heads, c.head_dim).unbind(2)
+        mixed = ops.attention(*heads, **run).reshape(batch, length, width)
+        del qkv, heads  # not held through the product
+        return ops.linear(mixed, w["proj.weight"], w["proj.bias"], **run)
+
+    def _mlp(self, w: Mapping[str, Tensor], y: Tensor) -> Tensor:
+        inner = ops.linear_gelu(y, w["fc1.weight"], w["fc1.bias"], **self._run)
+        return ops.linear(inner, w["fc2.weight"], w["fc2.bias"], **self._run)
 
     def _norm(self, x: Tensor, w: Mapping[str, Tensor], name: str) -> Tensor:
         eps = self.config.norm_eps
@@ -144,7 +168,8 @@ class VisionTower:
             )
         return [i % count for i in wanted]
 
-    def _check(self, tiles: Tensor) -> tuple[int, int]:
+    def check(self, tiles: Tensor) -> tuple[int, int]:
+        """(height, width) of tiles that the tower takes. Raises ImageError."""
         patch = self.config.patch_size
         if not isinstance(tiles, torch.Tensor):
             raise ImageError(

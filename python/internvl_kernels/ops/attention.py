@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
+from ..costs import ATTENTION_BLOCK
 from ..errors import UnsupportedError
+from ._arguments import checked
 from ._backend import choose
 from ._tensor import as_kind, to_torch
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 Spans = Sequence[tuple[int, int, int, int]]
 
 
+@checked
 def attention(
     q: Any, k: Any, v: Any, *, causal: bool = False, scale: float | None = None, threads: int = 0, backend: str = "auto"
 ) -> Any:
@@ -43,6 +46,7 @@ def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False
     return mixed.reshape(batch, heads, rows, dim).transpose(1, 2)
 
 
+@checked
 def cached_attention(
     q: Any,
     k_cache: Any,
@@ -50,6 +54,7 @@ def cached_attention(
     spans: Spans,
     *,
     scale: float | None = None,
+    decode: bool = False,
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
@@ -57,15 +62,24 @@ def cached_attention(
 
     spans: ``(row_begin, row_end, slot_begin, length)`` for each sequence, in row order and covering every row: its rows are
     the last ones of a sequence whose ``length`` keys lie at ``[slot_begin, slot_begin + length)``. Returns ``[rows, Hq, d]``.
+
+    decode=True is the decode phase: every span is one new row. Otherwise the cpu backend takes queries in blocks of 64
+    positions, counted from the start of the sequence, over all keys up to the block's end: a row's bits depend neither on the
+    span that brings it nor on the rows beside it. Workspace then: one block's mask over the longest sequence, and, where a
+    span does not end with a block, a padded copy of one sequence's keys and values.
     """
-    _check_spans(q, k_cache, v_cache, spans)
+    _check_spans(q, k_cache, v_cache, spans, decode)
     if choose("cached_attention", backend, q, k_cache, v_cache) == "reference":
         return cached_attention_reference(q, k_cache, v_cache, spans, scale=scale)
     queries, keys, values = to_torch(q, "q"), to_torch(k_cache, "k_cache"), to_torch(v_cache, "v_cache")
     out = torch.empty(queries.shape, dtype=queries.dtype)
+    mask = None if decode else _block_mask(max((s[3] for s in spans), default=0), queries.dtype)
     for row, row_end, slot, length in spans:
-        k, v = keys[None, slot : slot + length], values[None, slot : slot + length]
-        out[row:row_end] = _sdpa(queries[None, row:row_end], k, v, True, scale)[0]
+        k, v = keys[slot : slot + length], values[slot : slot + length]
+        if mask is None:
+            out[row:row_end] = _sdpa(queries[None, row:row_end], k[None], v[None], True, scale)[0]
+        else:
+            _attend_blocks(queries[row:row_end], k, v, mask, scale, out[row:row_end])
     return as_kind(out, q)
 
 
@@ -79,7 +93,30 @@ def cached_attention_reference(
     return torch.cat(parts)
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -> Tensor:
+def _block_mask(keys: int, dtype: torch.dtype) -> Tensor:
+    """What the rows of the last block of ``keys`` positions must not see; an earlier block's mask is its right part."""
+    block = ATTENTION_BLOCK
+    columns = -(-keys // block) * block
+    return torch.full((block, columns), float("-inf"), dtype=dtype).triu_(columns - block + 1)
+
+
+def _attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None, out: Tensor) -> None:
+    """Rows q, the last of a sequence with keys k, in blocks at fixed positions: always the same shapes for a position."""
+    first, length, block = len(k) - len(q), len(k), ATTENTION_BLOCK
+    for begin in range(first // block * block, length, block):
+        end, low, high = begin + block, max(begin, first), min(begin + block, length)
+        rows = _padded(q[low - first : high - first], low - begin, end - high)
+        # Keys behind the sequence are zeros and hidden; what a later sequence keeps in those slots is not read.
+        keys, values = (_padded(t[:high], 0, end - high)[None] for t in (k, v))
+        mixed = _sdpa(rows[None], keys, values, True, scale, mask[:, mask.shape[1] - end :])[0]
+        out[low - first : high - first] = mixed[low - begin : high - begin]
+
+
+def _padded(x: Tensor, before: int, behind: int) -> Tensor:
+    return torch.nn.functional.pad(x, (0, 0, 0, 0, before, behind)) if before or behind else x
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None, mask: Tensor | None = None) -> Tensor:
     """Torch's fused attention on head-transposed views; keys and values are never copied per query head."""
     batch, rows, heads, dim = q.shape
     keys, kv_heads = k.shape[1:3]
@@ -88,15 +125,14 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) ->
         if rows == 1:  # decoding: the query heads of a group are rows over one key head
             grouped = q.reshape(batch, kv_heads, heads // kv_heads, dim)
             return fused(grouped, k.transpose(1, 2), v.transpose(1, 2), scale=scale).reshape(q.shape)
-        mask = None
-        if causal and rows < keys:  # torch aligns its own causal mask to the first key, not the last
+        if mask is None and causal and rows < keys:  # torch aligns its own causal mask to the first key, not the last
             mask = torch.ones(rows, keys, dtype=torch.bool).tril(keys - rows)
         mixed = fused(
             q.transpose(1, 2),
             k.transpose(1, 2),
             v.transpose(1, 2),
             attn_mask=mask,
-            is_causal=causal and rows == keys,
+            is_causal=mask is None and causal,
             scale=scale,
             enable_gqa=heads != kv_heads,
         )
@@ -128,7 +164,7 @@ def _check_dtypes(op: str, q: Any, **others: Any) -> None:
         raise UnsupportedError(f"{op}: q is {q.dtype}; allowed: floating point")
 
 
-def _check_spans(q: Any, k_cache: Any, v_cache: Any, spans: Spans) -> None:
+def _check_spans(q: Any, k_cache: Any, v_cache: Any, spans: Spans, decode: bool) -> None:
     if len(q.shape) != 3 or len(k_cache.shape) != 3 or tuple(k_cache.shape) != tuple(v_cache.shape):
         raise UnsupportedError(
             f"cached_attention: q {list(q.shape)}, k_cache {list(k_cache.shape)}, v_cache {list(v_cache.shape)}; "
@@ -146,6 +182,10 @@ def _check_spans(q: Any, k_cache: Any, v_cache: Any, spans: Spans) -> None:
             raise UnsupportedError(
                 f"cached_attention: spans[{index}] = {(row, row_end, slot, length)} with {rows} rows and {slots} slots; allowed: "
                 f"row_begin {expected}, row_end above it, length of at least the rows, slots inside the cache"
+            )
+        if decode and row_end - row > 1:
+            raise UnsupportedError(
+                f"cached_attention: spans[{index}] has {row_end - row} rows; allowed with decode=True: one row each"
             )
         expected = row_end
     if expected != rows:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
+from ._arguments import checked
 from ._backend import choose, cpu
 from ._tensor import empty, host
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@checked
 def embed_tokens(
     input_ids: Any,
     table: Any,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
+from ._arguments import checked
 from ._backend import choose, cpu
 from ._product import product
 from ._tensor import as_kind, empty, host
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@checked
 def linear(
     x: Any, weight: Any, bias: Any = None, *, decode: bool = False, threads: int = 0, backend: str = "auto"
 ) -> Any:
@@ -38,6 +40,7 @@ def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     return torch.nn.functional.linear(x, weight, bias)
 
 
+@checked
 def linear_gelu(x: Any, weight: Any, bias: Any = None, *, threads: int = 0, backend: str = "auto") -> Any:
     """``gelu(linear(x, weight, bias))`` with the exact (erf) GELU. Shapes and dtypes as ``linear``."""
     _check("linear_gelu", x, weight, bias)
@@ -50,6 +53,7 @@ def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None)
     return torch.nn.functional.gelu(linear_reference(x, weight, bias))
 
 
+@checked
 def swiglu(gate_up: Any, *, threads: int = 0, backend: str = "auto") -> Any:
     """``silu(gate) * up`` of a fused projection: gate_up ``[..., 2I]`` holds gate, then up; returns ``[..., I]``.
 

@@ -10,14 +10,16 @@ import numpy as np
 
 from .._lazy import torch
 from ..errors import UnsupportedError
+from ._arguments import checked
 from ._backend import choose, cpu, is_torch
 from ._tensor import empty, host
 
 RULES = ("original", "hf")
 
 
+@checked
 def tile_pixels(
-    pixels: Any,
+    pixels: Any | Sequence[Any],
     grid: tuple[int, int],
     size: int,
     *,
@@ -86,6 +88,7 @@ def pillow_tall_first() -> bool:
     return image.resize((7, 8), bicubic).tobytes() == two_steps.tobytes()
 
 
+@checked
 def choose_grid(
     width: int, height: int, *, min_tiles: int = 1, max_tiles: int = 12, size: int = 448, rule: str = "original"
 ) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
+from ._arguments import checked
 from ._backend import choose, cpu
 from ._tensor import as_kind, empty, host, to_torch
 from .gemm import linear, linear_reference, swiglu, swiglu_reference
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@checked
 def moe_route(
     logits: Any, k: int, *, normalize: bool = True, threads: int = 0, backend: str = "auto"
 ) -> tuple[Any, Any]:
@@ -45,6 +47,7 @@ def moe_route_reference(logits: Tensor, k: int, *, normalize: bool = True) -> tu
     return weights.to(logits.dtype), experts
 
 
+@checked
 def moe_permute(experts: Any, num_experts: int, *, threads: int = 0, backend: str = "auto") -> tuple[Any, Any]:
     """Group the choices by expert with a stable counting sort: ``(order, offsets)``.
 
@@ -76,6 +79,7 @@ def moe_permute_reference(experts: Tensor, num_experts: int) -> tuple[Tensor, Te
     return flat.sort(stable=True).indices, offsets
 
 
+@checked
 def moe_combine(y: Any, weights: Any, order: Any, *, threads: int = 0, backend: str = "auto") -> Any:
     """Weighted sum of every token's expert outputs: ``out[t] = sum_j weights[t, j] * y[row of t * k + j]``.
 
@@ -107,6 +111,7 @@ def moe_combine_reference(y: Tensor, weights: Tensor, order: Tensor) -> Tensor:
     return parts.sum(1).to(y.dtype)
 
 
+@checked
 def moe_experts(
     x: Any,
     gate_up: Any,

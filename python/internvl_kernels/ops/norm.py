@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
+from ._arguments import checked
 from ._backend import choose
 from ._call import start
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@checked
 def layer_norm(
     x: Any, weight: Any, bias: Any = None, *, eps: float = 1e-6, threads: int = 0, backend: str = "auto"
 ) -> Any:
@@ -31,6 +33,7 @@ def layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
     return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
 
 
+@checked
 def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, threads: int = 0, backend: str = "auto") -> Any:
     """RMSNorm over the last dimension: ``round(x * rsqrt(mean(x^2) + eps)) * weight``, statistics in fp32.
 
@@ -48,6 +51,7 @@ def rms_norm_reference(x: Tensor, weight: Tensor, *, eps: float = 1e-6) -> Tenso
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
 
 
+@checked
 def add_norm(
     x: Any,
     branch: Any,
@@ -89,6 +93,7 @@ def add_norm_reference(
     return h, rms_norm_reference(h, weight, eps=eps) if rms else layer_norm_reference(h, weight, bias, eps=eps)
 
 
+@checked
 def add_scaled(
     x: Any, branch: Any, scale: Any = None, *, inplace: bool = False, threads: int = 0, backend: str = "auto"
 ) -> Any:
@@ -105,6 +110,7 @@ def add_scaled_reference(x: Tensor, branch: Tensor, scale: Tensor | None = None)
     return x + (branch if scale is None else branch * scale)
 
 
+@checked
 def vision_qk_norm(
     qkv: Any,
     q_weight: Any,

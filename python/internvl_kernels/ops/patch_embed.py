@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
+from ._arguments import checked
 from ._backend import choose, cpu
 from ._product import product
 from ._tensor import as_kind, host, to_torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@checked
 def patch_embed(
     tiles: Any,
     weight: Any,
@@ -46,6 +48,10 @@ def patch_embed(
     if offsets.dtype != matrix.dtype:
         raise UnsupportedError(f"patch_embed: bias is {offsets.dtype}; allowed: weight's dtype, {matrix.dtype}")
     height, width = _size(pixels)
+    packed = pixels.stride()[2:] == (3, 1) if pixels.dtype == torch.uint8 else width == 1 or pixels.stride(3) == 1
+    if not packed:
+        found = f"{tiles.dtype} {list(tiles.shape)} with strides {list(pixels.stride())}"
+        raise UnsupportedError(f"patch_embed: tiles is {found}; allowed: contiguous pixel rows")
     rows = (height // patch_size) * (width // patch_size)
     out = matrix.new_empty((len(pixels), 1 + rows, len(matrix)))
     patches = matrix.new_empty((rows, matrix.shape[1]))

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnsupportedError
+from ._arguments import checked
 from ._backend import choose
 from ._call import start
 from .norm import layer_norm_reference
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@checked
 def pixel_shuffle(
     x: Any,
     *,

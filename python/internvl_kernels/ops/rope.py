@@ -8,6 +8,7 @@ import numpy as np
 
 from .._lazy import torch
 from ..errors import UnsupportedError
+from ._arguments import checked
 from ._backend import choose, cpu, is_torch
 from ._tensor import empty, host, to_torch
 from .norm import rms_norm_reference
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@checked
 def rope_table(
     positions: Any, head_dim: int, theta: float, *, threads: int = 0, backend: str = "auto"
 ) -> tuple[Any, Any]:
@@ -39,6 +41,7 @@ def rope_table_reference(positions: Tensor, head_dim: int, theta: float) -> tupl
     return angles.cos().float(), angles.sin().float()
 
 
+@checked
 def qkv_rope(
     qkv: Any,
     cos: Any,
@@ -90,6 +93,7 @@ def qkv_rope_reference(
     return _rotate(q, cos, sin), _rotate(k, cos, sin), v.contiguous()
 
 
+@checked
 def qkv_rope_append(
     qkv: Any,
     cos: Any,

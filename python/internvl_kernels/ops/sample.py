@@ -10,6 +10,7 @@ import numpy as np
 
 from .._lazy import torch
 from ..errors import UnsupportedError
+from ._arguments import checked
 from ._backend import choose, cpu
 from ._tensor import as_kind, empty, host, to_torch
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@checked
 def argmax(logits: Any, *, threads: int = 0, backend: str = "auto") -> Any:
     """Index of the largest logit of every row, the lowest one among equals: int64 ``[B]``.
 
@@ -37,7 +39,10 @@ def argmax_reference(logits: Tensor) -> Tensor:
     return torch.where(best, index, logits.shape[-1]).amin(-1)
 
 
-def penalise(logits: Any, token_ids: Any, penalty: float, *, threads: int = 0, backend: str = "auto") -> Any:
+@checked
+def penalise(
+    logits: Any, token_ids: Any | Sequence[Sequence[int]], penalty: float, *, threads: int = 0, backend: str = "auto"
+) -> Any:
     """Repetition penalty: logits of the tokens seen are divided by ``penalty`` when positive, multiplied when negative.
 
     logits ``[B, V]``; token_ids: B sequences of ids (an int64 tensor ``[B, L]``, or a list of rows of any lengths); a token counts
@@ -46,6 +51,12 @@ def penalise(logits: Any, token_ids: Any, penalty: float, *, threads: int = 0, b
     """
     if not penalty > 0:
         raise UnsupportedError(f"penalise: penalty is {penalty}; allowed: greater than 0 (1 for none)")
+    if len(logits.shape) != 2 or not _is_float(logits):
+        raise UnsupportedError(
+            f"penalise: logits is {logits.dtype} {list(logits.shape)}; allowed: floating point [B, V]"
+        )
+    if not all(map(_are_ids, [token_ids] if hasattr(token_ids, "dtype") else token_ids)):
+        raise UnsupportedError("penalise: token_ids holds something other than integers; allowed: rows of token ids")
     if len(token_ids) != logits.shape[0]:
         raise UnsupportedError(f"penalise: {len(token_ids)} rows of token_ids for {logits.shape[0]} rows of logits")
     if choose("penalise", backend, logits) == "reference":
@@ -68,13 +79,14 @@ def penalise_reference(logits: Tensor, token_ids: Tensor | Sequence[Sequence[int
     return torch.stack(rows) if rows else logits.clone()
 
 
+@checked
 def sample(
     logits: Any,
     *,
     temperature: float,
     top_k: int,
     top_p: float,
-    uniform: Any,
+    uniform: Any | Sequence[float],
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
@@ -116,6 +128,7 @@ def sample_reference(logits: Tensor, *, temperature: float, top_k: int, top_p: f
     return order.gather(-1, pick)[:, 0]
 
 
+@checked
 def uniforms(seed: int | Sequence[int], step: int | Sequence[int]) -> Any:
     """Counter-based random numbers in [0, 1), a function of (seed, step) alone: a float for two integers, else float64 ``[n]``.
 
@@ -156,6 +169,16 @@ def _words(name: str, value: int | Sequence[int]) -> tuple[np.ndarray, np.ndarra
             raise UnsupportedError(f"uniforms: {name} is {v}; allowed: 0 to 2^64 - 1")
     wide = np.asarray(value, dtype=np.uint64)
     return wide & np.uint64(0xFFFFFFFF), wide >> np.uint64(32)
+
+
+def _is_float(x: Any) -> bool:
+    return str(x.dtype).rpartition(".")[2] in ("float32", "float64", "bfloat16", "float16")
+
+
+def _are_ids(row: Any) -> bool:
+    if hasattr(row, "dtype"):
+        return bool(row.shape) and (0 in row.shape or "int" in str(row.dtype))
+    return isinstance(row, (list, tuple, range)) and all(isinstance(i, (int, np.integer)) for i in row)
 
 
 def _refuse_rows(op: str, logits: Tensor, bad: Tensor, what: str) -> None:

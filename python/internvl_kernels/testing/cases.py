@@ -162,7 +162,7 @@ def _decode_attention(length: int, heads: int, kv_heads: int, dim: int, batch: i
             attend = torch.nn.functional.scaled_dot_product_attention
             return attend(q.unsqueeze(2), keys, values, enable_gqa=True)
 
-        return lambda: ops.cached_attention(q, k, v, spans, threads=threads, backend="cpu"), composed
+        return lambda: ops.cached_attention(q, k, v, spans, decode=True, threads=threads, backend="cpu"), composed
 
     return Case(
         "cached_attention",

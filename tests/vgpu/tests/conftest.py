@@ -154,10 +154,27 @@ def buffer(cuda: Cuda) -> Iterator[Callable[[np.ndarray], int]]:
         cuda("cudaFree", pointer)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name.startswith("test_ops_"):
+            item.add_marker("rows")
+
+
 @pytest.fixture(scope="session")
-def micro(vgpu_build: Path) -> Micro:
-    """Single instructions through the runtime front (vgpu_micro.py)."""
-    return Micro.load(vgpu_build / "libcudart.so.13")
+def micro(request: pytest.FixtureRequest) -> Micro:
+    """Single instructions through the runtime front (vgpu_micro.py): the virtual GPU's, or with --cuda=real the real one."""
+    if request.config.getoption("--cuda") == "real":
+        home = package_folder("nvidia.cu13")
+        if home is None:
+            pytest.skip("needs the CUDA runtime of the package registry: nvidia-cuda-runtime")
+        return Micro.load(home / "lib" / "libcudart.so.13")
+    return Micro.load(request.getfixturevalue("vgpu_build") / "libcudart.so.13")
+
+
+@pytest.fixture
+def virtual_only(micro: Micro) -> None:
+    if not micro.virtual:
+        pytest.skip("would end the context of a real GPU")
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,16 @@ real GPU with the real runtime.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 HEADER = ".version 9.0\n.target sm_80\n.address_size 64\n"
 NUMPY = {f"{k}{n}": np.dtype(f"{d}{n // 8}") for k, d in (("u", "u"), ("s", "i"), ("b", "u")) for n in (8, 16, 32, 64)}
@@ -38,12 +41,15 @@ class CudaError(RuntimeError):
 class Micro:
     library: ctypes.CDLL
     virtual: bool = True
+    seen: set[str] = field(default_factory=set)  # first words of the instructions that ran
     _kept: list[Any] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: Path) -> Micro:
+        """The virtual GPU's runtime, or the real one: told apart by what they export."""
         library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-        for name in ("vgpu_last_message", "vgpu_reports", "cudaGetErrorName"):
+        virtual = hasattr(library, "vgpu_activate")
+        for name in ("cudaGetErrorName", *(("vgpu_last_message", "vgpu_reports") if virtual else ())):
             getattr(library, name).restype = ctypes.c_char_p
         library.cudaLaunchKernel.argtypes = [
             ctypes.c_void_p, Dim3, Dim3, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p,
@@ -51,23 +57,52 @@ class Micro:
         library.cudaMemcpy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         library.cudaFree.argtypes = [ctypes.c_void_p]
         library.cudaMalloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        library.vgpu_activate()
-        return cls(library)
+        if virtual:
+            library.vgpu_activate()
+        return cls(library, virtual)
 
     def call(self, name: str, *arguments: Any) -> None:
         error = getattr(self.library, name)(*arguments)
         if error:
-            said = f"{self.library.cudaGetErrorName(error).decode()}: {self.library.vgpu_last_message().decode()}"
-            reports = self.library.vgpu_reports().decode()
+            said = self.library.cudaGetErrorName(error).decode()
             self.library.cudaGetLastError()
-            self.library.vgpu_reset(1)
-            raise CudaError(f"{name}: {said} {reports}")
+            if self.virtual:
+                said += f": {self.library.vgpu_last_message().decode()} {self.library.vgpu_reports().decode()}"
+                self.library.vgpu_reset(1)
+            raise CudaError(f"{name}: {said}")
+
+    @contextlib.contextmanager
+    def part(self, name: str, capability: int) -> Iterator[None]:
+        """The virtual GPU as another part; a real one has to be of that compute capability (89 for 8.9) or the test is skipped."""
+        if not self.virtual:
+            major, minor = ctypes.c_int(), ctypes.c_int()
+            self.call("cudaDeviceGetAttribute", ctypes.byref(major), 75, 0)
+            self.call("cudaDeviceGetAttribute", ctypes.byref(minor), 76, 0)
+            if 10 * major.value + minor.value < capability:
+                pytest.skip(f"needs compute capability {capability / 10}")
+            yield
+            return
+        with self.option("device", name, "a100"):
+            yield
+
+    @contextlib.contextmanager
+    def option(self, key: str, value: str, usual: str) -> Iterator[None]:
+        """A setting of the virtual GPU for a while; a real one has none."""
+        if not self.virtual:
+            pytest.skip(f"{key}={value} is a setting of the virtual GPU")
+        self.call("vgpu_configure", key.encode(), value.encode())
+        try:
+            yield
+        finally:
+            self.call("vgpu_configure", key.encode(), usual.encode())
 
     def launch(
         self, ptx: str, arrays: Sequence[np.ndarray], *, grid: int = 1, block: int = 32, shared: int = 0
     ) -> list[Any]:
         """Runs the kernel `k` whose parameters are addresses; every array is copied in, and back out as new arrays."""
         library, kernel = ctypes.c_void_p(), ctypes.c_void_p()
+        body = re.sub(r"@!?%\w+|\w+:(?!:)", " ", ptx)  # without guards and labels
+        self.seen.update(found.partition(".")[0] for found in re.findall(r"(?:^|[;{}\n])\s*([a-z][\w.:]*)", body))
         text = ptx.encode() + b"\0"
         none = ctypes.c_void_p()
         self.call("cudaLibraryLoadData", ctypes.byref(library), text, none, none, 0, none, none, 0)
@@ -132,3 +167,43 @@ class Micro:
             arrays.append(np.resize(np.ascontiguousarray(v).view(NUMPY[t]), padded))
         *_, out = self.launch(ptx, [*arrays, np.zeros(padded, NUMPY[result])], grid=padded // block, block=block)
         return np.asarray(out[:count])
+
+    def words(
+        self,
+        code: str,
+        inputs: Sequence[np.ndarray],
+        *,
+        outputs: int = 1,
+        block: int = 32,
+        registers: str = "",
+        outside: str = "",
+        header: str = HEADER,
+    ) -> np.ndarray:
+        """One block: $a, $b, … are 32-bit words of this thread, %t its number; $0, $1, … are stored: uint32 [outputs, block].
+
+        Inputs of 64 bits are $A, $B, … in the same order. ``outside``: text at module scope.
+        """
+        names = "abcdefghijklmnop"[: len(inputs)]
+        loads, regs, body = [], [], code
+        for x, array in zip(names, inputs, strict=True):
+            size = array.dtype.itemsize
+            wide = size == 8
+            regs.append(f".reg .b{8 * size} %{x.upper() if wide else x};")
+            loads.append(f"mul.wide.u32 %o, %t, {size}; ld.param.u64 %p, [p_{x}]; add.u64 %p, %p, %o;")
+            loads.append(f"ld.global.b{8 * size} %{x.upper() if wide else x}, [%p];")
+        for x in (*names, *names.upper(), *map(str, range(outputs))):
+            body = re.sub(rf"\${x}(?![0-9a-zA-Z])", f"%r_{x}" if x.isdigit() else f"%{x}", body)
+        regs += [f".reg .b32 %r_{i};" for i in range(outputs)]
+        stores = [f"st.global.b32 [%p+{4 * block * i}], %r_{i};" for i in range(outputs)]
+        parameters = ", ".join(f".param .u64 p_{x}" for x in (*names, "out"))
+        ptx = f"""{header}{outside}
+            .visible .entry k({parameters}) {{
+            .reg .b32 %t; .reg .b64 %o, %p; {" ".join(regs)} {registers}
+            mov.u32 %t, %tid.x;
+            {chr(10).join(loads)}
+            {body}
+            mul.wide.u32 %o, %t, 4; ld.param.u64 %p, [p_out]; add.u64 %p, %p, %o;
+            {" ".join(stores)}
+            ret; }}"""
+        *_, out = self.launch(ptx, [*inputs, np.zeros(outputs * block, np.uint32)], block=block)
+        return np.asarray(out).reshape(outputs, block)
