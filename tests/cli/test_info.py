@@ -149,7 +149,9 @@ def test_versions_compare_as_numbers(version: str | None, usable: bool) -> None:
     assert module.PackageInfo("torch", version, "2.6").usable is usable
 
 
-def test_driver_by_its_file(bare: Path) -> None:
+def test_driver_by_its_file(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not what an earlier test may have made: the virtual GPU.
+    monkeypatch.setattr(_backend, "_load_cuda", lambda: "no GPU was found")
     assert module.find_driver() is None
     (bare / "version").write_text(
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27\nGCC version: x\n"

@@ -89,14 +89,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("_cuda_mode", _modes(metafunc) if where == "virtual" else gpu, indirect=True)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where the virtual GPU cannot run, its own tests are skipped and say why; --cuda=virtual lets them fail instead."""
-    unfit = None if config.getoption("--cuda") == "virtual" else vgpu.unfit_host()
-    for item in items if unfit else ():
-        if {"_vgpu", "vgpu_build"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.skip(reason=unfit))
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Take the runtime's name before an earlier test brings the real library; calls are refused until a test activates."""
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
@@ -106,7 +98,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def _vgpu(request: pytest.FixtureRequest) -> ModuleType:
+def fit_host(request: pytest.FixtureRequest) -> None:
+    """Where the virtual GPU cannot run, its tests are skipped and say why; --cuda=virtual lets them fail instead."""
+    unfit = vgpu.unfit_host()
+    if unfit and request.config.getoption("--cuda") != "virtual":
+        pytest.skip(unfit)
+
+
+@pytest.fixture(scope="session")
+def _vgpu(request: pytest.FixtureRequest, fit_host: None) -> ModuleType:
     vgpu.activate(device=request.config.getoption("--vgpu-device"), print=False)
     return vgpu
 

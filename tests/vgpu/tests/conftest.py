@@ -62,7 +62,7 @@ def cutlass() -> Path:
 
 
 @pytest.fixture(scope="session")
-def vgpu_build() -> Path:
+def vgpu_build(fit_host: None) -> Path:
     """The folder with libcudart.so.13 and vgpu_ptx, brought up to date; VGPU_BUILD names one that is built already."""
     return vgpu.build().parent
 
