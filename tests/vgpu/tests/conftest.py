@@ -38,7 +38,8 @@ class Toolkit:
 
     def run(self, tool: str, *arguments: str | Path) -> str:
         path = f"{self.home / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin"
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("NVCC", "CUDA"))} | {"PATH": path}
+        hidden = ("NVCC", "CUDA", "LD_PRELOAD")  # the last is for sanitizers
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)} | {"PATH": path}
         command = [str(self.home / "bin" / tool), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
