@@ -71,15 +71,15 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def unfit_host() -> str | None:
-    """Why this machine cannot run the virtual GPU, or None: its engine is built for x86-64 with AVX2 and FMA."""
+    """Why this machine cannot run the virtual GPU, or None: its engine is built for x86-64 with AVX2, FMA and F16C."""
     machine, missing = platform.machine(), []
     if machine in ("x86_64", "AMD64"):
         flags = re.search(r"^flags\s*:(.*)$", CPUINFO.read_text(), re.MULTILINE)
-        missing = [name for name in ("avx2", "fma") if name not in (flags[1].split() if flags else ())]
+        missing = [name for name in ("avx2", "fma", "f16c") if name not in (flags[1].split() if flags else ())]
         if not missing:
             return None
-    found = f"{machine} without {' and '.join(missing)}" if missing else machine
-    return f"the virtual GPU needs an x86-64 processor with AVX2 and FMA; this machine is {found}"
+    found = f"{machine} without {', '.join(missing)}" if missing else machine
+    return f"the virtual GPU needs an x86-64 processor with AVX2, FMA and F16C; this machine is {found}"
 
 
 def build_folder() -> Path:

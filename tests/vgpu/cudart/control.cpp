@@ -52,7 +52,8 @@ VGPU_API int vgpu_version() { return 1; }
 // 0, or 1 and vgpu_last_message if this processor cannot run the engine.
 VGPU_API int vgpu_activate() {
     return guarded([] {
-        if (!processor_suffices()) throw std::runtime_error("the virtual GPU needs a processor with AVX2 and FMA");
+        if (!processor_suffices())
+            throw std::runtime_error("the virtual GPU needs a processor with AVX2, FMA and F16C");
         runtime().active = true;
     });
 }

@@ -49,7 +49,7 @@ bool& in_callback() { return thread_in_callback; }
 
 bool processor_suffices() {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #else
     return true;
 #endif

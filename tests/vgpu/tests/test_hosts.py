@@ -34,9 +34,9 @@ def old_processor(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("machine", "flags", "found"),
     [
-        ("x86_64", "fpu avx fma avx2", None),
-        ("x86_64", "fpu avx avx2_not fma", "x86_64 without avx2"),
-        ("x86_64", "fpu", "x86_64 without avx2 and fma"),
+        ("x86_64", "fpu avx f16c fma avx2", None),
+        ("x86_64", "fpu avx avx2_not fma f16c", "x86_64 without avx2"),
+        ("x86_64", "fpu", "x86_64 without avx2, fma, f16c"),
         ("aarch64", "fpu avx fma avx2", "aarch64"),
     ],
 )
@@ -50,7 +50,7 @@ def test_who_can_run_it(
     if found is None:
         assert reason is None
     else:
-        assert reason == f"the virtual GPU needs an x86-64 processor with AVX2 and FMA; this machine is {found}"
+        assert reason == f"the virtual GPU needs an x86-64 processor with AVX2, FMA and F16C; this machine is {found}"
         monkeypatch.delenv("VGPU_BUILD", raising=False)
         with pytest.raises(vgpu.VirtualGpuError, match=re.escape(reason)):
             vgpu.build()
@@ -76,7 +76,7 @@ def test_its_tests_are_skipped_and_say_why(old_processor: Path, tmp_path: Path) 
     assert re.search(r"^\d+ skipped(, \d+ deselected)? in ", done.stdout.splitlines()[-1]), done.stdout
     reasons = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
     assert reasons
-    assert all("this machine is x86_64 without avx2 and fma" in line for line in reasons), reasons
+    assert all("this machine is x86_64 without avx2, fma, f16c" in line for line in reasons), reasons
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="imitates an x86-64 processor")
@@ -93,4 +93,4 @@ def test_asked_for_by_name_it_fails(old_processor: Path, tmp_path: Path) -> None
         timeout=120,
     )
     assert done.returncode != 0
-    assert "this machine is x86_64 without avx2 and fma" in done.stdout + done.stderr
+    assert "this machine is x86_64 without avx2, fma, f16c" in done.stdout + done.stderr
