@@ -86,8 +86,9 @@ def measure(path: Path, *arguments: str) -> dict:
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 
 
-@pytest.mark.parametrize("limit", ["20MB", "60MB", "2GB"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("limit", "dtype"), [("20MB", "float32"), ("60MB", "float32"), ("2GB", "float32"), ("60MB", "bfloat16")]
+)
 def test_an_answer_on_cpu_takes_what_the_plan_says(checkpoint: Path, limit: str, dtype: str) -> None:
     """Within 10 % and the slack on either side: tower, prefill and decoding, visual tokens and KV cache."""
     found = measure(checkpoint, "cpu", dtype, "generate", limit)
