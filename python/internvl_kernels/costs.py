@@ -171,11 +171,27 @@ def require_for_answer(
 ) -> None:
     """Refuses a limit under which a prompt that grows to ``longest`` positions cannot be answered; ``tile``: its size, if any."""
     least = max(
-        encode_workspace(c, 1, itemsize, backend, *tile) if tile else 0,
         prefill_workspace(c.language, 1, prompt, itemsize, backend),
         decode_workspace(c.language, 1, longest, itemsize, backend),
     )
-    require(limit, least, f"one {'tile, and one ' if tile else ''}row of a prompt of {prompt} tokens,")
+    _require_with_tile(c, limit, least, f"row of a prompt of {prompt} tokens,", itemsize, backend, tile)
+
+
+def require_for_logits(
+    c: ModelConfig, limit: int, length: int, itemsize: int, backend: str, tile: tuple[int, int] | None
+) -> None:
+    """As ``require_for_answer``, for the logits of ``length`` positions."""
+    least = _logits_need(c.language, length, itemsize, backend)(1, 1, 1)
+    _require_with_tile(c, limit, least, f"row of the logits of {length} positions", itemsize, backend, tile)
+
+
+def _require_with_tile(
+    c: ModelConfig, limit: int, least: int, what: str, itemsize: int, backend: str, tile: tuple[int, int] | None
+) -> None:
+    if tile is None:
+        require(limit, least, f"one {what}")
+    else:
+        require(limit, max(least, encode_workspace(c, 1, itemsize, backend, *tile)), f"one tile, and one {what}")
 
 
 def most(limit: int, need: Callable[[int], int], at_most: int, what: str) -> int:
@@ -209,14 +225,19 @@ def logits_chunks(
     if limit is None:
         return batch, MOST_ROWS, MOST_ROWS
 
-    def need(sequences: int, rows: int, head_rows: int) -> int:
-        head = rows * c.hidden_size * itemsize + logits_workspace(c, head_rows, itemsize)
-        chunk = max(prefill_workspace(c, rows, length, itemsize, backend), head)
-        return kv_bytes(c, sequences * length, itemsize) + chunk
-
+    need = _logits_need(c, length, itemsize, backend)
     what = f"the logits of {length} positions"
     most(limit, lambda n: need(1, 1, 1), 1, what)
     # Half of what there is for the cache, so that chunks do not become small.
     group = most(limit // 2, lambda n: need(n, 1, 1), batch, what) if need(1, 1, 1) <= limit // 2 else 1
     rows = most(limit, lambda n: need(group, n, 1), min(MOST_ROWS, group * length), what)
     return group, rows, most(limit, lambda n: need(group, rows, n), rows, what)
+
+
+def _logits_need(c: LanguageConfig, length: int, itemsize: int, backend: str) -> Callable[[int, int, int], int]:
+    def need(sequences: int, rows: int, head_rows: int) -> int:
+        head = rows * c.hidden_size * itemsize + logits_workspace(c, head_rows, itemsize)
+        chunk = max(prefill_workspace(c, rows, length, itemsize, backend), head)
+        return kv_bytes(c, sequences * length, itemsize) + chunk
+
+    return need

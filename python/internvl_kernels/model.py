@@ -25,7 +25,7 @@ from .io.prompt import ImageItem, VideoItem, prompt_ids
 from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
 from .models import LanguageModel, Projector, encode_tiles, logits
-from .options import ChatArguments, RuntimeOptions, as_list, dense, generation_options
+from .options import ChatArguments, RuntimeOptions, as_list, generation_options, joined, kept_positions, token_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,6 +84,8 @@ class Model(VisionModel):
         stop = stop_string(config.chat)
         stop_id = tokenizer.token_id(stop) if stop else None
         self.stop_token_ids = frozenset(config.chat.eos_token_ids) | ({stop_id} if stop_id is not None else set())
+        pads = (config.chat.pad_token_id, tokenizer.pad_id, min(self.stop_token_ids, default=0))
+        self._pad = next(token for token in pads if token is not None)
 
     # ---- vision ----------------------------------------------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ class Model(VisionModel):
         check_finite: raise ImageError naming the first NaN or Inf of a picture with float pixels (Pillow's mode F).
         """
         items = [self._prepare(item, max_tiles, check_finite) for item in as_list(images)]
-        visual = self.encode_tiles(_joined([pixels for item in items for pixels in item])) if items else None
+        visual = self.encode_tiles(joined([pixels for item in items for pixels in item])) if items else None
         result, begin = [], 0
         for item in items:
             count = sum(len(pixels) for pixels in item)
@@ -125,10 +127,13 @@ class Model(VisionModel):
         The result, B x L x vocab values, is the caller's and no part of max_workspace; everything else, the keys and values of the
         rows at hand included, stays under it, or UnsupportedError says what it takes. check_finite as in ``encode_tiles``.
         """
-        ids = self._ids(input_ids)
+        ids = token_ids(input_ids, self._options.device)
         with torch.no_grad(), self._options.limited():
-            visual = self._visual(ids, tiles, check_finite)
-            return logits(self._language, ids, visual, self.image_token_id, self._options.max_workspace)
+            pixels, size = self._sized(tiles, check_finite)
+            limit = self._options.max_workspace
+            costs.require_for_logits(self.config, limit, ids.shape[1], *self._costs, size)
+            visual = self._visual(ids, pixels)
+            return logits(self._language, ids, visual, self.image_token_id, limit)
 
     def generate(
         self,
@@ -147,10 +152,12 @@ class Model(VisionModel):
         stop_token_ids=None (the checkpoint's), seed=None. Row r samples with ``seed + r``. Generation also ends at the context.
         """
         options = generation_options(generate_options)
-        ids = self._ids(input_ids)
-        keep = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else self._mask(attention_mask, ids)
+        ids = token_ids(input_ids, self._options.device)
+        keep = kept_positions(attention_mask, ids)
         with torch.no_grad(), self._options.limited():
-            visual = self._visual(ids[keep], tiles, check_finite)
+            pixels, size = self._sized(tiles, check_finite)
+            self._require(keep.sum(1).tolist(), [options.max_new_tokens] * len(ids), size)
+            visual = self._visual(ids[keep], pixels)
             requests, begin = [], 0
             for row, (tokens, kept) in enumerate(zip(ids, keep)):
                 tokens = tokens[kept]
@@ -162,7 +169,7 @@ class Model(VisionModel):
             for _ in decoder:
                 pass
         longest = max((len(new) for new in decoder.tokens), default=0)
-        result = torch.full((len(ids), ids.shape[1] + longest), self._pad_token_id())
+        result = torch.full((len(ids), ids.shape[1] + longest), self._pad)
         result[:, : ids.shape[1]] = ids
         for row, new in enumerate(decoder.tokens):
             result[row, ids.shape[1] : ids.shape[1] + len(new)] = torch.tensor(new)
@@ -275,11 +282,13 @@ class Model(VisionModel):
                 )
         pixels = [p for its in items for item in its for p in item]
         self._require(
-            [len(t) for t in ids], [p.options.max_new_tokens for p in parsed], pixels[0].shape[1:3] if pixels else None
+            [len(t) for t in ids],
+            [p.options.max_new_tokens for p in parsed],
+            (self.config.tiling.size,) * 2 if pixels else None,
         )
         result, begin = [], 0
         with self._stage("vision"):
-            visual = self.encode_tiles(_joined(pixels)) if pixels else None
+            visual = self.encode_tiles(joined(pixels)) if pixels else None
         for p, its, tokens in zip(parsed, items, ids):
             tiles = sum(len(pixels) for item in its for pixels in item)
             rows = None
@@ -325,12 +334,12 @@ class Model(VisionModel):
             max_workspace=self._options.max_workspace,
         )
 
-    def _require(self, lengths: Sequence[int], new: Sequence[int], tile: Any) -> None:
+    def _require(self, lengths: Sequence[int], new: Sequence[int], tile: tuple[int, int] | None) -> None:
         """Refuses a max_workspace that an answer cannot keep before any work is done."""
         context = self.config.language.max_positions
-        prompt, longest = max(lengths, default=1), max((min(n + m, context) for n, m in zip(lengths, new)), default=1)
-        size = None if tile is None else (int(tile[0]), int(tile[1]))
-        costs.require_for_answer(self.config, self._options.max_workspace, prompt, longest, *self._costs, size)
+        longest = max((min(n + m, context) for n, m in zip(lengths, new)), default=1)
+        prompt = min(max(lengths, default=1), context)
+        costs.require_for_answer(self.config, self._options.max_workspace, prompt, longest, *self._costs, tile)
 
     @contextlib.contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -361,24 +370,16 @@ class Model(VisionModel):
             described.append(VideoItem(tuple(tokens)) if isinstance(image, Video) else ImageItem(tokens[0]))
         return prompt_ids(self.tokenizer, self.config.chat, question, described, history=history, system=system)
 
-    def _ids(self, input_ids: Any) -> Tensor:
-        ids = dense("input_ids", input_ids)
-        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or ids.ndim != 2 or ids.shape[1] == 0:
-            raise UnsupportedError(f"input_ids: {ids.dtype} {list(ids.shape)}; allowed: integers [B, L] with L >= 1")
-        return ids.to(self._options.device, torch.int64)
+    def _sized(self, tiles: Any, check_finite: bool) -> tuple[Tensor | None, tuple[int, int] | None]:
+        """Checked tiles and their (height, width)."""
+        if tiles is None:
+            return None, None
+        pixels = self._tiles(tiles, check_finite)
+        return pixels, self._tower.check(pixels)
 
-    def _mask(self, attention_mask: Any, ids: Tensor) -> Tensor:
-        mask = dense("attention_mask", attention_mask).to(ids.device)
-        if mask.shape != ids.shape:
-            raise UnsupportedError(
-                f"attention_mask: {list(mask.shape)}; allowed: the shape of input_ids, {list(ids.shape)}"
-            )
-        return mask != 0
-
-    def _visual(self, ids: Tensor, tiles: Any, check_finite: bool) -> Tensor | None:
+    def _visual(self, ids: Tensor, pixels: Tensor | None) -> Tensor | None:
         """Visual rows for the image positions of ``ids``; both counts must agree."""
         wanted = int((ids == self.image_token_id).sum())
-        pixels = None if tiles is None else self._tiles(tiles, check_finite)
         if pixels is None:
             if wanted:
                 raise UnsupportedError(
@@ -393,16 +394,6 @@ class Model(VisionModel):
                 f"allowed: equal counts"
             )
         return visual.reshape(given, -1)
-
-    def _pad_token_id(self) -> int:
-        for candidate in (self.config.chat.pad_token_id, self.tokenizer.pad_id):
-            if candidate is not None:
-                return candidate
-        return min(self.stop_token_ids, default=0)
-
-
-def _joined(pixels: list[np.ndarray]) -> np.ndarray:
-    return pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
 
 
 __all__ = ["Model", "load"]

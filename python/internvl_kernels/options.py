@@ -148,6 +148,29 @@ class ChatArguments:
         )
 
 
+def token_ids(input_ids: Any, device: str) -> Tensor:
+    ids = dense("input_ids", input_ids)
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or ids.ndim != 2 or ids.shape[1] == 0:
+        raise UnsupportedError(f"input_ids: {ids.dtype} {list(ids.shape)}; allowed: integers [B, L] with L >= 1")
+    return ids.to(device, torch.int64)
+
+
+def kept_positions(attention_mask: Any, ids: Tensor) -> Tensor:
+    """True where ``attention_mask`` is not 0, and everywhere without one."""
+    if attention_mask is None:
+        return torch.ones_like(ids, dtype=torch.bool)
+    mask = dense("attention_mask", attention_mask).to(ids.device)
+    if mask.shape != ids.shape:
+        raise UnsupportedError(
+            f"attention_mask: {list(mask.shape)}; allowed: the shape of input_ids, {list(ids.shape)}"
+        )
+    return mask != 0
+
+
+def joined(pixels: list[np.ndarray]) -> np.ndarray:
+    return pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
+
+
 def generation_options(given: Mapping[str, Any]) -> GenerationOptions:
     allowed = [f.name for f in fields(GenerationOptions)]
     for name in given:

@@ -30,7 +30,8 @@ class Plan:
 
     The peak is that of ``chat`` and ``generate``: weights, tiles, visual tokens, KV cache, and the larger of the two phases'
     temporaries (a micro-batch through tower and projector; a prefill chunk, or a decode step with its logits). The temporaries are
-    what max_workspace bounds. Not counted: the interpreter, a picture while it is decoded, what the caller holds and is given.
+    what max_workspace bounds. Not counted: the interpreter, a picture while it is decoded, what the caller holds and is given, and
+    the code that oneDNN compiles and keeps, some 0.6 MB for each shape of product (a new prompt length brings new ones), up to 1024.
     """
 
     names: tuple[str, ...]

@@ -125,11 +125,39 @@ def test_cached_attention(dtype: str) -> None:
 def test_a_decode_row_does_not_see_the_batch_or_other_slots(dtype: str) -> None:
     q, k, v = cached(dtype)
     spans = [(i, i + 1, 5 * i, 17) for i in range(13)]
-    y = ops.cached_attention(q, k, v, spans, backend="cpu")
+    run = {"decode": True, "backend": "cpu"}
+    y = ops.cached_attention(q, k, v, spans, **run)
     for i in (0, 4, 12):
-        same_bits(ops.cached_attention(q[i : i + 1], k, v, [(0, 1, 5 * i, 17)], backend="cpu"), y[i : i + 1])
+        same_bits(ops.cached_attention(q[i : i + 1], k, v, [(0, 1, 5 * i, 17)], **run), y[i : i + 1])
     k[17:], v[17:] = float("nan"), float("nan")
-    same_bits(ops.cached_attention(q[:1], k, v, [(0, 1, 0, 17)], backend="cpu"), y[:1])
+    same_bits(ops.cached_attention(q[:1], k, v, [(0, 1, 0, 17)], **run), y[:1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [64, 24])
+def test_a_prefill_row_does_not_see_the_cut(dtype: str, dim: int) -> None:
+    """One prompt of 150 positions, whole, in pieces of any length, and row by row; what lies behind it is not read."""
+    q, k, v = (normal(n, h, dim, dtype=dtype, seed=i) for i, (n, h) in enumerate(((150, 4), (190, 2), (190, 2))))
+    k[160:], v[160:] = float("nan"), float("nan")
+    whole = ops.cached_attention(q, k, v, [(0, 150, 10, 150)], backend="cpu")
+    assert whole.isfinite().all()
+    for size in (1, 7, 63, 64, 65, 100):
+        for begin in range(0, 150, size):
+            end = min(begin + size, 150)
+            part = ops.cached_attention(q[begin:end], k, v, [(0, end - begin, 10, end)], backend="cpu")
+            same_bits(part, whole[begin:end], f"rows {begin} to {end}")
+    two = ops.cached_attention(torch.cat([q, q[:70]]), k, v, [(0, 150, 10, 150), (150, 220, 10, 70)], backend="cpu")
+    same_bits(two, torch.cat([whole, whole[:70]]), "two sequences")
+
+
+def test_decode_takes_one_row_of_each_sequence() -> None:
+    q, k, v = cached()
+    for backend in ("cpu", "reference"):
+        with pytest.raises(UnsupportedError, match=r"spans\[1\] has 7 rows"):
+            ops.cached_attention(q, k, v, SPANS, decode=True, backend=backend)
+    spans = [(i, i + 1, 5 * i, 17) for i in range(13)]
+    ours, theirs = (ops.cached_attention(q, k, v, spans, decode=True, backend=b) for b in ("cpu", "reference"))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_cache_layers_are_read_in_place() -> None:

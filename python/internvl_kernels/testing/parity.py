@@ -101,6 +101,12 @@ def _attention() -> Iterator[Problem]:
 
     yield Problem("attention", "cached_attention", "three sequences", cached)
 
+    def new_rows(dtype: str) -> Arguments:
+        cache = [normal(32, 2, 24, dtype=dtype, seed=s) for s in (1, 2)]
+        return [normal(3, 4, 24, dtype=dtype), *cache, [(0, 1, 3, 9), (1, 2, 12, 7), (2, 3, 31, 1)]], {}
+
+    yield Problem("attention", "cached_attention", "a new row of three", new_rows, run={"decode": True})
+
 
 def _pixel_shuffle() -> Iterator[Problem]:
     for version, grid, factor, width, drop in (
