@@ -140,7 +140,8 @@ def test_qualified_loads(micro: Any, name: str) -> None:
         registers = vector(count)[1].replace("%x", "%d")
         text = f"{POLICY} {OWN} {name}{suffix}.u32 {registers}, [%w]{policy};"
         *got, _ = micro.lanes(text, [], ["u32"] * count, [DATA])
-        assert (DATA.view(np.uint32).reshape(32, 4)[:, :count].T == np.array(got)).all()
+        words = np.stack(got, axis=1)
+        assert (words == DATA.view(np.uint32).reshape(32, 4)[:, :count]).all()
 
 
 @pytest.mark.parametrize("name", STORES)
