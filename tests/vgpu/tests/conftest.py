@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from door import library
 from raw_cuda import Cuda
-from vgpu_micro import CudaError, Micro
+from vgpu_micro import Micro
 
 import vgpu
 
@@ -155,20 +155,9 @@ def buffer(cuda: Cuda) -> Iterator[Callable[[np.ndarray], int]]:
 
 
 @pytest.fixture(scope="session")
-def micro(request: pytest.FixtureRequest) -> Micro:
-    """Single instructions through the runtime (vgpu_micro.py): the virtual GPU's, or with --cuda=real the real one's."""
-    if request.config.getoption("--cuda") != "real":
-        return Micro.load(request.getfixturevalue("vgpu_build") / vgpu.NAME)
-    home = package_folder("nvidia.cu13")
-    packaged = home / "lib" / vgpu.NAME if home else Path(vgpu.NAME)
-    try:
-        found = Micro.load(packaged if packaged.exists() else vgpu.NAME)
-    except (OSError, CudaError) as error:
-        pytest.skip(f"--cuda=real: {error}")
-    assert not found.virtual, (
-        "--cuda=real, but the virtual GPU has the runtime's name here: run tests/test_ops_*.py alone"
-    )
-    return found
+def micro(vgpu_build: Path) -> Micro:
+    """Single instructions through the runtime front (vgpu_micro.py)."""
+    return Micro.load(vgpu_build / "libcudart.so.13")
 
 
 @pytest.fixture(scope="session")

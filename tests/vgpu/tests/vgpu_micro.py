@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,13 @@ class CudaError(RuntimeError):
 @dataclass
 class Micro:
     library: ctypes.CDLL
-    virtual: bool
+    virtual: bool = True
+    _kept: list[Any] = field(default_factory=list)
 
     @classmethod
-    def load(cls, path: Path | str) -> Micro:
-        """The virtual GPU's runtime, or the real one with a GPU under it; which of the two, the library says itself."""
+    def load(cls, path: Path) -> Micro:
         library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-        virtual = hasattr(library, "vgpu_activate")
-        for name in ("cudaGetErrorName", *(("vgpu_last_message", "vgpu_reports") if virtual else ())):
+        for name in ("vgpu_last_message", "vgpu_reports", "cudaGetErrorName"):
             getattr(library, name).restype = ctypes.c_char_p
         library.cudaLaunchKernel.argtypes = [
             ctypes.c_void_p, Dim3, Dim3, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p,
@@ -52,21 +51,17 @@ class Micro:
         library.cudaMemcpy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         library.cudaFree.argtypes = [ctypes.c_void_p]
         library.cudaMalloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        if virtual:
-            library.vgpu_activate()
-        micro = cls(library, virtual)
-        micro.call("cudaGetDeviceCount", ctypes.byref(ctypes.c_int()))  # no driver, no GPU: says so here
-        return micro
+        library.vgpu_activate()
+        return cls(library)
 
     def call(self, name: str, *arguments: Any) -> None:
         error = getattr(self.library, name)(*arguments)
         if error:
-            said = f"{name}: {self.library.cudaGetErrorName(error).decode()}"
+            said = f"{self.library.cudaGetErrorName(error).decode()}: {self.library.vgpu_last_message().decode()}"
+            reports = self.library.vgpu_reports().decode()
             self.library.cudaGetLastError()
-            if self.virtual:
-                said += f": {self.library.vgpu_last_message().decode()} {self.library.vgpu_reports().decode()}"
-                self.library.vgpu_reset(1)
-            raise CudaError(said)
+            self.library.vgpu_reset(1)
+            raise CudaError(f"{name}: {said} {reports}")
 
     def launch(
         self, ptx: str, arrays: Sequence[np.ndarray], *, grid: int = 1, block: int = 32, shared: int = 0
@@ -95,53 +90,6 @@ class Micro:
             self.call("cudaFree", address)
         self.call("cudaLibraryUnload", library)
         return results
-
-    def lanes(
-        self,
-        text: str,
-        inputs: Sequence[np.ndarray],
-        results: Sequence[str],
-        memory: Sequence[np.ndarray] = (),
-        *,
-        registers: str = "",
-        before: str = "",
-        block: int = 32,
-        grid: int = 1,
-        shared: int = 0,
-    ) -> list[np.ndarray]:
-        """`text` in grid * block threads. %a, %b, … hold the thread's elements of the inputs, %d0, %d1, … are stored as
-        the results (types by PTX name), %m0, %m1, … are addresses of memory that all threads share. Gives the results,
-        then the memory. %i is the thread's number in the grid, %t in the block; %u, %v, %w, %z are free (32 and 64 bits,
-        predicates %q, %r)."""
-        letters, threads = "abcefgh"[: len(inputs)], grid * block
-        names = [*(f"p_{x}" for x in letters), *(f"p_d{k}" for k in range(len(results)))]
-        names += [f"p_m{k}" for k in range(len(memory))]
-        lines = [f".reg .b64 %m{k}; ld.param.u64 %m{k}, [p_m{k}];" for k in range(len(memory))]
-
-        def place(name: str, size: int) -> str:
-            return f"mul.wide.u32 %o, %i, {size}; ld.param.u64 %p, [{name}]; add.u64 %p, %p, %o;"
-
-        for x, array in zip(letters, inputs, strict=True):
-            assert len(array) == threads, (len(array), threads)
-            size = array.itemsize
-            lines.append(f".reg .b{max(16, 8 * size)} %{x}; {place(f'p_{x}', size)} ld.global.b{8 * size} %{x}, [%p];")
-        stores = []
-        for k, kind in enumerate(results):
-            lines.append(f".reg {bits_type(kind)} %d{k};")
-            stores.append(
-                f"{place(f'p_d{k}', NUMPY[kind].itemsize)} st.global.b{8 * NUMPY[kind].itemsize} [%p], %d{k};"
-            )
-        ptx = f"""{HEADER}{before}
-        .visible .entry k({", ".join(f".param .u64 {n}" for n in names)}) {{
-            .reg .b32 %i, %t, %u, %v; .reg .b64 %o, %p, %w, %z; .reg .pred %q, %r; {registers}
-            mov.u32 %t, %tid.x; mov.u32 %i, %ctaid.x; mov.u32 %u, %ntid.x; mad.lo.u32 %i, %i, %u, %t;
-            {" ".join(lines)}
-            {text}
-            {" ".join(stores)}
-            ret; }}"""
-        outputs = [np.zeros(threads, NUMPY[kind]) for kind in results]
-        arrays = [np.ascontiguousarray(a) for a in (*inputs, *outputs, *memory)]
-        return self.launch(ptx, arrays, grid=grid, block=block, shared=shared)[len(inputs) :]
 
     def each(self, text: str, result: str, operands: Sequence[str], values: Sequence[np.ndarray]) -> np.ndarray:
         """`text` in each lane: $d is the result, $a, $b, $c, $e, … the operands; types by PTX name."""

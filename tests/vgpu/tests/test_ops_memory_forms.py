@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from vgpu_exact import signed
+from vgpu_lanes import lanes
 from vgpu_micro import CudaError
 
 TYPES = [f"{k}{n}" for k in "bus" for n in (8, 16, 32, 64)] + ["f32", "f64"]
@@ -70,7 +71,7 @@ def test_ld(micro: Any, kind: str, space: str, generic: bool) -> None:
         moves = " ".join(widen(width).format(k) for k in range(count))
         text = f"{WHERE[space]} {fill(space)} {load}{suffix}.{kind} {registers}, [%z]; {moves}"
         declared = f".reg .b{width} %x<4>; {LOCAL} {SHARED}"
-        *got, _ = micro.lanes(text, [], ["b64"] * count, [DATA], registers=declared, before=CONSTANT)
+        *got, _ = lanes(micro, text, [], ["b64"] * count, [DATA], registers=declared, before=CONSTANT)
         for lane, k in itertools.product(range(32), range(count)):
             assert got[k][lane] == element(kind, DATA[PLACE * lane :], k, width), (text, lane)
 
@@ -94,7 +95,7 @@ def test_st(micro: Any, kind: str, space: str, generic: bool) -> None:
         )
         values = np.random.default_rng(count).integers(0, 2**64, (4, 32), np.uint64)
         declared = f".reg .b{width} %x<4>; {LOCAL} {SHARED}"
-        (got,) = micro.lanes(text, list(values), [], [DATA], registers=declared)
+        (got,) = lanes(micro, text, list(values), [], [DATA], registers=declared)
         expected = DATA.reshape(32, PLACE).copy()
         expected[:, at:] = (
             values[:count].view(np.uint8).reshape(count, 32, 8)[:, :, :size].swapaxes(0, 1).reshape(32, -1)
@@ -111,7 +112,7 @@ def test_ld_param(micro: Any, kind: str) -> None:
             suffix, registers = vector(count)
             moves = " ".join(widen(width).format(k) for k in range(count))
             text = f"ld.param{suffix}.{kind} {registers}, [p_m0+{offset}]; {moves} mov.b64 %d{count}, %m0;"
-            *got, whole, _ = micro.lanes(text, [], ["b64"] * (count + 1), [DATA], registers=f".reg .b{width} %x<4>;")
+            *got, whole, _ = lanes(micro, text, [], ["b64"] * (count + 1), [DATA], registers=f".reg .b{width} %x<4>;")
             data = whole[:1].view(np.uint8)[offset:]
             for k in range(count):
                 assert (got[k] == element(kind, data, k, width)).all(), text
@@ -139,7 +140,7 @@ def test_qualified_loads(micro: Any, name: str) -> None:
     for suffix, count in (("", 1), (".v2", 2), (".v4", 4)):
         registers = vector(count)[1].replace("%x", "%d")
         text = f"{POLICY} {OWN} {name}{suffix}.u32 {registers}, [%w]{policy};"
-        *got, _ = micro.lanes(text, [], ["u32"] * count, [DATA])
+        *got, _ = lanes(micro, text, [], ["u32"] * count, [DATA])
         words = np.stack(got, axis=1)
         assert (words == DATA.view(np.uint32).reshape(32, 4)[:, :count]).all()
 
@@ -149,7 +150,7 @@ def test_qualified_stores(micro: Any, name: str) -> None:
     policy = ", %y" if "cache_hint" in name else ""
     text = f"{POLICY} {OWN} {name}.v2.u32 [%w+8], {{%a, %b}}{policy};"
     values = np.random.default_rng(2).integers(0, 2**32, (2, 32), np.uint32)
-    (got,) = micro.lanes(text, list(values), [], [DATA])
+    (got,) = lanes(micro, text, list(values), [], [DATA])
     expected = DATA.view(np.uint32).reshape(32, 4).copy()
     expected[:, 2:] = values.T
     assert (got.view(np.uint32).reshape(32, 4) == expected).all()
@@ -159,7 +160,7 @@ def test_addresses_and_sinks(micro: Any) -> None:
     text = f"""{WHERE["shared"]} {fill("shared")} bar.sync 0; cvt.u32.u64 %u, %z; ld.shared.u32 %d0, [%u+4];
         add.u64 %z, %z, 12; ld.shared.u32 %d1, [%z+-4]; ld.shared.u32 %d2, [s]; ld.shared.u32 %d3, [s+20];
         ld.const.u32 %d4, [c+40]; ld.global.v4.u32 {{_, %d5, _, %d6}}, [%w];"""
-    *got, _ = micro.lanes(text, [], ["u32"] * 7, [DATA], registers=SHARED, before=CONSTANT)
+    *got, _ = lanes(micro, text, [], ["u32"] * 7, [DATA], registers=SHARED, before=CONSTANT)
     words = DATA.view(np.uint32)
     own = words.reshape(32, 4)
     for found, expected in zip(got, (own[:, 1], own[:, 2], words[0], words[5], words[10], own[:, 1], own[:, 3])):
@@ -182,7 +183,7 @@ def test_cp_async(micro: Any, name: str, size: int) -> None:
     for operand, expected in (("", own), (", %a", taken), (f", {size}", own), (", 0", own * 0), (", %q", ignored)):
         issue = f"{name} [%z], [%w], {size}{operand}{end}"
         for wait in ("cp.async.wait_all;", "cp.async.commit_group; cp.async.wait_group 0;"):
-            (got,) = micro.lanes(f"{first} {issue} {wait} {drain('shared')}", [sizes], [], [DATA], registers=SHARED)
+            (got,) = lanes(micro, f"{first} {issue} {wait} {drain('shared')}", [sizes], [], [DATA], registers=SHARED)
             got = got.reshape(32, PLACE)
             assert (got[:, :size] == expected).all(), (issue, wait)
             assert (got[:, size:] == DATA.reshape(32, PLACE)[:, size:]).all()
@@ -199,7 +200,7 @@ def test_cp_async_groups(micro: Any, pending: int) -> None:
     reads = " ".join(f"ld.shared.u32 %d{k}, [%z+{4 * k}];" if x else "" for k, x in enumerate(arrived))
     zeros = " ".join(f"mov.u32 %d{k}, 0;" for k in range(4))
     text = f"{WHERE['shared']} {zeros} {issue} cp.async.wait_group {pending}; {reads} cp.async.wait_all;"
-    *got, _ = micro.lanes(text, [], ["u32"] * 4, [DATA], registers=SHARED)
+    *got, _ = lanes(micro, text, [], ["u32"] * 4, [DATA], registers=SHARED)
     own = DATA.view(np.uint32).reshape(32, 4)
     for k in range(4):
         assert (got[k] == (own[:, 3 - k] if k < len(arrived) and arrived[k] else 0)).all()
@@ -212,7 +213,7 @@ def test_cvta_and_isspacep(micro: Any, space: str) -> None:
     tests = " ".join(f"isspacep.{s} %q, %y; selp.u32 %d{k}, 1, 0, %q;" for k, s in enumerate(spaces))
     text = f"{where} cvta.{space}.u64 %y, %z; {tests} cvta.to.{space}.u64 %y, %y; sub.u64 %d5, %y, %z;"
     registers = f".reg .b64 %y; {LOCAL} {SHARED}"
-    *got, back, _ = micro.lanes(text, [], ["u32"] * 5 + ["u64"], [DATA], registers=registers, before=CONSTANT)
+    *got, back, _ = lanes(micro, text, [], ["u32"] * 5 + ["u64"], [DATA], registers=registers, before=CONSTANT)
     assert (back == 0).all()
     for found, other in zip(got, spaces):
         if other == space or "global" not in (other, space):  # const and param may lie in the global window
@@ -234,7 +235,7 @@ HINTS += ["createpolicy.cvt.L2.b64 %z, %m0;"]
 @pytest.mark.parametrize("text", HINTS)
 def test_hints_change_nothing(micro: Any, text: str) -> None:
     memory = np.concatenate([DATA, np.zeros(128, np.uint8)])  # what is discarded is never read
-    got = micro.lanes(f"{OWN} {text} ld.global.u32 %d0, [%w];", [], ["u32"], [memory], registers=LOCAL)
+    got = lanes(micro, f"{OWN} {text} ld.global.u32 %d0, [%w];", [], ["u32"], [memory], registers=LOCAL)
     assert (got[0] == DATA.view(np.uint32)[::4]).all()
 
 
@@ -273,4 +274,4 @@ ILLEGAL += [
 def test_what_the_isa_has_not(micro: Any, text: str) -> None:
     registers = f".reg .b16 %x; {LOCAL} {SHARED}"
     with pytest.raises(CudaError):
-        micro.lanes(f"{WHERE['shared']} {text};", [], [], [DATA], registers=registers, before=CONSTANT)
+        lanes(micro, f"{WHERE['shared']} {text};", [], [], [DATA], registers=registers, before=CONSTANT)

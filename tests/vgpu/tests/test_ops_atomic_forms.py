@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from vgpu_exact import signed
+from vgpu_lanes import lanes
 from vgpu_micro import NUMPY, CudaError
 
 Function = Callable[..., int]
@@ -95,7 +96,7 @@ def run(micro: Any, instruction: str, space: str, arrays: tuple[np.ndarray, ...]
     text = f"{before} {locate} mov.b{bits} %d0, 0; {instruction.replace('$at', at)} {after}"
     registers = f".reg .b32 %s; .reg .b{bits} %y; .shared .align 8 .b8 m[{8 * WORDS}];"
     offsets = (np.arange(THREADS) % WORDS * size).astype(np.uint32)
-    old, words = micro.lanes(text, [x, y, offsets], [f"b{bits}"], [memory], registers=registers, block=THREADS)
+    old, words = lanes(micro, text, [x, y, offsets], [f"b{bits}"], [memory], registers=registers, block=THREADS)
     return old, words
 
 
@@ -194,7 +195,7 @@ def test_message_from_one_block_to_another(micro: Any, publish: str, consume: st
         st.global.u32 [%m0+64], 1234; {publish} mov.u32 %d0, 1; bra END;
         WAIT: {consume} setp.eq.u32 %q, %v, 0; @%q bra WAIT; ld.global.u32 %d0, [%m0+64]; END:"""
     lone = f"setp.ne.u32 %q, %t, 0; mov.u32 %d0, 0; @%q bra OUT; {text} OUT:"
-    got, memory = micro.lanes(lone, [], ["u32"], [np.zeros(32, np.uint32)], grid=2)
+    got, memory = lanes(micro, lone, [], ["u32"], [np.zeros(32, np.uint32)], grid=2)
     assert got[0] == 1
     assert got[32] == 1234
     assert memory[0] == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from vgpu_lanes import lanes
 from vgpu_micro import CudaError
 
 LANES = np.arange(32)
@@ -29,7 +30,7 @@ def test_call_by_value(micro: Any) -> None:
         call.uni (r), mix, (s, k, w, h, c);
         ld.param.u32 %d0, [r]; ld.param.u32 %d1, [r+4]; ld.param.u64 %w, [r+8]; mov.b64 {%d2, %d3}, %w; }"""
     a, b, c, e = RANDOM
-    got = micro.lanes(text, [a, b, c, e], ["u32"] * 4, before=MIX, block=128)
+    got = lanes(micro, text, [a, b, c, e], ["u32"] * 4, before=MIX, block=128)
     mixed = a * e + b.astype(np.int16).astype(np.int32).view(np.uint32)
     for found, expected in zip(got, (b ^ (c & 255), e, mixed, b ^ (c & 255)), strict=True):
         assert (found == expected).all()
@@ -64,7 +65,7 @@ def test_divergent_and_nested_calls(micro: Any) -> None:
         mov.u32 %d0, 7; @%r bra OUT; @%q bra EVEN; call (v), collatz, (a); ld.param.u32 %d0, [v]; bra OUT;
         EVEN: call (v), twice, (a); ld.param.u32 %d0, [v]; OUT: }"""
     n = (RANDOM[0] % 5000 + 1).astype(np.uint32)
-    (got,) = micro.lanes(text, [n], ["u32"], before=NESTED, block=128)
+    (got,) = lanes(micro, text, [n], ["u32"], before=NESTED, block=128)
     for i in range(128):
         steps = collatz(int(n[i]))
         twice = 1000 * steps + collatz(steps) + ((int(n[i]) + 15) << 20)
@@ -76,7 +77,7 @@ def test_predicated_call_and_exit_inside_a_function(micro: Any) -> None:
         setp.eq.u32 %p, %n, 5; @!%p ret; trap; }"""
     text = """{ .param .b32 n; st.param.u32 [n], %t; setp.ne.u32 %q, %t, 5; setp.gt.u32 %r, %t, 20; mov.u32 %d0, 1;
         @%r exit; @%q call leave, (n); mov.u32 %d0, 2; }"""
-    (got,) = micro.lanes(text, [], ["u32"], before=leave)
+    (got,) = lanes(micro, text, [], ["u32"], before=leave)
     assert (got == np.where(LANES <= 9, 2, 0)).all()  # the others leave before they store anything
 
 
@@ -89,7 +90,7 @@ def test_divergent_loops(micro: Any) -> None:
         bra INNER; FOUND: add.u32 %d0, %d0, %x; setp.gt.u32 %r, %d0, 60; @!%r bra OUTER;
         DONE: bar.warp.sync -1; vote.sync.ballot.b32 %d1, 1, -1;"""
     a, b = (RANDOM[0, :32] % 100 + 1).astype(np.uint32), (RANDOM[1, :32] % 40).astype(np.uint32)
-    got, whole = micro.lanes(text, [a, b], ["u32", "u32"], registers=".reg .b32 %x, %y;")
+    got, whole = lanes(micro, text, [a, b], ["u32", "u32"], registers=".reg .b32 %x, %y;")
     for i in range(32):
         total = 0
         for v in range(1, int(b[i]) + 1):
@@ -109,7 +110,7 @@ def test_brx(micro: Any, form: str) -> None:
         A: mad.lo.u32 %d0, %d0, 5, 1; bra JOIN; B: mad.lo.u32 %d0, %d0, 5, 2; bra JOIN; C: mad.lo.u32 %d0, %d0, 5, 3; bra JOIN;
         D: mad.lo.u32 %d0, %d0, 5, 4; JOIN: add.u32 %v, %v, 1; setp.lt.u32 %q, %v, 8; @%q bra NEXT;"""
     values = np.full(32, RANDOM[2, 0]) if form.endswith("uni") else RANDOM[2, :32]
-    (got,) = micro.lanes(text, [values], ["u32"])
+    (got,) = lanes(micro, text, [values], ["u32"])
     for i in range(32):
         expected = 0
         for k in range(8):
@@ -130,14 +131,14 @@ def test_guards(micro: Any, text: str, guard: str) -> None:
     else:
         guard_text = f"{guard} {text}"
     code = f"mov.u32 %d0, 3; setp.lt.u32 %q, %t, 9; {guard_text} bra OUT; SET: mov.u32 %d0, 5; OUT:"
-    got, _ = micro.lanes(code, [], ["u32"], [np.array([5, 5], np.uint32)])
+    got, _ = lanes(micro, code, [], ["u32"], [np.array([5, 5], np.uint32)])
     assert (got == np.where((LANES < 9) == (guard == "@%q"), 5, 3)).all()
 
 
 @pytest.mark.parametrize("end", ["ret;", "exit;", "ret.uni;", "@%q ret;", "@%q exit;", "@!%q exit;"])
 def test_ret_and_exit_of_the_kernel(micro: Any, end: str) -> None:
     stay = {"@%q": LANES >= 9, "@!%q": LANES < 9}.get(end.split()[0], LANES < 0)
-    (got,) = micro.lanes(f"setp.lt.u32 %q, %t, 9; mov.u32 %d0, 1; {end}", [], ["u32"])
+    (got,) = lanes(micro, f"setp.lt.u32 %q, %t, 9; mov.u32 %d0, 1; {end}", [], ["u32"])
     assert (got == stay).all()
 
 
@@ -146,7 +147,7 @@ def test_nanosleep(micro: Any) -> None:
     text = """mov.u32 %d0, 1; mov.u32 %u, 8; setp.eq.u32 %q, %t, 0; @%q bra TELL; setp.lt.u32 %q, %t, 32; @%q bra END;
         WAIT: nanosleep.u32 %u; ld.acquire.cta.global.u32 %d0, [%m0]; setp.eq.u32 %q, %d0, 0; @%q bra WAIT; bra END;
         TELL: nanosleep.u32 2000; st.release.cta.global.u32 [%m0], 4; nanosleep.u32 0; END:"""
-    got, _ = micro.lanes(text, [], ["u32"], [np.zeros(1, np.uint32)], block=64)
+    got, _ = lanes(micro, text, [], ["u32"], [np.zeros(1, np.uint32)], block=64)
     assert (got == [1] * 32 + [4] * 32).all()
 
 
@@ -155,8 +156,8 @@ def test_traps(micro: Any, text: str, says: str) -> None:
     if not micro.virtual:
         pytest.skip("a trap ends the context of a real GPU, and with it the tests after this one")
     with pytest.raises(CudaError, match=says):
-        micro.lanes(f"setp.eq.u32 %q, %t, 17; {text}", [], [])
-    (got,) = micro.lanes(f"setp.eq.u32 %q, %t, 99; @%q {text.split()[-1]} mov.u32 %d0, 1;", [], ["u32"])
+        lanes(micro, f"setp.eq.u32 %q, %t, 17; {text}", [], [])
+    (got,) = lanes(micro, f"setp.eq.u32 %q, %t, 99; @%q {text.split()[-1]} mov.u32 %d0, 1;", [], ["u32"])
     assert (got == 1).all()
 
 
@@ -178,7 +179,7 @@ def test_refused_by_name(micro: Any, text: str) -> None:
     if not micro.virtual:
         pytest.skip("a real GPU has what the virtual one refuses")
     with pytest.raises(CudaError, match=REFUSED[text]):
-        micro.lanes(f"setp.eq.u32 %r, %t, 0; {text}", [], [], before=AGAIN)
+        lanes(micro, f"setp.eq.u32 %r, %t, 0; {text}", [], [], before=AGAIN)
 
 
 def test_lop3_tables(micro: Any) -> None:
@@ -186,7 +187,7 @@ def test_lop3_tables(micro: Any) -> None:
     text = "mul.wide.u32 %w, %i, 4; add.u64 %w, %w, %m0;"
     text += " ".join(f"lop3.b32 %u, %a, %b, %c, {lut}; st.global.u32 [%w+{128 * lut}], %u;" for lut in range(256))
     a, b, c = RANDOM[:3, :32]
-    (got,) = micro.lanes(text, [a, b, c], [], [np.zeros(256 * 32, np.uint32)])
+    (got,) = lanes(micro, text, [a, b, c], [], [np.zeros(256 * 32, np.uint32)])
     bits = 4 * np.unpackbits(a.view(np.uint8)) + 2 * np.unpackbits(b.view(np.uint8)) + np.unpackbits(c.view(np.uint8))
     for lut in range(256):
         assert (np.unpackbits(got[32 * lut : 32 * lut + 32].view(np.uint8)) == lut >> bits & 1).all(), lut
@@ -198,7 +199,7 @@ def test_mov_packs_and_unpacks(micro: Any, whole: int, part: int) -> None:
     values = numbers.view(f"u{whole // 8}")[:32].copy()
     names = [f"%x{k}" for k in range(count)]
     text = f"mov.b{whole} {{{', '.join(names)}}}, %a; mov.b{whole} %d0, {{{', '.join(reversed(names))}}};"
-    (got,) = micro.lanes(text, [values], [f"b{whole}"], registers=f".reg .b{part} %x<4>;")
+    (got,) = lanes(micro, text, [values], [f"b{whole}"], registers=f".reg .b{part} %x<4>;")
     parts = values.view(f"u{part // 8}").reshape(32, count)
     assert (got == parts[:, ::-1].copy().view(values.dtype).reshape(-1)).all()
 
@@ -223,7 +224,7 @@ def test_special_registers(micro: Any) -> None:
     expected |= {f"lanemask_{x}": lambda i, f=f: f(i % 32) for x, f in mask.items()}
     expected |= {"dynamic_smem_size": lambda i: 256, "total_smem_size": None}
     text = " ".join(f"mov.u32 %d{k}, %{name};" for k, name in enumerate(expected))
-    got = dict(zip(expected, micro.lanes(text, [], ["u32"] * len(expected), block=96, grid=3, shared=256)))
+    got = dict(zip(expected, lanes(micro, text, [], ["u32"] * len(expected), block=96, grid=3, shared=256)))
     for name, function in expected.items():
         if function:
             assert got[name].tolist() == [function(i) for i in range(288)], name
@@ -235,5 +236,5 @@ def test_special_registers(micro: Any) -> None:
 @pytest.mark.parametrize("clock", ["clock64", "globaltimer"])
 def test_clocks_go_on(micro: Any, clock: str) -> None:
     text = f"mov.u64 %w, %{clock}; nanosleep.u32 5000; mov.u64 %z, %{clock}; sub.u64 %d0, %z, %w;"
-    (got,) = micro.lanes(text, [], ["u64"])
+    (got,) = lanes(micro, text, [], ["u64"])
     assert (got.view(np.int64) >= 0).all()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from vgpu_exact import signed
+from vgpu_lanes import lanes
 from vgpu_micro import CudaError
 
 ALL = 0xFFFFFFFF
@@ -34,11 +35,11 @@ def groups() -> list[list[int]]:
 def run(micro: Any, text: str, inputs: list[np.ndarray], results: list[str], **options: Any) -> list[np.ndarray]:
     """One instruction in warps of every split, their member masks in %a; each group on its own path, then all at once."""
     masks = members()
-    together = micro.lanes(text, [masks, *inputs], results, block=len(masks), **options)
+    together = lanes(micro, text, [masks, *inputs], results, block=len(masks), **options)
     # A lane's group takes the branch of its number: the first lane of the mask tells the groups apart.
     start = "brev.b32 %u, %a; clz.b32 %u, %u; setp.lt.u32 %q, %u, 8; @%q bra LOW;"
     apart = f"{start} {text} bra END; LOW: {text} END: bar.warp.sync -1;"
-    divergent = micro.lanes(apart, [masks, *inputs], results, block=len(masks), **options)
+    divergent = lanes(micro, apart, [masks, *inputs], results, block=len(masks), **options)
     for a, b in zip(together, divergent, strict=True):
         assert (a == b).all()
     return together
@@ -62,7 +63,7 @@ def test_shfl(micro: Any, mode: str) -> None:
     values = np.random.default_rng(1).integers(0, 2**32, 32 * len(cases), np.uint32)
     b, c = (np.repeat(np.array(x, np.uint32), 32) for x in zip(*cases))
     text = f"shfl.sync.{mode}.b32 %d0|%q, %a, %b, %c, -1; selp.b32 %d1, 1, 0, %q;"
-    got, inside = micro.lanes(text, [values, b, c], ["b32", "b32"], block=32, grid=len(cases))
+    got, inside = lanes(micro, text, [values, b, c], ["b32", "b32"], block=32, grid=len(cases))
     for k, (bits, control) in enumerate(cases):
         want = [shuffle(mode, lane, bits, control) for lane in range(32)]
         warp = slice(32 * k, 32 * k + 32)
@@ -75,7 +76,7 @@ def test_shfl_with_b_and_c_per_lane(micro: Any, mode: str) -> None:
     rng = np.random.default_rng(2)
     b, c, values = (rng.integers(0, n, 1024, np.uint32) for n in (32, 0x2000, 2**32))
     text = f"shfl.sync.{mode}.b32 %d0|%q, %a, %b, %c, -1; selp.b32 %d1, 1, 0, %q;"
-    got, inside = micro.lanes(text, [values, b, c], ["b32", "b32"], block=1024)
+    got, inside = lanes(micro, text, [values, b, c], ["b32", "b32"], block=1024)
     want = [shuffle(mode, i % 32, int(b[i]), int(c[i])) for i in range(1024)]
     assert (inside == [p for _, p in want]).all()
     assert (got == [values[i // 32 * 32 + j] for i, (j, _) in enumerate(want)]).all()
@@ -159,7 +160,7 @@ def test_redux(micro: Any, op: str) -> None:
 def test_activemask(micro: Any) -> None:
     """Lanes of the other path are never in it, the asking lane always is; how many stay together is the machine's."""
     text = "setp.lt.u32 %q, %t, 11; activemask.b32 %d0; @%q bra LOW; activemask.b32 %d1; bra END; LOW: activemask.b32 %d1; END:"
-    whole, part = micro.lanes(text, [], ["b32", "b32"])
+    whole, part = lanes(micro, text, [], ["b32", "b32"])
     assert (whole == ALL).all()
     for i in range(32):
         side = (1 << 11) - 1 if i < 11 else ALL ^ (1 << 11) - 1
@@ -179,7 +180,7 @@ def test_activemask(micro: Any) -> None:
 )
 def test_not_on_this_architecture(micro: Any, text: str) -> None:
     with pytest.raises(CudaError):
-        micro.lanes(f"mov.u32 %d0, 0; {text}", [], ["b32"])
+        lanes(micro, f"mov.u32 %d0, 0; {text}", [], ["b32"])
 
 
 @pytest.mark.parametrize("negated", ["", "!"])
@@ -193,7 +194,7 @@ def test_barrier_red(micro: Any, name: str, negated: str) -> None:
     one = np.zeros(128, np.uint32)
     one[77] = 1
     for given in (one, 1 - one, one * 0, one * 0 + 1, rng.integers(0, 2, 128, np.uint32)):
-        popc, everyone, some = micro.lanes(text, [given], ["b32"] * 3, block=128)
+        popc, everyone, some = lanes(micro, text, [given], ["b32"] * 3, block=128)
         said = given != bool(negated)
         assert (popc == said.sum()).all()
         assert (everyone == said.all()).all()
@@ -209,7 +210,7 @@ def test_barrier_ids_and_counts(micro: Any, name: str) -> None:
         xor.b32 %s, %t, 511; shl.b32 %s, %s, 2; add.u32 %s, %s, %v; ld.shared.u32 %d1, [%s];"""
     values = np.random.default_rng(8).integers(0, 2**32, 512, np.uint32)
     registers = ".reg .b32 %s; .shared .align 4 .b8 m[2048];"
-    pair, mirror = micro.lanes(text, [values], ["b32", "b32"], registers=registers, block=512)
+    pair, mirror = lanes(micro, text, [values], ["b32", "b32"], registers=registers, block=512)
     threads = np.arange(512)
     assert (pair == values[threads ^ 32]).all()
     assert (mirror == values[511 - threads]).all()
@@ -226,7 +227,7 @@ def test_barrier_arrive(micro: Any, name: str) -> None:
         add.u32 %v, %v, 1; setp.lt.u32 %r, %v, 5; @%r bra CONSUME; END:"""
     values = np.arange(64, dtype=np.uint32) * 100
     registers = ".reg .b32 %s; .shared .align 4 .b8 m[128];"
-    (got,) = micro.lanes(text, [values], ["b32"], registers=registers, block=64)
+    (got,) = lanes(micro, text, [values], ["b32"], registers=registers, block=64)
     want = values[:32] * 0
     for k in range(5):
         want = want * 3 + values[:32] + k
@@ -240,7 +241,7 @@ def test_barrier_sync_of_divergent_lanes(micro: Any) -> None:
         xor.b32 %u, %t, 63; shl.b32 %u, %u, 2; add.u32 %u, %u, %s; ld.shared.u32 %d0, [%u];"""
     values = np.random.default_rng(9).integers(0, 2**32, 64, np.uint32)
     registers = ".reg .b32 %s; .shared .align 4 .b8 m[256];"
-    (got,) = micro.lanes(text, [values], ["b32"], registers=registers, block=64)
+    (got,) = lanes(micro, text, [values], ["b32"], registers=registers, block=64)
     assert (got == values[::-1]).all()
 
 
@@ -249,5 +250,5 @@ def test_warp_barrier_orders_shared_memory(micro: Any) -> None:
         bar.warp.sync %a; mov.u32 %d0, 0; xor.b32 %v, %t, 16; shl.b32 %v, %v, 2; add.u32 %v, %v, %s;
         @!%q ld.shared.u32 %d0, [%v];"""
     masks = np.array([0x000F000F if i % 16 < 4 else 0xFFF0FFF0 for i in range(32)], np.uint32)
-    (got,) = micro.lanes(text, [masks], ["b32"], registers=".reg .b32 %s; .shared .align 4 .b8 m[128];")
+    (got,) = lanes(micro, text, [masks], ["b32"], registers=".reg .b32 %s; .shared .align 4 .b8 m[128];")
     assert (got == [0] * 16 + list(range(16))).all()
