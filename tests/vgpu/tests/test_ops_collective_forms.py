@@ -191,9 +191,8 @@ def test_barrier_red(micro: Any, name: str, negated: str) -> None:
         {name}.and{aligned}.pred %r, 5, {negated}%q; selp.b32 %d1, 1, 0, %r;
         {name}.or{aligned}.pred %r, 15, 128, {negated}%q; selp.b32 %d2, 1, 0, %r;"""
     rng = np.random.default_rng(7)
-    one = np.zeros(128, np.uint32)
-    one[77] = 1
-    for given in (one, 1 - one, one * 0, one * 0 + 1, rng.integers(0, 2, 128, np.uint32)):
+    ones = np.eye(128, dtype=np.uint32)[[5, 40, 77, 127]]  # a thread of each warp: whichever comes last, all count
+    for given in (*ones, *(1 - ones), ones[0] * 0, ones[0] * 0 + 1, rng.integers(0, 2, 128, np.uint32)):
         popc, everyone, some = lanes(micro, text, [given], ["b32"] * 3, block=128)
         said = given != bool(negated)
         assert (popc == said.sum()).all()
