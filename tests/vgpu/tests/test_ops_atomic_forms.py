@@ -243,8 +243,6 @@ ILLEGAL += [
     "exch.b16",
     "add.f16x2",
     "add.noftz.f32",
-    "add.noftz.bf16x2",
-    "add.noftz.bf16",
     "min.noftz.f16x2",
     "add.u16",
 ]
