@@ -1,4 +1,6 @@
 // atom and red of every operation and type, fences, and what atomics tell other warps (release and acquire).
+#include <algorithm>
+
 #include "exec/classes.h"
 #include "exec/half_rows.h"
 #include "exec/worker.h"
@@ -42,6 +44,12 @@ namespace {
 
 enum Kind : uint8_t { k_and, k_or, k_xor, k_cas, k_exch, k_add, k_inc, k_dec, k_min, k_max };
 
+uint32_t flushed(uint32_t bits) { return bits & 0x7f800000 ? bits : bits & 0x80000000; }
+
+// Sums of f32 in global memory flush subnormal operands and results; all others keep them (PTX ISA, atom).
+uint64_t global_sum_f32(uint32_t old, uint32_t b) {
+    return flushed(float_to_bits(bits_to_float(flushed(old)) + bits_to_float(flushed(b))));
+}
 uint64_t combine(Type t, Kind k, uint64_t old, uint64_t b, uint64_t c) {
     auto pick = [&](bool less) { return (k == k_min) == less ? b : old; };  // less: b < old
     switch (k) {
@@ -132,7 +140,8 @@ bool atomic_part(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_
             uint64_t b = wide ? row<uint64_t>(w, rows[n + e])[i] : row<uint32_t>(w, rows[n + e])[i];
             uint64_t c = !cas ? 0 : wide ? row<uint64_t>(w, rows[2 * n + e])[i] : row<uint32_t>(w, rows[2 * n + e])[i];
             if (o.size < 4) b &= 0xffff;
-            uint64_t now = combine(type, kind, old, b, c);
+            uint64_t now = global && type == Type::f32 && kind == k_add ? global_sum_f32(uint32_t(old), uint32_t(b))
+                                                                        : combine(type, kind, old, b, c);
             std::memcpy(t.data[i] + e * o.size, &now, o.size);
             if (red || rows[e] == kNoRow) continue;
             if (wide)
@@ -166,6 +175,30 @@ Next atomic(Warp& w, const Op& o, uint32_t mask) {
     return w.polls % 16 == 0 ? Next::yield : Next::step;
 }
 
+bool is_any(Type t, std::initializer_list<Type> all) { return std::find(all.begin(), all.end(), t) != all.end(); }
+// The ISA's table of operations and types; vectors come with sm_90.
+bool legal(Kind k, Type t, bool noftz, bool vector, bool red) {
+    const bool half = is_any(t, {Type::f16, Type::f16x2, Type::bf16, Type::bf16x2});
+    if (noftz != half || (red && (k == k_cas || k == k_exch))) return false;
+    if (vector) return (half && (k == k_add || k >= k_min)) || (t == Type::f32 && k == k_add);
+    switch (k) {
+        case k_and:
+        case k_or:
+        case k_xor:
+        case k_exch:
+            return is_any(t, {Type::b32, Type::b64});
+        case k_cas:
+            return is_any(t, {Type::b16, Type::b32, Type::b64});
+        case k_add:
+            return half || is_any(t, {Type::u32, Type::s32, Type::u64, Type::f32, Type::f64});
+        case k_inc:
+        case k_dec:
+            return t == Type::u32;
+        default:
+            return is_any(t, {Type::u32, Type::s32, Type::u64, Type::s64});
+    }
+}
+
 Next fence_(Warp& w, const Op&, uint32_t) {
     fence(w);
     return Next::step;
@@ -182,12 +215,14 @@ void decode_atom(Decoder& d) {
     Space s = space == 0 ? Space::global : space > 0 ? Space::shared : Space::generic;
     int op = d.take_one({"and", "or", "xor", "cas", "exch", "add", "inc", "dec", "min", "max"});
     if (op < 0) d.fail("operation");
-    d.take("noftz");
+    bool noftz = d.take("noftz");
     d.take("L2::cache_hint");
     int v = d.take_one({"v2", "v4", "v8"});
     int count = v < 0 ? 1 : 2 << v;
     Type t = d.take_type();
-    if (size_of(t) < 2 || size_of(t) > 8) d.fail("type");
+    if (!legal(Kind(op), t, noftz, v >= 0, red)) d.fail("no such operation of this type");
+    if (v >= 0 && s == Space::shared) d.fail("vectors are of global memory");
+    if (v >= 0) d.needs_sm(90);
     d.op.flags |=
         kStrong | (order == 1 || order >= 3 ? kAcquire : 0) | (order >= 2 ? kRelease : 0) | (red ? kNoReturn : 0);
     d.op.mode = uint8_t(op);

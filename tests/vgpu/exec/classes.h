@@ -42,6 +42,7 @@ void decode_isspacep(Decoder&);
 void decode_ld(Decoder&);
 void decode_st(Decoder&);
 void decode_prefetch(Decoder&);
+void decode_createpolicy(Decoder&);
 // atomic.cpp
 void decode_atom(Decoder&);
 void decode_fence(Decoder&);

@@ -43,7 +43,7 @@ Ready gather_lanes(Warp& w, const Op& o, uint32_t mask, uint32_t member_row) {
 
 // mode: 0 up, 1 down, 2 bfly, 3 idx
 Next shfl(Warp& w, const Op& o, uint32_t mask) {
-    if (o.e != kNoRow) GATHER(o.e);
+    GATHER(o.e);
     alignas(32) uint32_t value[32];
     std::memcpy(value, row<uint32_t>(w, o.a), sizeof value);
     const uint32_t *b = row<uint32_t>(w, o.b), *c = row<uint32_t>(w, o.c);
@@ -96,7 +96,7 @@ void each_mask(Warp& w, uint32_t member_row, uint32_t mask, F f) {
 }
 // mode: 0 all, 1 any, 2 uni, 3 ballot
 Next vote(Warp& w, const Op& o, uint32_t mask) {
-    if (o.b != kNoRow) GATHER(o.b);
+    GATHER(o.b);
     uint32_t p = read_predicate(w, o.a) ^ uint32_t(o.imm);
     auto one = [&](uint32_t lanes) {
         uint32_t v = p & lanes;
@@ -107,10 +107,7 @@ Next vote(Warp& w, const Op& o, uint32_t mask) {
         bool r = o.mode == 0 ? v == lanes : o.mode == 1 ? v != 0 : v == 0 || v == lanes;
         write_predicate(w, o.d, lanes, r ? ~0u : 0);
     };
-    if (o.b == kNoRow)
-        one(mask);
-    else
-        each_mask(w, o.b, mask, one);
+    each_mask(w, o.b, mask, one);
     return Next::step;
 }
 // mode: 0 any, 1 all
@@ -218,14 +215,14 @@ Next movmatrix(Warp& w, const Op& o, uint32_t mask) {
 void decode_shfl(Decoder& d) {
     bool sync = d.take("sync");
     int mode = d.take_one({"up", "down", "bfly", "idx"});
-    if (mode < 0 || d.take_type() != Type::b32) d.fail("form");
-    d.expect_operands(sync ? 5 : 4, sync ? 5 : 4);
+    if (!sync || mode < 0 || d.take_type() != Type::b32) d.fail("form");  // without .sync: gone from sm_70 on
+    d.expect_operands(5, 5);
     d.own_destinations = true;
     d.op.mode = uint8_t(mode);
     d.op.a = d.raw(d.operand(1), 4);
     d.op.b = d.raw(d.operand(2), 4);
     d.op.c = d.raw(d.operand(3), 4);
-    if (sync) d.op.e = d.must(d.operand(4), 4);
+    d.op.e = d.must(d.operand(4), 4);
     d.op.d = d.destination(0, 4);
     OpExtra& x = d.extra();
     uint32_t p = d.predicate_destination_second(0);
@@ -238,13 +235,13 @@ void decode_vote(Decoder& d) {
     bool sync = d.take("sync");
     int mode = d.take_one({"all", "any", "uni", "ballot"});
     Type t = d.take_type();
-    if (mode < 0 || (mode == 3) != (t == Type::b32)) d.fail("form");
-    d.expect_operands(sync ? 3 : 2, sync ? 3 : 2);
+    if (!sync || mode < 0 || t != (mode == 3 ? Type::b32 : Type::pred)) d.fail("form");  // without .sync: as shfl
+    d.expect_operands(3, 3);
     bool negated;
     d.op.mode = uint8_t(mode);
     d.op.a = d.predicate(1, &negated);
     d.op.imm = negated ? ~0u : 0;
-    if (sync) d.op.b = d.must(d.operand(2), 4);
+    d.op.b = d.must(d.operand(2), 4);
     d.op.d = mode == 3 ? d.destination(0, 4) : d.predicate_destination(0);
     d.op.defined_rule = all_or_none;
     d.set(vote);
@@ -253,6 +250,7 @@ void decode_match(Decoder& d) {
     int mode = d.take_one({"any", "all"});
     if (!d.take("sync") || mode < 0) d.fail("form");
     Type t = d.take_type();
+    if (t != Type::b32 && t != Type::b64) d.fail("type");
     int bytes = size_of(t);
     d.expect_operands(3, 3);
     d.op.mode = uint8_t(mode);
@@ -266,7 +264,8 @@ void decode_redux(Decoder& d) {
     if (!d.take("sync")) d.fail("form");
     int mode = d.take_one({"add", "min", "max", "and", "or", "xor"});
     Type t = d.take_type();
-    if (mode < 0 || t == Type::f32) d.fail("form");
+    bool whole = mode < 3 ? t == Type::u32 || t == Type::s32 : t == Type::b32;
+    if (mode < 0 || !whole) d.fail("form");
     d.expect_operands(3, 3);
     d.op.mode = uint8_t(mode);
     d.op.imm = t == Type::s32;
@@ -283,6 +282,7 @@ void decode_activemask(Decoder& d) {
 }
 void decode_elect(Decoder& d) {
     if (!d.take("sync")) d.fail("form");
+    d.needs_sm(90);
     d.expect_operands(2, 2);
     d.op.a = d.must(d.operand(1), 4);
     d.op.d = d.destination(0, 4);

@@ -284,19 +284,13 @@ void decode_trap(Decoder& d) {
     d.set(trap);
 }
 void decode_nop(Decoder& d) {
+    if (d.in.parts[0] == "griddepcontrol") d.needs_sm(90);
     while (!d.peek().empty()) d.take_next();
     d.set(nop);
 }
 void decode_nanosleep(Decoder& d) {
     d.take_type();
     d.set(nanosleep);
-}
-void decode_prefetch(Decoder& d) {
-    while (!d.peek().empty()) d.take_next();
-    if (d.in.parts[0] == "createpolicy") {
-        d.op.d = d.destination(0, 8);
-    }
-    d.set(nop);
 }
 
 }  // namespace vgpu

@@ -328,6 +328,11 @@ void decode_cvt(Decoder& d) {
     auto known = [](Type t) { return is_integer_type(t) || is_float(t); };
     if (!known(p.to) || !known(p.from)) d.fail("type");
     if (is_float(p.from) && !is_float(p.to) && r < 5) d.fail("float to integer needs .rni, .rzi, .rmi or .rpi");
+    if (p.flags & kSat && is_integer_type(p.from) && is_integer_type(p.to)) {
+        const bool from_signed = p.from >= Type::s8, to_signed = p.to >= Type::s8;
+        const int spare = size_of(p.to) - size_of(p.from);
+        if (from_signed == to_signed ? spare >= 0 : to_signed && spare > 0) d.fail(".sat where every value fits");
+    }
     p.from_register = uint8_t(register_size(d, d.operand(1), p.from));
     p.to_register = uint8_t(register_size(d, d.operand(0), p.to));
     d.op.a = d.source(1, p.from_register == 8 ? 8 : 4, p.from);

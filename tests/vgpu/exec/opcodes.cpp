@@ -102,7 +102,7 @@ const std::map<std::string_view, OpcodeRow>& table() {
         {"prefetchu", {Class::memory, decode_prefetch}},
         {"applypriority", {Class::memory, decode_prefetch}},
         {"discard", {Class::memory, decode_prefetch}},
-        {"createpolicy", {Class::other, decode_prefetch}},
+        {"createpolicy", {Class::other, decode_createpolicy}},
         {"atom", {Class::atomic, decode_atom}},
         {"red", {Class::atomic, decode_atom}},
         {"membar", {Class::atomic, decode_fence}},

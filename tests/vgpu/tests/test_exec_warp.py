@@ -5,9 +5,10 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from door import Door, lane_kernel, words
+from door import HEADER, Door, lane_kernel, words
 
 LANES = np.arange(32)
+SM90 = HEADER.replace("sm_80", "sm_90")
 
 
 def shuffle(mode, values, b, c):
@@ -48,9 +49,8 @@ def test_vote_match_redux(engine):
 selp.b32 %d1, 1, 0, %z;
     vote.sync.all.pred %z, %q, -1; selp.b32 %d2, 1, 0, %z; vote.sync.uni.pred %z, %q, -1; selp.b32 %d3, 1, 0, %z;
     match.any.sync.b32 %d4, %a, -1; match.all.sync.b32 %d5|%z, %a, -1; selp.b32 %d6, 1, 0, %z;
-    redux.sync.add.u32 %d7, %a, -1; redux.sync.max.s32 %d8, %a, -1; redux.sync.xor.b32 %d9, %a, -1; activemask.b32 %d10;
-    elect.sync %d11|%z, -1;"""
-    got = words(engine, code, [values], outputs=12, registers=".reg .pred %q, %z;")
+    redux.sync.add.u32 %d7, %a, -1; redux.sync.max.s32 %d8, %a, -1; redux.sync.xor.b32 %d9, %a, -1; activemask.b32 %d10;"""
+    got = words(engine, code, [values], outputs=11, registers=".reg .pred %q, %z;")
     ballot = sum(1 << i for i in range(32) if values[i] > 2)
     assert (got[0] == ballot).all()
     assert (got[1] == 1).all()
@@ -63,7 +63,19 @@ selp.b32 %d1, 1, 0, %z;
     assert (got[8] == 9).all()
     assert (got[9] == np.bitwise_xor.reduce(values)).all()
     assert (got[10] == 0xFFFFFFFF).all()
-    assert (got[11] == 0).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_elect(engine, seed):
+    text = f"""{SM90}.visible .entry k(.param .u64 out) {{ .reg .b32 %t, %d, %w; .reg .b64 %p, %o; .reg .pred %q;
+    ld.param.u64 %p, [out]; mov.u32 %t, %tid.x; mul.wide.u32 %o, %t, 8; add.u64 %p, %p, %o;
+    elect.sync %d|%q, -1; selp.b32 %w, 1, 0, %q; st.global.v2.b32 [%p], {{%d, %w}}; ret; }}"""
+    door = Door(engine, text)
+    out = door.allocate(256)
+    assert door.launch("k", [out], options=f"seed={seed}").clean
+    leader, chosen = door.get(out, (32, 2), np.uint32).T
+    assert (leader == leader[0]).all()
+    assert (chosen == (leader[0] == LANES)).all()
 
 
 def test_divergent_halves_vote_apart(engine):
@@ -122,7 +134,7 @@ mov.b32 %r4, 0x3C003C00; red.global.add.noftz.f16x2 [%rd2+16], %r4; mov.b32 %r4,
 atom.global.add.noftz.bf16x2 %r5, [%rd2+20], %r4;
 atom.global.dec.u32 %r6, [%rd2+24], 3; st.global.u32 [%rd1], %r2; st.global.u32 [%rd1+128], %r3;
 st.global.u32 [%rd1+256], %r6; ret; }"""
-    door = Door(engine, text)
+    door = Door(engine, SM90 + text)
     out = door.allocate(384)
     assert door.launch("k", [out]).clean
     got = door.get(out, (3, 32), np.uint32)
