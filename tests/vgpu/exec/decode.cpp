@@ -56,6 +56,11 @@ Decoder::Decoder(ImageBuilder& b, int f, const Instruction& i, Op& o)
 }
 
 void Decoder::fail(const std::string& why) const { throw DecodeError(why); }
+void Decoder::needs_sm(int least) const {
+    const std::string& target = builder.module.target;  // "sm_90a": the parser has checked its beginning
+    if (std::stoi(target.substr(3)) < least)
+        fail("not before sm_" + std::to_string(least) + ", and .target is " + target);
+}
 
 bool Decoder::take(std::string_view part) {
     for (size_t i = 0; i < left_.size(); ++i)

@@ -53,6 +53,7 @@ class Decoder {
     std::string_view peek(size_t i = 0) const;  // i-th part not taken yet, "" if none
     std::string take_next();
     [[noreturn]] void fail(const std::string& why) const;
+    void needs_sm(int least) const;  // throws where the module's .target is an older part
     void expect_operands(size_t least, size_t most) const;
     size_t operands() const { return in.operands.size(); }
     const Operand& operand(size_t i) const;
