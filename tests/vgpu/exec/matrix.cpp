@@ -81,6 +81,7 @@ Next matrix(Warp& w, const Op& o, uint32_t mask) {
 void decode_ldmatrix(Decoder& d) {
     bool store = d.in.parts[0] == "stmatrix";
     if (!d.take("sync") || !d.take("aligned") || !d.take("m8n8")) d.fail("form");
+    if (store) d.needs_sm(90);
     int count = d.take_one({"x1", "x2", "x4"});
     if (count < 0) d.fail("count");
     if (d.take("trans")) d.op.mode = 1;

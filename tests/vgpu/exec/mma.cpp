@@ -296,7 +296,6 @@ void decode_mma(Decoder& d) {
     s.m = sizes[shape][0], s.n = sizes[shape][1], s.k = sizes[shape][2];
     if (!d.take("row") || !d.take("col")) d.fail("layout");
     s.saturate = d.take("satfinite");
-    d.take("kind::f8f6f4");
     s.d = d.take_type(), s.a = d.take_type(), s.b = d.take_type(), s.c = d.take_type();
     auto eight = [](Type t) { return t == Type::s8 || t == Type::u8; };
     auto fp8 = [](Type t) { return t == Type::e4m3 || t == Type::e5m2; };
@@ -316,7 +315,8 @@ void decode_mma(Decoder& d) {
     if (bits == 8 && !integer)
         known =
             s.m == 16 && (s.k == 16 || s.k == 32) && fp8(s.b) && s.c == s.d && (s.c == Type::f32 || s.c == Type::f16);
-    if (!known) d.fail("combination of shape and types");
+    if (!known || (s.saturate && !integer)) d.fail("combination of shape and types");
+    if (fp8(s.a)) d.needs_sm(89);
     s.a_regs = f64 ? 1 : s.m * s.k * bits / 1024, s.b_regs = f64 ? 1 : 8 * s.k * bits / 1024;
     s.c_regs = s.m == 8 ? 2 : s.c == Type::f16 ? 2 : 4;
     d.expect_operands(4, 4);

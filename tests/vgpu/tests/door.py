@@ -115,7 +115,7 @@ ret; }}
 """
 
 
-def words(engine, code, inputs, *, outputs=1, block=32, registers="", options=""):
+def words(engine, code, inputs, *, outputs=1, block=32, registers="", options="", target="sm_80"):
     """Kernel over one warp (or block): %a, %b ... are words of this thread; %d0 ... are stored word by word."""
     n = len(inputs)
     params = ", ".join(f".param .u64 p{i}" for i in range(n + 1))
@@ -124,7 +124,8 @@ def words(engine, code, inputs, *, outputs=1, block=32, registers="", options=""
     )
     stores = "\n".join(f"st.global.b32 [%p+{4 * block * i}], %d{i};" for i in range(outputs))
     names = ", ".join(["%" + "abcdefghijklmnop"[i] for i in range(n)] + [f"%d{i}" for i in range(outputs)])
-    text = f""".visible .entry k({params}) {{ .reg .b64 %p, %o; .reg .b32 %t, {names}; {registers}
+    header = HEADER.replace("sm_80", target)
+    text = f"""{header}.visible .entry k({params}) {{ .reg .b64 %p, %o; .reg .b32 %t, {names}; {registers}
 mov.u32 %t, %tid.x; mul.wide.u32 %o, %t, 4; {loads} {code}
 ld.param.u64 %p, [p{n}]; add.s64 %p, %p, %o; {stores} ret; }}"""
     door = Door(engine, text)

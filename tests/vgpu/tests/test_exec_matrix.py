@@ -41,7 +41,12 @@ def test_stmatrix_and_movmatrix(engine, trans):
         "movmatrix.sync.aligned.m8n8.trans.b16 %d1, %a;"
     )
     got = words(
-        engine, code, [fragment_rows(matrix)], outputs=2, registers=".reg .b32 %s, %u; .shared .align 16 .b8 m[128];"
+        engine,
+        code,
+        [fragment_rows(matrix)],
+        outputs=2,
+        registers=".reg .b32 %s, %u; .shared .align 16 .b8 m[128];",
+        target="sm_90",
     )
     assert (got[0] == fragment_rows(matrix.T if trans else matrix)).all()
     assert (got[1] == fragment_rows(matrix.T)).all()
@@ -111,9 +116,8 @@ def test_mma(engine, name, options):
     group = lambda n: "{" + ", ".join("%" + next(letters) for _ in range(n)) + "}"  # noqa: E731
     ga, gb, gc = group(len(fa)), group(len(fb)), group(len(fc))
     gd = "{" + ", ".join(f"%d{i}" for i in range(len(fc))) + "}"
-    got = words(
-        engine, f"mma.sync.aligned.{name} {gd}, {ga}, {gb}, {gc};", [*fa, *fb, *fc], outputs=len(fc), options=options
-    )
+    text = f"mma.sync.aligned.{name} {gd}, {ga}, {gb}, {gc};"
+    got = words(engine, text, [*fa, *fb, *fc], outputs=len(fc), options=options, target="sm_89")
     if half:
         d = np.concatenate([np.ascontiguousarray(got[v]).view(np.float16).reshape(8, 8) for v in range(2)])
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -38,12 +39,14 @@ def place(space: str, width: int, start: int) -> str:
     return init + "cvt.u64.u32 %s, %v; cvta.shared.u64 %s, %s;"
 
 
-def run(micro: Any, text: str, width: int, values: np.ndarray, start: int, space: str) -> tuple[np.ndarray, int]:
+def run(
+    micro: Any, text: str, width: int, values: np.ndarray, start: int, space: str, header: str = HEADER
+) -> tuple[np.ndarray, int]:
     """Old values by thread, and what the cell holds at the end. ``text`` has $OP for the space and $S, $X for operands."""
     address = "[%v]" if space == "shared" else "[%s]"
     text = text.replace("$SPACE", "" if space == "generic" else f".{space}").replace("$S", address)
     cell = start.to_bytes(width // 8, "little")
-    ptx = f"""{HEADER}.global .align 8 .b8 cell[8] = {{{", ".join(map(str, cell))}}};
+    ptx = f"""{header}.global .align 8 .b8 cell[8] = {{{", ".join(map(str, cell))}}};
     .visible .entry k(.param .u64 a, .param .u64 b, .param .u64 c) {{
     .reg .b64 %p, %o, %s, %x64, %d64; .reg .b32 %t, %v, %x32, %d32; .reg .b16 %x16, %d16; .reg .pred %first;
     .shared .align 8 .b8 mine[8];
@@ -163,14 +166,17 @@ def test_float_addition(micro: Any, kind: str, space: str) -> None:
 @pytest.mark.parametrize("space", SPACES)
 def test_half_addition(micro: Any, kind: str, dtype: Any, space: str) -> None:
     values = RANDOM.integers(0, 2, THREADS).astype(dtype)
-    old, last = run(micro, f"atom$SPACE.add.noftz.{kind} $D, $S, $X;", 16, values.view(np.uint16), 0, space)
-    assert np.array([last], np.uint16).view(dtype)[0] == values.astype(int).sum()
-    assert old.view(dtype).astype(int).max() <= values.astype(int).sum()
     pairs = np.stack([values, RANDOM.integers(0, 2, THREADS).astype(dtype)], 1)
     words = np.ascontiguousarray(pairs).view(np.uint32).ravel()
-    for text in (f"atom$SPACE.add.noftz.{kind}x2 $D, $S, $X;", f"red$SPACE.add.noftz.{kind}x2 $S, $X;"):
-        _, last = run(micro, text, 32, words, 0, space)
-        assert np.array([last], np.uint32).view(dtype).astype(int).tolist() == pairs.astype(int).sum(0).tolist()
+    header = HEADER.replace("sm_80", "sm_90") if kind == "bf16" else HEADER
+    with micro.part("h100", 90) if kind == "bf16" else contextlib.nullcontext():
+        text = f"atom$SPACE.add.noftz.{kind} $D, $S, $X;"
+        old, last = run(micro, text, 16, values.view(np.uint16), 0, space, header)
+        assert np.array([last], np.uint16).view(dtype)[0] == values.astype(int).sum()
+        assert old.view(dtype).astype(int).max() <= values.astype(int).sum()
+        for text in (f"atom$SPACE.add.noftz.{kind}x2 $D, $S, $X;", f"red$SPACE.add.noftz.{kind}x2 $S, $X;"):
+            _, last = run(micro, text, 32, words, 0, space, header)
+            assert np.array([last], np.uint32).view(dtype).astype(int).tolist() == pairs.astype(int).sum(0).tolist()
 
 
 @pytest.mark.parametrize("scope", ["cta", "gpu", "sys"])

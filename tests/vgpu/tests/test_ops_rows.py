@@ -12,7 +12,7 @@ from door import Door
 
 HERE = Path(__file__).parent
 # Ahead of their time: decoded for sm_90 already, tested with the rest of it.
-LATER = {"griddepcontrol", "stmatrix"}
+LATER = {"griddepcontrol"}
 
 
 @pytest.fixture
@@ -29,6 +29,31 @@ def test_every_opcode_has_a_row(request: pytest.FixtureRequest, micro: Any, clai
     assert claimed
     left = sorted(claimed - micro.seen - LATER)
     assert not left, f"no row for {left}"
+
+
+def test_ptxas_takes_every_row(request: pytest.FixtureRequest, micro: Any, toolkit: Any, tmp_path: Path) -> None:
+    """What ran is PTX as NVIDIA's assembler reads it, for the part that its header names: so it can run on that part."""
+    if not micro.modules:
+        pytest.skip("no rows in this run")
+    files: dict[str, list[tuple[str, str]]] = {}
+    for number, text in enumerate(micro.modules):
+        header, rest = re.match(r"(.*?\.address_size 64\n)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+        files.setdefault(header, []).append((own_names(rest, number), text))
+    for header, parts in files.items():
+        target = re.search(r"\.target (\w+)", header)[1]  # type: ignore[index]
+        path = tmp_path / f"{target}.ptx"
+        path.write_text(header + "\n".join(text for text, _ in parts))
+        toolkit.run("ptxas", "-O0", "-arch", target, path, "-o", tmp_path / f"{target}.cubin")
+
+
+def own_names(text: str, number: int) -> str:
+    """The module with names of its own, so that many fit into one file."""
+    outside = text.partition(".entry")[0]
+    names = set(re.findall(r"\.entry (\w+)", text)) | set(re.findall(r"\.func\s+(?:\([^)]*\)\s*)?(\w+)", outside))
+    names |= set(re.findall(r"\.(?:global|const|shared)\b[^;=(){}]*?\s(\w+)(?:\[\w*\])*\s*[;=]", outside))
+    for name in names:
+        text = re.sub(rf"(?<![\w.%$]){name}(?!\w)", f"{name}_{number}", text)
+    return text
 
 
 def test_the_readme_names_every_opcode(claimed: set[str]) -> None:

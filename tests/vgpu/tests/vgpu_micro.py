@@ -42,6 +42,7 @@ class Micro:
     library: ctypes.CDLL
     virtual: bool = True
     seen: set[str] = field(default_factory=set)  # first words of the instructions that ran
+    modules: dict[str, None] = field(default_factory=dict)  # the texts that ran, in order
     _kept: list[Any] = field(default_factory=list)
 
     @classmethod
@@ -124,9 +125,12 @@ class Micro:
             self.call("cudaMemcpy", results[-1].ctypes.data, address, array.nbytes, 2)
             self.call("cudaFree", address)
         self.call("cudaLibraryUnload", library)
+        self.modules[ptx] = None
         return results
 
-    def each(self, text: str, result: str, operands: Sequence[str], values: Sequence[np.ndarray]) -> np.ndarray:
+    def each(
+        self, text: str, result: str, operands: Sequence[str], values: Sequence[np.ndarray], *, header: str = HEADER
+    ) -> np.ndarray:
         """`text` in each lane: $d is the result, $a, $b, $c, $e, … the operands; types by PTX name."""
         count = len(values[0])
         block = 128
@@ -154,7 +158,7 @@ class Micro:
             body = body.replace(f"${x}", f"%{x}")
         parameters = ", ".join(f".param .u64 p_{x}" for x in letters + "d")
         lines = "\n".join(loads)
-        ptx = f"""{HEADER}.visible .entry k({parameters}) {{
+        ptx = f"""{header}.visible .entry k({parameters}) {{
             .reg .b32 %i, %t, %w; .reg .b64 %o, %p; {regs} .reg {".pred" if result == "pred" else bits_type(result)} %d;
             mov.u32 %i, %ctaid.x; mov.u32 %w, %ntid.x; mov.u32 %t, %tid.x; mad.lo.u32 %i, %i, %w, %t;
             {lines}
