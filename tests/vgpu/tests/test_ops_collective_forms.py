@@ -202,8 +202,9 @@ def test_barrier_red(micro: Any, name: str, negated: str) -> None:
 
 @pytest.mark.parametrize("name", ["bar.sync", "bar.cta.sync", "barrier.sync", "barrier.cta.sync.aligned"])
 def test_barrier_ids_and_counts(micro: Any, name: str) -> None:
-    """Each pair of warps meets at a barrier of its own, its number in a register; then all 512 threads at each of 16."""
-    text = f"""shr.u32 %u, %t, 6; shl.b32 %v, %t, 2; mov.u32 %s, m; add.u32 %v, %v, %s; st.shared.u32 [%v], %a;
+    """Each pair of warps meets at a barrier of its own, its number (8 to 15) in a register; then all 512 threads at each
+    of 16, in an order that reaches a pair's barrier only when every pair is done with it."""
+    text = f"""shr.u32 %u, %t, 6; add.u32 %u, %u, 8; shl.b32 %v, %t, 2; mov.u32 %s, m; add.u32 %v, %v, %s; st.shared.u32 [%v], %a;
         {name} %u, 64; xor.b32 %s, %t, 32; shl.b32 %s, %s, 2; mov.u32 %v, m; add.u32 %s, %s, %v; ld.shared.u32 %d0, [%s];
         {" ".join(f"{name} {k}; {name} {k}, 512;" for k in range(16))}
         xor.b32 %s, %t, 511; shl.b32 %s, %s, 2; add.u32 %s, %s, %v; ld.shared.u32 %d1, [%s];"""
