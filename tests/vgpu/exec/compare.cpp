@@ -79,12 +79,19 @@ Next setp(Warp& w, const Op& o, uint32_t mask) {
     finish_setp(w, o, mask, r);
     return Next::step;
 }
+// .ftz of widened 16-bit floats: what was subnormal there becomes zero.
+void flush_subnormals(float* row, bool bf16) {
+    const float normal = bf16 ? 0x1p-126f : 0x1p-14f;
+    for (int i = 0; i < 32; ++i) row[i] = std::fabs(row[i]) < normal ? std::copysign(0.0f, row[i]) : row[i];
+}
 template <int C, bool kBf16, bool kPair>
 Next setp_half(Warp& w, const Op& o, uint32_t mask) {
     alignas(32) float a[2][32], b[2][32];
     auto widen = kBf16 ? widen_bf16 : widen_half;
     widen(row<uint32_t>(w, o.a), a[0], a[1]);
     widen(row<uint32_t>(w, o.b), b[0], b[1]);
+    if (o.mode & 8)
+        for (int h = 0; h < 2; ++h) flush_subnormals(a[h], kBf16), flush_subnormals(b[h], kBf16);
     uint32_t r[2] = {0, 0};
     for (int h = 0; h < 2; ++h)
         for (uint32_t i = 0; i < 32; ++i) r[h] |= uint32_t(compare<C, float>(a[h][i], b[h][i])) << i;
@@ -197,6 +204,10 @@ Next slct(Warp& w, const Op& o, uint32_t mask) {
     T* d = row<T>(w, o.d);
     const T *a = row<T>(w, o.a), *b = row<T>(w, o.b);
     const S* c = row<S>(w, o.c);
+    if (std::is_floating_point_v<S> && o.mode & 8) {  // .ftz: a subnormal c is a zero, of either sign
+        VGPU_FOR_LANES(i, mask) d[i] = c[i] > S(-0x1p-126) ? a[i] : b[i];
+        return Next::step;
+    }
     VGPU_FOR_LANES(i, mask) d[i] = c[i] >= 0 ? a[i] : b[i];  // NaN selects b, -0 selects a
     return Next::step;
 }
@@ -315,7 +326,7 @@ void decode_selp(Decoder& d) {
 }
 
 void decode_slct(Decoder& d) {
-    d.take("ftz");
+    if (d.take("ftz")) d.op.mode = 8;
     Type t = d.take_type(), s = d.take_type();
     d.expect_operands(4, 4);
     d.op.a = d.source(1, width(t), t);
