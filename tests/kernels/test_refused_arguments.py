@@ -145,7 +145,7 @@ def test_penalised_tokens(token_ids: Any, text: str) -> None:
         with pytest.raises(UnsupportedError, match=text):
             ops.penalise(torch.zeros(2, 19), token_ids, 1.2, backend=backend)
     for dtype in (torch.int64, torch.bool, torch.complex64):
-        with pytest.raises(UnsupportedError, match="logits is"):
+        with pytest.raises(UnsupportedError, match="penalise: logits"):
             ops.penalise(torch.zeros(2, 19, dtype=dtype), [[0], [1]], 1.2)
 
 

@@ -16,11 +16,11 @@ from PIL import Image, ImageOps
 
 from ..errors import ImageError
 from ..ops._backend import cpu, is_torch, unavailable
+from ..ops.image import MAX_TILES
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Any"
 
 MAX_PIXELS = 1024**3 // 4 // 3  # Pillow's own warning level: a quarter GiB of RGB
-MAX_TILES = 4096  # a grid has no more; the list of grids grows with it
 MAX_SIDE = 1 << 24  # beyond it positions are not exact in the float32 that Pillow's resize keeps them in
 ALLOWED = "a path, the bytes of an image file, a PIL.Image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
 _pillow_limit = threading.Lock()

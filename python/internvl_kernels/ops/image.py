@@ -15,6 +15,7 @@ from ._backend import choose, cpu, is_torch
 from ._tensor import empty, host
 
 RULES = ("original", "hf")
+MAX_TILES = 4096  # a grid has no more; the list of grids grows with it
 
 
 @checked
@@ -40,10 +41,12 @@ def tile_pixels(
     columns, rows = grid
     if not bands:
         raise UnsupportedError("tile_pixels: pixels is an empty list; allowed: one array or more")
+    if min(columns, rows, size) < 1 or max(columns * rows, size) > MAX_TILES:
+        raise UnsupportedError(
+            f"tile_pixels: grid {columns} x {rows} of size {size}; allowed: 1 and more, at most {MAX_TILES} tiles and pixels"
+        )
     if choose("tile_pixels", backend, *bands) == "reference":
         return tile_pixels_reference(pixels, grid, size, thumbnail=thumbnail, tall_first=tall_first)
-    if min(columns, rows, size) < 1:
-        raise UnsupportedError(f"tile_pixels: grid {columns} x {rows} of size {size}; allowed: 1 and more")
     tall_first = pillow_tall_first() if tall_first is None else tall_first
     tiles = empty(bands[0], (columns * rows + bool(thumbnail), size, size, 3), "uint8")
     cpu().tile_pixels(bands, columns, rows, size, bool(thumbnail), tall_first, tiles, threads)
@@ -100,10 +103,12 @@ def choose_grid(
     ``min_tiles`` > 1: with 1, no two grids of one number of tiles tie for the best (enumerated up to 40 tiles).
     """
     if min(width, height) < 1:
-        raise UnsupportedError(f"choose_grid: a picture of {width} x {height} pixels; allowed: 1 x 1 and more")
-    if not 1 <= min_tiles <= max_tiles:
+        raise UnsupportedError(f"choose_grid: width={width}, height={height}; allowed: 1 and more")
+    if not 1 <= min_tiles <= max_tiles <= MAX_TILES:
         found = f"min_tiles={min_tiles}, max_tiles={max_tiles}"
-        raise UnsupportedError(f"choose_grid: {found}; allowed: 1 <= min_tiles <= max_tiles")
+        raise UnsupportedError(f"choose_grid: {found}; allowed: 1 <= min_tiles <= max_tiles <= {MAX_TILES}")
+    if size < 1:
+        raise UnsupportedError(f"choose_grid: size is {size}; allowed: 1 and more")
     if rule not in RULES:
         raise UnsupportedError(f"choose_grid: rule={rule!r}; allowed: {', '.join(RULES)}")
     aspect, pixels = width / height, width * height
@@ -134,4 +139,4 @@ def _grids(min_tiles: int, max_tiles: int, rule: str) -> Sequence[tuple[int, int
     return sorted(filled, key=lambda grid: grid[0] * grid[1])
 
 
-__all__ = ["RULES", "choose_grid", "pillow_tall_first", "tile_pixels", "tile_pixels_reference"]
+__all__ = ["MAX_TILES", "RULES", "choose_grid", "pillow_tall_first", "tile_pixels", "tile_pixels_reference"]

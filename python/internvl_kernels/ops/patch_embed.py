@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
 from ._product import product
 from ._tensor import as_kind, host, to_torch
@@ -62,6 +62,7 @@ def patch_embed(
     return as_kind(out, weight)
 
 
+@checked_reference("tiles number [T, a, b, c]", "weight float [D, K]", "bias,cls weight [D]", "pos weight [1+N, D]")
 def patch_embed_reference(
     tiles: Tensor,
     weight: Tensor,
@@ -73,6 +74,12 @@ def patch_embed_reference(
     std: Sequence[float],
     patch_size: int = 14,
 ) -> Tensor:
+    _check(tiles, weight, bias, patch_size, mean, std)
+    height, width = _size(tiles)
+    if len(pos) != 1 + height // patch_size * (width // patch_size):
+        raise UnsupportedError(
+            f"patch_embed: pos is {list(pos.shape)}; allowed: a row for CLS and one for each patch of {height} x {width} pixels"
+        )
     if tiles.dtype == torch.uint8:
         wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
         channel_mean, channel_std = (torch.tensor(v, dtype=wide, device=tiles.device) for v in (mean, std))
