@@ -25,7 +25,7 @@ def checked(op: F) -> F:
 
     ``Any`` stands for a tensor, ``Any | Sequence[...]`` for a tensor or a list; a default of None makes either optional. A
     tensor that only fails inside (nested, sparse, quantised, foreign byte order ...) is named afterwards. Whatever else fails
-    inside is refused with the whole problem printed; only lack of memory and of a backend keep their own errors.
+    inside is refused with the whole problem printed (as a MemoryError where memory is lacking); BackendError stays.
     """
     return _guard(op, op.__name__, None)
 
@@ -59,9 +59,11 @@ def _guard(op: F, name: str, layouts: Layouts | None) -> F:
             if layouts is not None:
                 layouts.check(name, {**dict(zip(kinds, args)), **kwargs})
             return op(*args, **kwargs)
-        except (BackendError, MemoryError, Warning):
+        except (BackendError, Warning):
             raise
         except Exception as error:
+            if type(error).__name__ == "OutOfMemoryError":
+                raise  # torch's, of a GPU
             if isinstance(error, TypeError) and error.__traceback__ and error.__traceback__.tb_next is None:
                 raise  # the call itself: an argument too few, or one of an unknown name
             raise _refusal(name, {**dict(zip(kinds, args)), **kwargs}, kinds, error) from error
@@ -75,19 +77,21 @@ def _refusal(op: str, given: Mapping[str, Any], kinds: Mapping[str, Kind], error
     if isinstance(error, UnfitTensorError):
         name = next((name for name, value in given.items() if value is error.tensor), "a tensor")
         return UnsupportedError(text.replace("a tensor", name, 1))
-    if known and text.startswith(f"{op}: "):
-        return error
-    if not known and ("allocate memory" in text or type(error).__name__ == "OutOfMemoryError"):
+    words = set(re.findall(r"\w+", text))
+    if known and text.startswith(f"{op}: ") and words & set(kinds):
         return error
     if not known or re.split(r"\W", text, maxsplit=1)[0] not in kinds:
         for name, value in given.items():
             odd = _oddity(value) if name in kinds and kinds[name].tensor and value is not None else ""
             if odd:
                 return UnsupportedError(f"{op}: {name} is {odd}; allowed: a dense tensor in memory")
-    if known:  # of a kernel, which does not know what it is part of
+    text = text.strip().partition("\n")[0].removeprefix(f"{op}: ")
+    if known and words & set(kinds):  # of a kernel, which does not know what it is part of
         return UnsupportedError(f"{op}: {text}")
-    problem = ", ".join(f"{name}={shown(value)}" for name, value in given.items())
-    return UnsupportedError(f"{op}: {problem}: {type(error).__name__}: {text.strip().partition(chr(10))[0]}")
+    problem = f"{op}: {', '.join(f'{name}={shown(value)}' for name, value in given.items())}"
+    if isinstance(error, MemoryError) or "allocate memory" in text:
+        return MemoryError(f"{problem}: {text}")
+    return UnsupportedError(f"{problem}: {text if known else f'{type(error).__name__}: {text}'}")
 
 
 def _oddity(x: Any) -> str:

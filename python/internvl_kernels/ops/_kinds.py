@@ -64,11 +64,20 @@ def _tensor_or_list(value: Any) -> object:
     return _tensor(value) or isinstance(value, (list, tuple))
 
 
+def _numbers(value: Any) -> object:
+    dtype = getattr(value, "dtype", None)
+    if isinstance(dtype, np.dtype) and (dtype.kind not in "iuf" or dtype.itemsize > 8):
+        return False
+    return not getattr(dtype, "is_complex", False) and bool(_tensor_or_list(value))
+
+
 def _torch_tensor_or_list(value: Any) -> object:
     return _torch_tensor(value) or isinstance(value, (list, tuple))
 
 
 def _integer(value: Any) -> object:
+    if type(value) is int:
+        return -(2**63) <= value < 2**63
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
@@ -77,16 +86,22 @@ def _word(value: Any) -> object:
 
 
 def _threads(value: Any) -> object:
+    if type(value) is int:  # the usual ones first, here and below: every call of an op comes by
+        return 0 <= value <= 1024
     return _integer(value) and 0 <= value <= 1024
 
 
 def _real(value: Any) -> object:
-    if type(value) is not float and (not isinstance(value, (int, float, np.number)) or isinstance(value, bool)):
+    if type(value) is float:
+        return math.isfinite(value)
+    if not isinstance(value, (int, float, np.number)) or isinstance(value, bool):
         return False
     return math.isfinite(value) if isinstance(value, (float, np.floating)) else _integer(value)
 
 
 def _epsilon(value: Any) -> object:
+    if type(value) is float:
+        return 0 < value < math.inf
     return _real(value) and value > 0
 
 
@@ -126,7 +141,7 @@ _PLAIN = "a tensor of torch, which the reference computes with"
 _RULES: Mapping[str, tuple[Callable[[Any], object], str]] = {
     "Any": (_tensor, _TENSOR),
     "Any | Sequence[Any]": (_tensor_or_list, f"{_TENSOR}, or a list of them"),
-    "Any | Sequence[float]": (_tensor_or_list, f"{_TENSOR}, or a list of numbers"),
+    "Any | Sequence[float]": (_numbers, f"{_TENSOR}, or a list; of real numbers"),
     "Any | Sequence[Sequence[int]]": (_tensor_or_list, f"{_TENSOR}, or a list of rows"),
     "int | Sequence[int]": (_integers, "an integer or a list of them"),
     "Tensor": (_torch_tensor, _PLAIN),

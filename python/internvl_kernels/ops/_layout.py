@@ -12,7 +12,7 @@ from ..errors import UnsupportedError
 
 _FLOATS = ("float32", "float64", "bfloat16", "float16")
 _INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
-_WORDS = {"float": ", ".join(_FLOATS), "number": ", ".join((*_FLOATS, *_INTEGERS))}
+_WORDS = {"float": _FLOATS, "wide": _FLOATS[:2], "number": (*_FLOATS, *_INTEGERS)}
 _LINE = re.compile(r"([\w,]+) (\w+) \[(.*)\]")
 _SYMBOL = re.compile(r"[A-Za-z_]\w*|\.{3}")
 _TERM = re.compile(r"(\w+)(?:([*/+])(\w+))?")
@@ -21,9 +21,9 @@ _TERM = re.compile(r"(\w+)(?:([*/+])(\w+))?")
 class Layouts:
     """A line for each tensor or several: names, dtype, dimensions, such as ``"weight,bias x [cols]"``.
 
-    dtype: "float", "number" (those and integers), "int64", or the name of an earlier tensor that it must share. Dimensions are
-    symbols that mean one size throughout (or an integer argument of that name), ``2*I``, ``H/2`` and ``1+N`` of them, and a
-    leading ``...`` for any, the same throughout. A tensor that is None or not given is skipped.
+    dtype: "float", "wide" (not the 16-bit ones), "number" (floats and integers), "int64", or the name of an earlier tensor that
+    it must share. Dimensions are symbols that mean one size throughout (or an integer argument of that name), ``2*I``, ``H/2``
+    and ``1+N`` of them, and a leading ``...`` for any, the same throughout. A tensor that is None or not given is skipped.
     """
 
     def __init__(self, lines: Sequence[str]) -> None:
@@ -45,8 +45,12 @@ class Layouts:
             if not _dense(x):
                 raise UnsupportedError(f"{what}; allowed: a dense tensor, not nested, sparse or quantised")
             like = given.get(dtype)
-            if x.dtype != like.dtype if like is not None else not _is(x.dtype, dtype):
-                allowed = f"{like.dtype}, {dtype}'s" if like is not None else _WORDS.get(dtype, dtype)
+            if (
+                x.dtype != like.dtype
+                if like is not None
+                else str(x.dtype).rpartition(".")[2] not in _WORDS.get(dtype, (dtype,))
+            ):
+                allowed = f"{like.dtype}, {dtype}'s" if like is not None else ", ".join(_WORDS.get(dtype, (dtype,)))
                 raise UnsupportedError(f"{what}; allowed: {allowed}")
             known = dict(sizes)
             if not _fits(list(x.shape), dims, sizes):
@@ -54,15 +58,8 @@ class Layouts:
                 where = ", ".join(f"{n} = {known[n]}{source.get(n, '')}" for n in dict.fromkeys(used))
                 raise UnsupportedError(f"{what}; allowed: [{', '.join(dims)}]{' with ' if used else ''}{where}")
             source |= {n: f" of {name}" for n in sizes if n not in known}
-            if x.numel() and _storage_gone(x):
+            if memory_gone(x):
                 raise UnsupportedError(f"{what}, whose memory was given back; allowed: a tensor in memory")
-
-
-def _is(dtype: Any, word: str) -> bool:
-    name = str(dtype).rpartition(".")[2]
-    if word in ("float", "number"):
-        return name in _FLOATS or (word == "number" and name in _INTEGERS)
-    return name == word
 
 
 def _fits(shape: list[int], dims: list[str], sizes: dict[str, Any]) -> bool:
@@ -97,9 +94,9 @@ def _shape(x: Any) -> str:
     return "of rows" if x.is_nested else str(list(x.shape))
 
 
-def _storage_gone(x: Any) -> bool:
-    """Torch's own kernels read through a null pointer then."""
-    if x.device.type != "cpu":
+def memory_gone(x: Any) -> bool:
+    """Whether a tensor's storage was resized to nothing: torch's own kernels read through a null pointer then."""
+    if not x.numel() or x.device.type != "cpu":
         return False
     try:
         return bool(x.untyped_storage().nbytes() == 0)
@@ -107,4 +104,4 @@ def _storage_gone(x: Any) -> bool:
         return False
 
 
-__all__ = ["Layouts"]
+__all__ = ["Layouts", "memory_gone"]

@@ -10,8 +10,9 @@ import numpy as np
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose, cpu, is_torch
+from ._layout import memory_gone
 from ._tensor import empty, host
 
 RULES = ("original", "hf")
@@ -53,8 +54,14 @@ def tile_pixels(
     return tiles
 
 
+@checked_reference()
 def tile_pixels_reference(
-    pixels: Any, grid: tuple[int, int], size: int, *, thumbnail: bool = False, tall_first: bool | None = None
+    pixels: Any | Sequence[Any],
+    grid: tuple[int, int],
+    size: int,
+    *,
+    thumbnail: bool = False,
+    tall_first: bool | None = None,
 ) -> Any:
     """The published algorithm on Pillow: resize, crop, append the thumbnail. ``tall_first``: the installed Pillow's."""
     from PIL import Image
@@ -62,7 +69,9 @@ def tile_pixels_reference(
     follows = pillow_tall_first()
     if tall_first not in (None, follows):
         raise UnsupportedError(f"tile_pixels: tall_first={tall_first}; allowed on the installed Pillow: {follows}")
-    bands = list(pixels) if isinstance(pixels, (list, tuple)) else [pixels]
+    bands: list[Any] = list(pixels) if isinstance(pixels, (list, tuple)) else [pixels]
+    if any(is_torch(band) and memory_gone(band) for band in bands):
+        raise UnsupportedError("tile_pixels: pixels is a tensor whose memory was given back; allowed: one in memory")
     array = np.concatenate([np.asarray(band) for band in bands])
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         found = f"{array.dtype}{list(array.shape)}"

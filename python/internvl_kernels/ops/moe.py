@@ -162,13 +162,14 @@ def moe_experts_reference(x: Tensor, gate_up: Tensor, down: Tensor, weights: Ten
 
 
 def _check_experts(x: Any, gate_up: Any, down: Any, weights: Any, experts: Any) -> None:
+    for name, value in (("gate_up", gate_up), ("down", down), ("weights", weights)):
+        if str(value.dtype).rpartition(".")[2] != str(x.dtype).rpartition(".")[2]:
+            raise UnsupportedError(f"moe_experts: {name} is {value.dtype}; allowed: x's dtype, {x.dtype}")
     shapes = [list(t.shape) for t in (x, gate_up, down, weights, experts)]
     if [len(s) for s in shapes] == [2, 3, 3, 2, 2]:
         (n, hidden), (count, _, _), (_, _, inner) = shapes[:3]
-        if (
-            shapes[1:] == [[count, 2 * inner, hidden], [count, hidden, inner], [n, shapes[4][1]], shapes[4]]
-            and shapes[4][1]
-        ):
+        wanted = [[count, 2 * inner, hidden], [count, hidden, inner], [n, shapes[4][1]], [n, shapes[4][1]]]
+        if shapes[1:] == wanted and shapes[4][1]:
             return
     raise UnsupportedError(
         "moe_experts: x, gate_up, down, weights, experts have shapes {}, {}, {}, {}, {}; allowed: [n, H], [E, 2I, H], [E, H, I], "

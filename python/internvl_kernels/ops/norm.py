@@ -167,6 +167,9 @@ def _add(
     call: Any, x: Any, branch: Any, scale: Any, weight: Any, bias: Any, eps: float, rms: bool, inplace: bool
 ) -> tuple[Any, Any]:
     x, branch, scale = call.take(x, "x"), call.take(branch, "branch"), call.take(scale, "scale")
+    if tuple(x.shape) != tuple(branch.shape):
+        found = f"{str(branch.dtype).rpartition('.')[2]}{list(branch.shape)}"
+        raise UnsupportedError(f"branch is {found}; allowed: x's shape, {list(x.shape)}")
     h = x if inplace else call.empty(x.shape)
     y = None if weight is None else call.empty(x.shape)
     call.run("norm", x, branch, scale, call.take(weight, "weight"), call.take(bias, "bias"), h, y, eps, rms)

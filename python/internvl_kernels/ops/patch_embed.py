@@ -99,17 +99,21 @@ def _check(tiles: Any, weight: Any, bias: Any, patch_size: int, mean: Sequence[f
         raise UnsupportedError(
             f"patch_embed: tiles is {tiles.dtype} {list(tiles.shape)}; allowed: uint8 [T, H, W, 3] or float [T, 3, H, W]"
         )
+    if str(tiles.dtype).rpartition(".")[2] not in ("uint8", "float32", str(weight.dtype).rpartition(".")[2]):
+        raise UnsupportedError(
+            f"patch_embed: tiles is {tiles.dtype}; allowed: uint8, float32 or weight's {weight.dtype}"
+        )
     height, width = _size(tiles)
     if patch_size < 1 or min(height, width) < patch_size or height % patch_size or width % patch_size:
         raise UnsupportedError(
-            f"patch_embed: tiles of {height} x {width} pixels; allowed: positive multiples of the patch size {patch_size}"
+            f"patch_embed: tiles of {height} x {width} pixels; allowed: positive multiples of patch_size={patch_size}"
         )
     if len(weight.shape) != 2 or weight.shape[1] != 3 * patch_size**2:
         raise UnsupportedError(
             f"patch_embed: weight is {list(weight.shape)}; allowed: [D, {3 * patch_size**2}] for patch size {patch_size}"
         )
     if tuple(bias.shape) != (weight.shape[0],):
-        raise UnsupportedError(f"patch_embed: bias is {list(bias.shape)}; allowed: [{weight.shape[0]}]")
+        raise UnsupportedError(f"patch_embed: bias is {list(bias.shape)}; allowed: [{weight.shape[0]}] as weight")
     if len(mean) != 3 or len(std) != 3 or not all(std):
         raise UnsupportedError(f"patch_embed: mean={mean!r}, std={std!r}; allowed: three values each, std other than 0")
 

@@ -77,7 +77,7 @@ def qkv_rope(
     return q, k, v
 
 
-@checked_reference("qkv float [rows, width]", "cos,sin float [rows, head_dim/2]", "q_weight,k_weight qkv [head_dim]")
+@checked_reference("qkv float [rows, width]", "cos,sin wide [rows, head_dim/2]", "q_weight,k_weight qkv [head_dim]")
 def qkv_rope_reference(
     qkv: Tensor,
     cos: Tensor,
@@ -165,8 +165,7 @@ def qkv_rope_append_reference(
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    wide = x if x.dtype == torch.float64 else x.float()
-    first, second = wide.chunk(2, dim=-1)
+    first, second = (x if x.dtype == torch.float64 else x.float()).chunk(2, dim=-1)
     cos, sin = cos[..., None, :], sin[..., None, :]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
@@ -182,8 +181,9 @@ def _check_heads(op: str, qkv: Any, num_heads: int, num_kv_heads: int, head_dim:
 
 
 def _check_table(positions: Any, head_dim: int, theta: float) -> None:
-    if len(positions.shape) != 1:
-        raise UnsupportedError(f"rope_table: positions has shape {list(positions.shape)}; allowed: [rows]")
+    shape, dtype = list(positions.shape), str(positions.dtype)
+    if len(shape) != 1 or "bool" in dtype:
+        raise UnsupportedError(f"rope_table: positions has shape {shape}, {dtype}; allowed: [rows] of numbers")
     if head_dim < 2 or head_dim % 2:
         raise UnsupportedError(f"rope_table: head_dim is {head_dim}; allowed: even, 2 and more")
     if not theta > 0:

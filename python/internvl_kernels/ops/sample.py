@@ -70,7 +70,7 @@ def penalise_reference(logits: Tensor, token_ids: Tensor | Sequence[Sequence[int
         ids = torch.as_tensor(seen, dtype=torch.int64, device=logits.device)
         if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < row.shape[0]):
             raise UnsupportedError(
-                f"penalise: token_ids in [{int(ids.min())}, {int(ids.max())}]; allowed: 0 to {row.shape[0] - 1}"
+                f"penalise: token_ids in [{int(ids.min())}, {int(ids.max())}]; allowed: 0 to {row.shape[0] - 1} as logits"
             )
         old = row[ids]
         rows.append(row.index_put((ids,), torch.where(old < 0, old * penalty, old / penalty)))
@@ -98,8 +98,6 @@ def sample(
     NaN, +inf or nothing but -inf.
     """
     check_sampling(temperature, top_k, top_p)
-    if getattr(uniform, "is_complex", bool)() or np.iscomplexobj(uniform):
-        raise UnsupportedError("sample: uniform holds complex numbers; allowed: one number per row, in [0, 1)")
     if choose("sample", backend, logits) == "reference":
         uniform = torch.as_tensor(uniform, dtype=torch.float64, device=logits.device)
         return sample_reference(logits, temperature=temperature, top_k=top_k, top_p=top_p, uniform=uniform)
