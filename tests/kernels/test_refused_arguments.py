@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from internvl_kernels import BackendError, UnsupportedError, ops, reference
 from internvl_kernels.testing.parity import problems
@@ -70,6 +71,7 @@ def odd_tensors(x: torch.Tensor) -> Iterator[tuple[str, Any]]:
         given_back.untyped_storage().resize_(0)  # torch itself would read through a null pointer
         yield "memory given back", given_back
     yield "meta", x.to("meta")
+    yield "fake", FakeTensorMode().from_tensor(x)
     yield "complex", torch.zeros(x.shape, dtype=torch.complex64)
     yield "objects", np.full(tuple(x.shape), None, dtype=object)
     yield "text", np.full(tuple(x.shape), "a")
@@ -167,7 +169,7 @@ def test_what_is_no_tensor(name: str, door: str) -> None:
 @pytest.mark.parametrize("door", ["cpu", "reference"])
 @pytest.mark.parametrize("name", public())
 def test_odd_tensors(name: str, door: str) -> None:
-    """Refused by name, or read as the plain tensor of the same elements is. meta goes through plain torch."""
+    """Refused by name, or read as the plain tensor of the same elements is. Tensors without elements go through plain torch."""
     for parameter in parameters(name, tensors=True):
         given = example(name, parameter.name)
         for kind, value in odd_tensors(torch.as_tensor(given[parameter.name])):
@@ -179,7 +181,7 @@ def test_odd_tensors(name: str, door: str) -> None:
             if message:
                 others = [p.name for p in parameters(name, tensors=True)] if kind == "no dimensions" else []
                 assert named(message, parameter.name, *others), (parameter.name, kind, message)
-            elif kind == "meta":
+            elif kind in ("meta", "fake"):
                 assert door == "reference", (parameter.name, kind)
             else:
                 assert kind in ("negative strides", "no dimensions", "foreign byte order"), (parameter.name, kind)

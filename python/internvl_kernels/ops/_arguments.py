@@ -109,6 +109,8 @@ def _oddity(x: Any) -> str:
             return f"a view with a pending {'conj' if x.is_conj() else 'neg'}, {x.dtype}"
         if x.dtype.is_complex or x.device.type == "meta":
             return f"{x.dtype} on {x.device}"
+        if type(x).__name__ == "FakeTensor":
+            return "a FakeTensor, which has no elements"
     elif isinstance(x, np.ndarray):
         if not x.dtype.isnative:
             return f"of foreign byte order, dtype {x.dtype.str}"

@@ -75,6 +75,10 @@ def patch_embed_reference(
     patch_size: int = 14,
 ) -> Tensor:
     _check(tiles, weight, bias, patch_size, mean, std)
+    if tiles.dtype not in (torch.uint8, torch.float32, weight.dtype):
+        raise UnsupportedError(
+            f"patch_embed: tiles is {tiles.dtype}; allowed: uint8, float32 or weight's {weight.dtype}"
+        )
     height, width = _size(tiles)
     if len(pos) != 1 + height // patch_size * (width // patch_size):
         raise UnsupportedError(
@@ -98,10 +102,6 @@ def _check(tiles: Any, weight: Any, bias: Any, patch_size: int, mean: Sequence[f
     if len(tiles.shape) != 4 or tiles.shape[3 if str(tiles.dtype).endswith("uint8") else 1] != 3:
         raise UnsupportedError(
             f"patch_embed: tiles is {tiles.dtype} {list(tiles.shape)}; allowed: uint8 [T, H, W, 3] or float [T, 3, H, W]"
-        )
-    if str(tiles.dtype).rpartition(".")[2] not in ("uint8", "float32", str(weight.dtype).rpartition(".")[2]):
-        raise UnsupportedError(
-            f"patch_embed: tiles is {tiles.dtype}; allowed: uint8, float32 or weight's {weight.dtype}"
         )
     height, width = _size(tiles)
     if patch_size < 1 or min(height, width) < patch_size or height % patch_size or width % patch_size:
