@@ -211,6 +211,15 @@ def test_ill_fitting_tensors(name: str) -> None:
             assert outcome[0] == outcome[1], (argument, kind)
 
 
+@pytest.mark.parametrize("held", [None, "a"])
+@pytest.mark.parametrize("door", ["cpu", "reference"])
+def test_lists_of_what_is_no_tensor(door: str, held: Any) -> None:
+    for name, argument in (("tile_pixels", "pixels"), ("sample", "uniform"), ("penalise", "token_ids")):
+        given = example(name) | {argument: [held]}
+        message = refusal(lambda name=name, given=given: call(name, given, door), name, argument, "a list")
+        assert named(message, argument), message
+
+
 def test_gradients_and_threads_are_named() -> None:
     x, weight = torch.ones(2, 4), torch.ones(4, requires_grad=True)
     with pytest.raises(UnsupportedError, match="no gradient and weight requires one"):

@@ -118,6 +118,8 @@ def _oddity(x: Any) -> str:
             return f"a numpy array of {x.dtype}"
         if any(step < 0 for step in x.strides):
             return f"a numpy view with negative strides {x.strides}"
+    elif not hasattr(x, "__dlpack_device__"):
+        return f"a list that holds {shown(x)}"
     elif x.__dlpack_device__() == (1, 0):
         try:
             host(x)
