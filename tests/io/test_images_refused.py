@@ -61,7 +61,15 @@ def test_not_an_image(tmp_path):
     refused(tmp_path, "a directory")
     refused(tmp_path / "absent.png", "absent.png", "no such file")
     refused("", "no such file")
-    for thing in (None, 3, {"a": 1}, [noise(5, 5, 3)], object()):
+    of_torch = (
+        torch.uint8,
+        torch.device("cpu"),
+        torch.Size([3]),
+        torch.nn.Identity(),
+        torch.zeros(3).untyped_storage(),
+    )
+    masked = np.ma.masked_array(noise(5, 5, 3), mask=True)
+    for thing in (None, 3, {"a": 1}, [noise(5, 5, 3)], object(), *of_torch, masked):
         refused(thing, "allowed: a path", type(thing).__name__)
 
 
@@ -111,6 +119,12 @@ def test_decompression_bombs(monkeypatch, tmp_path):
         ({"rule": "best"}, "rule='best'"),
         ({"threads": -1}, "threads=-1"),
         ({"max_pixels": 0}, "max_pixels=0"),
+        ({"rule": ["original"]}, "rule=['original']"),
+        ({"thumbnail": None}, "thumbnail=None"),
+        ({"pad_to_square": "no"}, "pad_to_square='no'"),
+        ({"exif": 1}, "exif=1"),
+        ({"pad_colour": "red"}, "pad_colour='red'"),  # also where nothing is padded
+        ({"pad_colour": (True, 1, 1)}, "pad_colour=(True, 1, 1)"),
     ],
 )
 def test_wrong_options(options, word):
@@ -141,7 +155,7 @@ def test_damaged_files_never_raise_anything_else():
 
 
 def test_videos_without_frames():
-    for bad in ([], "clip.mp4", Image.new("RGB", (2, 2))):
+    for bad in ([], (), {0: noise(5, 5, 3)}, "clip.mp4", Image.new("RGB", (2, 2))):
         with pytest.raises(ImageError, match="frames"):
             Video(bad)
 
@@ -156,3 +170,12 @@ def test_bad_padding_colours(colour: object) -> None:
 def test_torch_images_of_other_layouts() -> None:
     with pytest.raises(ImageError, match="sparse"):
         tile_image(torch.zeros(20, 40, 3, dtype=torch.uint8).to_sparse(), size=28)
+
+
+def test_memory_that_is_gone_or_in_pieces() -> None:
+    gone = torch.zeros(20, 40, 3, dtype=torch.uint8)
+    gone.untyped_storage().resize_(0)
+    refused(gone, "given back", "allowed: a path")
+    data = encoded(Image.fromarray(noise(9, 9, 3)))
+    apart = memoryview(bytes(b for byte in data for b in (byte, 0)))[::2]
+    assert np.array_equal(tile_image(apart, size=28).pixels, tile_image(data, size=28).pixels)

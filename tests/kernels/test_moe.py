@@ -254,7 +254,7 @@ REFUSED = [
     ("moe_route", (normal(3, 4), 5), {}, r"k is 5, logits have shape \[3, 4\]"),
     ("moe_route", (normal(4), 1), {}, r"shape \[4\]"),
     ("moe_route", (normal(3, 8)[:, ::2], 1), {}, "last dimension contiguous"),
-    ("moe_route", (normal(3, 4), 1), {"threads": 5000}, "threads: 5000"),
+    ("moe_route", (normal(3, 4), 1), {"threads": 5000}, "threads is 5000"),
     ("moe_permute", (torch.tensor([[0, 4]]), 4), {}, r"experts\[0, 1\] is 4; allowed: 0 to 3"),
     ("moe_permute", (torch.tensor([[0, 1], [-1, 1]]), 4), {}, r"experts\[1, 0\] is -1"),
     ("moe_permute", (torch.zeros(2, 2, dtype=torch.int32), 4), {}, "experts is int32"),

@@ -166,7 +166,7 @@ def test_wrong_options_are_refused() -> None:
         ops.vision_qk_norm(x, weight, weight, backend="cpu")
     with pytest.raises(UnsupportedError, match="backend='gpu'"):
         ops.rms_norm(x, weight, backend="gpu")
-    with pytest.raises(UnsupportedError, match="threads: -1"):
+    with pytest.raises(UnsupportedError, match="threads is -1"):
         ops.rms_norm(x, weight, threads=-1, backend="cpu")
     memory = torch.zeros(3, 8)
     with pytest.raises(UnsupportedError, match="partly overlaps"):

@@ -139,7 +139,7 @@ def test_no_tiles() -> None:
         ({"pos": torch.zeros(4, 8)}, r"pos is float32\[4, 8\]"),
         ({"mean": (0.5, 0.5)}, r"mean=\(0.5, 0.5\)"),
         ({"std": (1.0, 0.0, 1.0)}, r"std=\(1.0, 0.0, 1.0\)"),
-        ({"patch_size": 0}, "patch size 0"),
+        ({"patch_size": 0}, "patch_size=0"),
     ],
 )
 def test_wrong_arguments_are_refused(change: dict, text: str) -> None:

@@ -244,7 +244,7 @@ def changed(**changes: Any) -> Any:
         ({"v_cache": torch.zeros(9, 2, 64)}, r"v is float32\[9, 2, 64\]"),
         ({"v_cache": torch.zeros(8, 2, 64, dtype=torch.bfloat16)}, "v is bfloat16"),
         ({"k_cache": torch.zeros(8, 2, 128)[..., ::2]}, "last dimension contiguous"),
-        ({"threads": -1}, "threads: -1"),
+        ({"threads": -1}, "threads is -1"),
         ({"qkv": torch.zeros(5, 8, 64)}, r"\[5, 8, 64\]"),
     ],
     ids=str,

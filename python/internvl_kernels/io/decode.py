@@ -14,13 +14,14 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
+from .._lazy import torch
 from ..errors import ImageError
 from ..ops._backend import cpu, is_torch, unavailable
+from ..ops.image import MAX_TILES
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Any"
 
 MAX_PIXELS = 1024**3 // 4 // 3  # Pillow's own warning level: a quarter GiB of RGB
-MAX_TILES = 4096  # a grid has no more; the list of grids grows with it
 MAX_SIDE = 1 << 24  # beyond it positions are not exact in the float32 that Pillow's resize keeps them in
 ALLOWED = "a path, the bytes of an image file, a PIL.Image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
 _pillow_limit = threading.Lock()
@@ -58,18 +59,24 @@ def load(
         if not os.path.exists(image):
             raise ImageError(f"{what}: no such file; allowed: {ALLOWED}")
         return _open_file(image, what, max_pixels, exif, header_only)
-    if isinstance(image, (bytes, bytearray, memoryview)):
+    if isinstance(image, memoryview):
+        image = image.tobytes()  # its bytes may lie apart
+    if isinstance(image, (bytes, bytearray)):
         return _open_file(io.BytesIO(image), f"image ({len(image)} bytes)", max_pixels, exif, header_only)
-    if not isinstance(image, np.ndarray) and is_torch(image):
-        if image.device.type != "cpu":
-            raise ImageError(f"image: a tensor on {image.device}; allowed: {ALLOWED}")
+    tensor: Any = image
+    if is_torch(image) and isinstance(image, torch.Tensor):
+        if tensor.device.type != "cpu":
+            raise ImageError(f"image: a tensor on {tensor.device}; allowed: {ALLOWED}")
         try:
-            image = image.detach().numpy()
+            if tensor.numel() and not tensor.untyped_storage().nbytes():
+                raise RuntimeError("its memory was given back")
+            image = tensor.detach().numpy()
         except (RuntimeError, TypeError) as error:  # sparse, nested, quantised, bfloat16 ...
             raise ImageError(
-                f"image: a tensor of {image.dtype}, {image.layout}: {error}; allowed: {ALLOWED}"
+                f"image: a tensor of {tensor.dtype}, {tensor.layout}: {error}; allowed: {ALLOWED}"
             ) from error
-    if isinstance(image, np.ndarray):
+    if isinstance(image, np.ndarray) and not isinstance(image, np.ma.MaskedArray):  # nobody would see the mask
+        image = np.asarray(image)
         what = f"image (an array {image.dtype}{list(image.shape)})"
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
             raise ImageError(f"{what}; allowed: uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class Video:
     def __post_init__(self) -> None:
         if not isinstance(self.frames, Sequence) and isinstance(self.frames, Iterator):
             object.__setattr__(self, "frames", list(self.frames))
-        single = isinstance(self.frames, (str, bytes, os.PathLike, Image.Image))
+        single = isinstance(self.frames, (str, bytes, os.PathLike, Image.Image, Mapping))
         if single or not hasattr(self.frames, "__len__") or not len(self.frames):
             raise ImageError("frames: allowed: a list of one frame or more (a video file is not decoded here)")
 
@@ -78,8 +78,11 @@ def tile_image(
     check_int("min_tiles", min_tiles, 1, MAX_TILES)
     check_int("max_tiles", max_tiles, min_tiles, MAX_TILES)
     check_int("threads", threads, 0, 1024)
-    if pad_to_square:
-        _check_colour(pad_colour)
+    flags = {"thumbnail": thumbnail, "pad_to_square": pad_to_square, "exif": exif, "check_finite": check_finite}
+    for name, flag in flags.items():
+        if not isinstance(flag, (bool, np.bool_)):
+            raise ImageError(f"{name}={flag!r}; allowed: True or False")
+    _check_colour(pad_colour)
     source = load(image, max_pixels, exif)
     if check_finite:
         refuse_not_finite(source)
@@ -93,8 +96,8 @@ def tile_image(
 
 
 def _check_colour(colour: tuple[int, int, int]) -> None:
-    whole = isinstance(colour, (tuple, list)) and len(colour) == 3 and all(isinstance(c, int) for c in colour)
-    if not whole or not all(0 <= c <= 255 for c in colour):
+    whole = isinstance(colour, (tuple, list)) and len(colour) == 3
+    if not whole or not all(type(c) is not bool and isinstance(c, (int, np.integer)) and 0 <= c <= 255 for c in colour):
         raise ImageError(f"pad_colour={colour!r}; allowed: three integers from 0 to 255")
 
 
@@ -121,7 +124,7 @@ def image_size(image: ImageLike, *, max_pixels: int | None = MAX_PIXELS) -> tupl
 
 
 def check_rule(rule: str) -> str:
-    if rule not in RULES:
+    if not isinstance(rule, str) or rule not in RULES:
         raise ImageError(f"rule={rule!r}; allowed: {', '.join(RULES)}")
     return rule
 

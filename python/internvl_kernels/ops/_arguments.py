@@ -4,28 +4,46 @@ from __future__ import annotations
 
 import functools
 import inspect
-import numbers
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
 from .._lazy import torch
 from ..errors import BackendError, UnsupportedError
-from ._backend import is_torch
+from ._backend import UnfitTensorError, is_torch
+from ._kinds import Kind, shown
+from ._layout import Layouts
+from ._tensor import host
 
 F = TypeVar("F", bound=Callable[..., Any])
-_NONE = type(None)
 
 
 def checked(op: F) -> F:
     """Decorator of a public op: an argument of the wrong kind raises UnsupportedError with its name, value and what is allowed.
 
     ``Any`` stands for a tensor, ``Any | Sequence[...]`` for a tensor or a list; a default of None makes either optional. A
-    tensor that only fails inside (nested, sparse, quantised, foreign byte order ...) is named afterwards.
+    tensor that only fails inside (nested, sparse, quantised, foreign byte order ...) is named afterwards. Whatever else fails
+    inside is refused with the whole problem printed (as a MemoryError where memory is lacking); BackendError stays.
     """
-    kinds = {name: _Kind(op.__name__, p) for name, p in inspect.signature(op).parameters.items()}
+    return _guard(op, op.__name__, None)
+
+
+def checked_reference(*layouts: str) -> Callable[[F], F]:
+    """``checked`` for ``<op>_reference``, which has no kernel to refuse what torch would broadcast, promote or crash on.
+
+    layouts: one of ``_layout.Layouts`` for each tensor, such as ``"weight x [cols]"``.
+    """
+
+    def decorate(op: F) -> F:
+        return _guard(op, op.__name__.removesuffix("_reference"), Layouts(layouts))
+
+    return decorate
+
+
+def _guard(op: F, name: str, layouts: Layouts | None) -> F:
+    kinds = {p.name: Kind(name, p) for p in inspect.signature(op).parameters.values()}
     in_order = tuple(kinds.values())
 
     @functools.wraps(op)
@@ -33,135 +51,53 @@ def checked(op: F) -> F:
         for kind, value in zip(in_order, args):
             if type(value) not in kind.fine:
                 kind.check(value)
-        for name, value in kwargs.items():
-            known = kinds.get(name)
+        for key, value in kwargs.items():
+            known = kinds.get(key)
             if known is not None and type(value) not in known.fine:
                 known.check(value)
         try:
+            if layouts is not None:
+                layouts.check(name, {**dict(zip(kinds, args)), **kwargs})
             return op(*args, **kwargs)
-        except BackendError:
+        except (BackendError, Warning):
             raise
         except Exception as error:
-            refusal = isinstance(error, UnsupportedError)
-            if refusal and op.__name__ in str(error):
-                raise
-            if not refusal or re.split(r"\W", str(error), maxsplit=1)[0] not in kinds:
-                _name_the_odd_one(op.__name__, {**dict(zip(kinds, args)), **kwargs}, kinds, error)
-            if refusal:  # of a kernel, which does not know what it is part of
-                raise UnsupportedError(f"{op.__name__}: {error}") from error
-            raise
+            if type(error).__name__ == "OutOfMemoryError":
+                raise  # torch's, of a GPU
+            if isinstance(error, TypeError) and error.__traceback__ and error.__traceback__.tb_next is None:
+                raise  # the call itself: an argument too few, or one of an unknown name
+            raise _refusal(name, {**dict(zip(kinds, args)), **kwargs}, kinds, error) from error
 
     return call  # type: ignore[return-value]
 
 
-class _Kind:
-    """What one parameter takes. ``fine`` holds the types that need no second look."""
-
-    def __init__(self, op: str, parameter: inspect.Parameter) -> None:
-        text = str(parameter.annotation)
-        self.what = f"{op}: {parameter.name}"
-        self.rule, self.allowed = _RULES.get(text.removesuffix(" | None"), (_anything, ""))
-        self.tensor = text.startswith("Any")
-        optional = text.endswith("| None") or parameter.default is None
-        self.fine: set[type] = {_NONE} if optional else set()
-        self.allowed += " or None" if optional else ""
-
-    def check(self, value: Any) -> None:
-        verdict = self.rule(value)
-        if not verdict:
-            raise UnsupportedError(f"{self.what} is {_shown(value)}; allowed: {self.allowed}")
-        if verdict is ALWAYS:
-            self.fine.add(type(value))
-
-
-ALWAYS = object()  # every value of this type is fine
-
-
-def _anything(value: Any) -> object:
-    return True
-
-
-def _tensor(value: Any) -> object:
-    if isinstance(value, np.ndarray):
-        return ALWAYS
-    return ALWAYS if not isinstance(value, type) and (is_torch(value) or hasattr(value, "__dlpack__")) else False
-
-
-def _tensor_or_list(value: Any) -> object:
-    return _tensor(value) or isinstance(value, (list, tuple))
-
-
-def _integer(value: Any) -> object:
-    return ALWAYS if isinstance(value, numbers.Integral) and not isinstance(value, bool) else False
-
-
-def _real(value: Any) -> object:
-    return ALWAYS if isinstance(value, numbers.Real) and not isinstance(value, bool) else False
-
-
-def _integers(value: Any) -> object:
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind in "iu"
-    return _integer(value) or (isinstance(value, (list, tuple, range)) and all(_integer(v) for v in value))
-
-
-def _boolean(value: Any) -> object:
-    return ALWAYS if isinstance(value, (bool, np.bool_)) else False
-
-
-def _text(value: Any) -> object:
-    return ALWAYS if isinstance(value, str) else False
-
-
-def _two_integers(value: Any) -> object:
-    return isinstance(value, (tuple, list)) and len(value) == 2 and all(_integer(v) for v in value)
-
-
-def _reals(value: Any) -> object:
-    if isinstance(value, np.ndarray) or is_torch(value):
-        return value.ndim == 1
-    return isinstance(value, (tuple, list)) and all(_real(v) for v in value)
-
-
-def _spans(value: Any) -> object:
-    rows = isinstance(value, Sequence) and not isinstance(value, str)
-    return rows and all(isinstance(s, (tuple, list)) and len(s) == 4 and all(_integer(v) for v in s) for s in value)
-
-
-_TENSOR = "a tensor (torch, numpy, DeviceArray or anything with __dlpack__)"
-_RULES: Mapping[str, tuple[Callable[[Any], object], str]] = {
-    "Any": (_tensor, _TENSOR),
-    "Any | Sequence[Any]": (_tensor_or_list, f"{_TENSOR}, or a list of them"),
-    "Any | Sequence[float]": (_tensor_or_list, f"{_TENSOR}, or a list of numbers"),
-    "Any | Sequence[Sequence[int]]": (_tensor_or_list, f"{_TENSOR}, or a list of rows"),
-    "int | Sequence[int]": (_integers, "an integer or a list of them"),
-    "int": (_integer, "an integer"),
-    "float": (_real, "a number"),
-    "bool": (_boolean, "True or False"),
-    "str": (_text, "a string"),
-    "tuple[int, int]": (_two_integers, "two integers"),
-    "Sequence[float]": (_reals, "a list of numbers"),
-    "Spans": (_spans, "a list of four integers each: row_begin, row_end, slot_begin, length"),
-}
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text[:57]}..." if len(text) > 60 else text
-
-
-def _name_the_odd_one(op: str, given: Mapping[str, Any], kinds: Mapping[str, _Kind], error: Exception) -> None:
-    for name, value in given.items():
-        if name in kinds and kinds[name].tensor and value is not None:
-            odd = _oddity(value)
+def _refusal(op: str, given: Mapping[str, Any], kinds: Mapping[str, Kind], error: Exception) -> Exception:
+    """What ``op`` raises for an error inside, which may be a kernel's, torch's, or a refusal that has all it needs."""
+    text, known = str(error), isinstance(error, UnsupportedError)
+    if isinstance(error, UnfitTensorError):
+        name = next((name for name, value in given.items() if value is error.tensor), "a tensor")
+        return UnsupportedError(text.replace("a tensor", name, 1))
+    words = set(re.findall(r"\w+", text))
+    if known and text.startswith(f"{op}: ") and words & set(kinds):
+        return error
+    if not known or re.split(r"\W", text, maxsplit=1)[0] not in kinds:
+        for name, value in given.items():
+            odd = _oddity(value) if name in kinds and kinds[name].tensor and value is not None else ""
             if odd:
-                raise UnsupportedError(f"{op}: {name} is {odd}; allowed: a dense tensor in memory") from error
+                return UnsupportedError(f"{op}: {name} is {odd}; allowed: a dense tensor in memory")
+    text = text.strip().partition("\n")[0].removeprefix(f"{op}: ")
+    if known and words & set(kinds):  # of a kernel, which does not know what it is part of
+        return UnsupportedError(f"{op}: {text}")
+    problem = f"{op}: {', '.join(f'{name}={shown(value)}' for name, value in given.items())}"
+    if isinstance(error, MemoryError) or "allocate memory" in text:
+        return MemoryError(f"{problem}: {text}")
+    return UnsupportedError(f"{problem}: {text if known else f'{type(error).__name__}: {text}'}")
 
 
 def _oddity(x: Any) -> str:
     """What is unusual about a tensor, in words; empty for a plain one."""
     if isinstance(x, (list, tuple)):
-        return next(filter(None, map(_oddity, x)), "") if x and not isinstance(x[0], numbers.Number) else ""
+        return next(filter(None, map(_oddity, x)), "") if x and not isinstance(x[0], (int, float)) else ""
     if is_torch(x):
         if x.is_nested:
             return "a nested tensor"
@@ -173,6 +109,8 @@ def _oddity(x: Any) -> str:
             return f"a view with a pending {'conj' if x.is_conj() else 'neg'}, {x.dtype}"
         if x.dtype.is_complex or x.device.type == "meta":
             return f"{x.dtype} on {x.device}"
+        if type(x).__name__ == "FakeTensor":
+            return "a FakeTensor, which has no elements"
     elif isinstance(x, np.ndarray):
         if not x.dtype.isnative:
             return f"of foreign byte order, dtype {x.dtype.str}"
@@ -180,7 +118,14 @@ def _oddity(x: Any) -> str:
             return f"a numpy array of {x.dtype}"
         if any(step < 0 for step in x.strides):
             return f"a numpy view with negative strides {x.strides}"
+    elif not hasattr(x, "__dlpack_device__"):
+        return f"a list that holds {shown(x)}"
+    elif x.__dlpack_device__() == (1, 0):
+        try:
+            host(x)
+        except Exception as error:
+            return f"a {type(x).__name__} that does not come by DLPack ({error})"
     return "a tensor without dimensions" if hasattr(x, "shape") and not x.shape else ""
 
 
-__all__ = ["checked"]
+__all__ = ["checked", "checked_reference"]

@@ -5,11 +5,21 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 from .._lazy import torch
 from ..errors import BackendError, UnsupportedError
+
+
+class UnfitTensorError(UnsupportedError):
+    """Of ``tensor``, called "a tensor" in the text: whoever knows its name puts that in."""
+
+    def __init__(self, text: str, tensor: Any) -> None:
+        super().__init__(text)
+        self.tensor = tensor
+
 
 BACKENDS = ("reference", "cpu", "cuda")
 CUDA_OPS = frozenset({"add_norm", "add_scaled", "layer_norm", "pixel_shuffle", "rms_norm", "vision_qk_norm"})
@@ -95,8 +105,12 @@ def is_torch(x: Any) -> bool:
 
 
 def needs_grad(*tensors: Any) -> bool:
-    tracked = [t for t in tensors if t is not None and is_torch(t) and t.requires_grad]
+    tracked = _tracked(tensors)
     return bool(tracked) and torch.is_grad_enabled()
+
+
+def _tracked(tensors: Iterable[Any]) -> list[Any]:
+    return [t for t in tensors if t is not None and is_torch(t) and t.requires_grad]
 
 
 @functools.lru_cache(maxsize=64)
@@ -137,11 +151,15 @@ def choose(op: str, backend: str, *tensors: Any) -> str:
         raise BackendError(f"{op}: backend {backend!r}: {reason}")
     if backend == "cuda" and op not in CUDA_OPS:
         raise BackendError(f"{op}: backend 'cuda' has no kernel for it yet; it has {', '.join(sorted(CUDA_OPS))}")
-    if backend != "cuda" and any(_place(t) == "cuda" for t in tensors):
-        raise UnsupportedError(f"{op}: backend {backend!r} and a DeviceArray or other GPU memory; allowed: 'cuda'")
+    for t in tensors:
+        if backend != "cuda" and _place(t) == "cuda":
+            raise UnfitTensorError(
+                f"{op}: a tensor is a DeviceArray or other GPU memory, backend is {backend!r}; allowed: 'cuda'", t
+            )
     if backend != "reference" and needs_grad(*tensors):
-        raise UnsupportedError(
-            f"{op}: backend {backend!r} has no gradient and a tensor requires one; use torch.no_grad() or backend='reference'"
+        raise UnfitTensorError(
+            f"{op}: backend {backend!r} has no gradient and a tensor requires one; use torch.no_grad() or backend='reference'",
+            _tracked(tensors)[0],
         )
     return backend
 

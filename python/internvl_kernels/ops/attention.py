@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .._lazy import torch
 from ..costs import ATTENTION_BLOCK
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose
 from ._tensor import as_kind, to_torch
 
@@ -33,7 +33,9 @@ def attention(
     return as_kind(_sdpa(to_torch(q, "q"), to_torch(k, "k"), to_torch(v, "v"), causal, scale), q)
 
 
+@checked_reference("q float [B, L, Hq, d]", "k,v q [B, S, Hkv, d]")
 def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None) -> Tensor:
+    _check(q, k, v, causal)
     batch, rows, heads, dim = q.shape
     keys, kv_heads = k.shape[1:3]
     grouped = q.transpose(1, 2).reshape(batch, kv_heads, heads // kv_heads, rows, dim)
@@ -83,9 +85,11 @@ def cached_attention(
     return as_kind(out, q)
 
 
+@checked_reference("q float [rows, Hq, d]", "k_cache,v_cache q [slots, Hkv, d]")
 def cached_attention_reference(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, spans: Spans, *, scale: float | None = None
 ) -> Tensor:
+    _check_spans(q, k_cache, v_cache, spans)
     parts = [q[:0]]
     for row, row_end, slot, length in spans:
         k, v = k_cache[slot : slot + length], v_cache[slot : slot + length]
@@ -189,7 +193,7 @@ def _check_spans(q: Any, k_cache: Any, v_cache: Any, spans: Spans, decode: bool)
             )
         expected = row_end
     if expected != rows:
-        raise UnsupportedError(f"cached_attention: spans cover {expected} rows; allowed: all {rows}")
+        raise UnsupportedError(f"cached_attention: spans cover {expected} rows; allowed: all {rows} of q")
 
 
 __all__ = ["attention", "attention_reference", "cached_attention", "cached_attention_reference"]

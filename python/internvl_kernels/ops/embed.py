@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
 from ._tensor import empty, host
 
@@ -43,6 +43,7 @@ def embed_tokens(
     return out.reshape(*ids.shape, rows.shape[1])
 
 
+@checked_reference("input_ids int64 [...]", "table float [V, H]", "visual table [n, H]")
 def embed_tokens_reference(
     input_ids: Tensor, table: Tensor, *, visual: Tensor | None = None, image_token_id: int | None = None
 ) -> Tensor:
@@ -50,7 +51,9 @@ def embed_tokens_reference(
     text = input_ids[~is_image]
     outside = text[(text < 0) | (text >= len(table))]
     if len(outside):
-        raise UnsupportedError(f"embed_tokens: input_ids holds {int(outside[0])}; allowed: 0 to {len(table) - 1}")
+        raise UnsupportedError(
+            f"embed_tokens: input_ids holds {int(outside[0])}; allowed: 0 to {len(table) - 1}, the rows of table"
+        )
     images, rows = int(is_image.sum()), 0 if visual is None else len(visual)
     if images != rows:
         raise UnsupportedError(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
 from ._product import product
 from ._tensor import as_kind, empty, host
@@ -36,6 +36,7 @@ def linear(
     return as_kind(product(x, weight, bias), x)
 
 
+@checked_reference("x float [..., K]", "weight x [N, K]", "bias x [N]")
 def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.nn.functional.linear(x, weight, bias)
 
@@ -49,6 +50,7 @@ def linear_gelu(x: Any, weight: Any, bias: Any = None, *, threads: int = 0, back
     return as_kind(product(x, weight, bias, gelu=True), x)
 
 
+@checked_reference("x float [..., K]", "weight x [N, K]", "bias x [N]")
 def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.nn.functional.gelu(linear_reference(x, weight, bias))
 
@@ -71,6 +73,7 @@ def swiglu(gate_up: Any, *, threads: int = 0, backend: str = "auto") -> Any:
     return y
 
 
+@checked_reference("gate_up float [..., 2*I]")
 def swiglu_reference(gate_up: Tensor) -> Tensor:
     gate, up = gate_up.chunk(2, dim=-1)
     return torch.nn.functional.silu(gate) * up

@@ -10,11 +10,13 @@ import numpy as np
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose, cpu, is_torch
+from ._layout import memory_gone
 from ._tensor import empty, host
 
 RULES = ("original", "hf")
+MAX_TILES = 4096  # a grid has no more; the list of grids grows with it
 
 
 @checked
@@ -40,18 +42,26 @@ def tile_pixels(
     columns, rows = grid
     if not bands:
         raise UnsupportedError("tile_pixels: pixels is an empty list; allowed: one array or more")
+    if min(columns, rows, size) < 1 or max(columns * rows, size) > MAX_TILES:
+        raise UnsupportedError(
+            f"tile_pixels: grid {columns} x {rows} of size {size}; allowed: 1 and more, at most {MAX_TILES} tiles and pixels"
+        )
     if choose("tile_pixels", backend, *bands) == "reference":
         return tile_pixels_reference(pixels, grid, size, thumbnail=thumbnail, tall_first=tall_first)
-    if min(columns, rows, size) < 1:
-        raise UnsupportedError(f"tile_pixels: grid {columns} x {rows} of size {size}; allowed: 1 and more")
     tall_first = pillow_tall_first() if tall_first is None else tall_first
     tiles = empty(bands[0], (columns * rows + bool(thumbnail), size, size, 3), "uint8")
     cpu().tile_pixels(bands, columns, rows, size, bool(thumbnail), tall_first, tiles, threads)
     return tiles
 
 
+@checked_reference()
 def tile_pixels_reference(
-    pixels: Any, grid: tuple[int, int], size: int, *, thumbnail: bool = False, tall_first: bool | None = None
+    pixels: Any | Sequence[Any],
+    grid: tuple[int, int],
+    size: int,
+    *,
+    thumbnail: bool = False,
+    tall_first: bool | None = None,
 ) -> Any:
     """The published algorithm on Pillow: resize, crop, append the thumbnail. ``tall_first``: the installed Pillow's."""
     from PIL import Image
@@ -59,7 +69,9 @@ def tile_pixels_reference(
     follows = pillow_tall_first()
     if tall_first not in (None, follows):
         raise UnsupportedError(f"tile_pixels: tall_first={tall_first}; allowed on the installed Pillow: {follows}")
-    bands = list(pixels) if isinstance(pixels, (list, tuple)) else [pixels]
+    bands: list[Any] = list(pixels) if isinstance(pixels, (list, tuple)) else [pixels]
+    if any(is_torch(band) and memory_gone(band) for band in bands):
+        raise UnsupportedError("tile_pixels: pixels is a tensor whose memory was given back; allowed: one in memory")
     array = np.concatenate([np.asarray(band) for band in bands])
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         found = f"{array.dtype}{list(array.shape)}"
@@ -100,10 +112,12 @@ def choose_grid(
     ``min_tiles`` > 1: with 1, no two grids of one number of tiles tie for the best (enumerated up to 40 tiles).
     """
     if min(width, height) < 1:
-        raise UnsupportedError(f"choose_grid: a picture of {width} x {height} pixels; allowed: 1 x 1 and more")
-    if not 1 <= min_tiles <= max_tiles:
+        raise UnsupportedError(f"choose_grid: width={width}, height={height}; allowed: 1 and more")
+    if not 1 <= min_tiles <= max_tiles <= MAX_TILES:
         found = f"min_tiles={min_tiles}, max_tiles={max_tiles}"
-        raise UnsupportedError(f"choose_grid: {found}; allowed: 1 <= min_tiles <= max_tiles")
+        raise UnsupportedError(f"choose_grid: {found}; allowed: 1 <= min_tiles <= max_tiles <= {MAX_TILES}")
+    if size < 1:
+        raise UnsupportedError(f"choose_grid: size is {size}; allowed: 1 and more")
     if rule not in RULES:
         raise UnsupportedError(f"choose_grid: rule={rule!r}; allowed: {', '.join(RULES)}")
     aspect, pixels = width / height, width * height
@@ -134,4 +148,4 @@ def _grids(min_tiles: int, max_tiles: int, rule: str) -> Sequence[tuple[int, int
     return sorted(filled, key=lambda grid: grid[0] * grid[1])
 
 
-__all__ = ["RULES", "choose_grid", "pillow_tall_first", "tile_pixels", "tile_pixels_reference"]
+__all__ = ["MAX_TILES", "RULES", "choose_grid", "pillow_tall_first", "tile_pixels", "tile_pixels_reference"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
 from ._tensor import as_kind, empty, host, to_torch
 from .gemm import linear, linear_reference, swiglu, swiglu_reference
@@ -35,7 +35,9 @@ def moe_route(
     return weights, experts
 
 
+@checked_reference("logits float [n, E]")
 def moe_route_reference(logits: Tensor, k: int, *, normalize: bool = True) -> tuple[Tensor, Tensor]:
+    _check_k(logits, k)
     wide = logits if logits.dtype == torch.float64 else logits.float()
     probability = wide.softmax(-1)
     # Softmax is monotone: sorting the logits keeps apart what it rounds together. A row without a softmax keeps 0 .. k - 1.
@@ -68,6 +70,7 @@ def moe_permute(experts: Any, num_experts: int, *, threads: int = 0, backend: st
     return order, offsets
 
 
+@checked_reference("experts int64 [n, k]")
 def moe_permute_reference(experts: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
     flat = experts.flatten()
     if flat.numel() and not (int(flat.min()) >= 0 and int(flat.max()) < num_experts):
@@ -98,12 +101,11 @@ def moe_combine(y: Any, weights: Any, order: Any, *, threads: int = 0, backend: 
     return out
 
 
+@checked_reference("weights float [n, k]", "y weights [n*k, H]", "order int64 [n*k]")
 def moe_combine_reference(y: Tensor, weights: Tensor, order: Tensor) -> Tensor:
     n, k = weights.shape
-    if y.shape[0] != n * k or order.shape != (n * k,):
-        raise UnsupportedError(
-            f"moe_combine: y has {y.shape[0]} rows and order shape {list(order.shape)}; allowed: n * k = {n * k}"
-        )
+    if not torch.equal(order.sort().values, torch.arange(n * k, device=order.device)):
+        raise UnsupportedError(f"moe_combine: order is no permutation; allowed: each of 0 to {n * k - 1} once")
     wide = y.dtype if y.dtype == torch.float64 else torch.float32
     row_of = torch.empty_like(order)
     row_of[order] = torch.arange(n * k, device=order.device)
@@ -145,7 +147,11 @@ def moe_experts(
     return as_kind(moe_combine(y, to_torch(weights), order, **run), x)
 
 
+@checked_reference(
+    "x float [n, H]", "down x [E, H, I]", "gate_up x [E, 2*I, H]", "weights x [n, k]", "experts int64 [n, k]"
+)
 def moe_experts_reference(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
+    _check_experts(x, gate_up, down, weights, experts)
     order, offsets = moe_permute_reference(experts, gate_up.shape[0])
     rows = x[order // experts.shape[1]]
     parts = []
@@ -156,13 +162,14 @@ def moe_experts_reference(x: Tensor, gate_up: Tensor, down: Tensor, weights: Ten
 
 
 def _check_experts(x: Any, gate_up: Any, down: Any, weights: Any, experts: Any) -> None:
+    for name, value in (("gate_up", gate_up), ("down", down), ("weights", weights)):
+        if str(value.dtype).rpartition(".")[2] != str(x.dtype).rpartition(".")[2]:
+            raise UnsupportedError(f"moe_experts: {name} is {value.dtype}; allowed: x's dtype, {x.dtype}")
     shapes = [list(t.shape) for t in (x, gate_up, down, weights, experts)]
     if [len(s) for s in shapes] == [2, 3, 3, 2, 2]:
         (n, hidden), (count, _, _), (_, _, inner) = shapes[:3]
-        if (
-            shapes[1:] == [[count, 2 * inner, hidden], [count, hidden, inner], [n, shapes[4][1]], shapes[4]]
-            and shapes[4][1]
-        ):
+        wanted = [[count, 2 * inner, hidden], [count, hidden, inner], [n, shapes[4][1]], [n, shapes[4][1]]]
+        if shapes[1:] == wanted and shapes[4][1]:
             return
     raise UnsupportedError(
         "moe_experts: x, gate_up, down, weights, experts have shapes {}, {}, {}, {}, {}; allowed: [n, H], [E, 2I, H], [E, H, I], "

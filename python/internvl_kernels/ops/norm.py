@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose
 from ._call import start
 
@@ -29,6 +29,7 @@ def layer_norm(
     return _norm(backend, threads, x, weight, bias, eps, rms=False)
 
 
+@checked_reference("x float [..., cols]", "weight,bias x [cols]")
 def layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: float = 1e-6) -> Tensor:
     return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
 
@@ -46,6 +47,7 @@ def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, threads: int = 0, backen
     return _norm(backend, threads, x, weight, None, eps, rms=True)
 
 
+@checked_reference("x float [..., cols]", "weight x [cols]")
 def rms_norm_reference(x: Tensor, weight: Tensor, *, eps: float = 1e-6) -> Tensor:
     wide = x if x.dtype == torch.float64 else x.float()
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
@@ -79,6 +81,7 @@ def add_norm(
     return call.give(h, x if inplace else None), call.give(y)
 
 
+@checked_reference("x float [..., cols]", "branch x [..., cols]", "weight,bias,scale x [cols]")
 def add_norm_reference(
     x: Tensor,
     branch: Tensor,
@@ -89,6 +92,8 @@ def add_norm_reference(
     eps: float = 1e-6,
     rms: bool = False,
 ) -> tuple[Tensor, Tensor]:
+    if rms and bias is not None:
+        raise UnsupportedError("add_norm: bias with rms=True; allowed: None, RMSNorm has no bias")
     h = add_scaled_reference(x, branch, scale)
     return h, rms_norm_reference(h, weight, eps=eps) if rms else layer_norm_reference(h, weight, bias, eps=eps)
 
@@ -106,6 +111,7 @@ def add_scaled(
     return call.give(h, x if inplace else None)
 
 
+@checked_reference("x float [..., cols]", "branch x [..., cols]", "scale x [cols]")
 def add_scaled_reference(x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
     return x + (branch if scale is None else branch * scale)
 
@@ -143,6 +149,7 @@ def vision_qk_norm(
     return call.give(out, qkv if inplace else None)
 
 
+@checked_reference("q_weight float [D]", "k_weight q_weight [D]", "qkv q_weight [..., 3*D]")
 def vision_qk_norm_reference(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, *, eps: float = 1e-6) -> Tensor:
     q, k, v = qkv.chunk(3, dim=-1)
     return torch.cat([rms_norm_reference(q, q_weight, eps=eps), rms_norm_reference(k, k_weight, eps=eps), v], dim=-1)
@@ -160,6 +167,9 @@ def _add(
     call: Any, x: Any, branch: Any, scale: Any, weight: Any, bias: Any, eps: float, rms: bool, inplace: bool
 ) -> tuple[Any, Any]:
     x, branch, scale = call.take(x, "x"), call.take(branch, "branch"), call.take(scale, "scale")
+    if tuple(x.shape) != tuple(branch.shape):
+        found = f"{str(branch.dtype).rpartition('.')[2]}{list(branch.shape)}"
+        raise UnsupportedError(f"branch is {found}; allowed: x's shape, {list(x.shape)}")
     h = x if inplace else call.empty(x.shape)
     y = None if weight is None else call.empty(x.shape)
     call.run("norm", x, branch, scale, call.take(weight, "weight"), call.take(bias, "bias"), h, y, eps, rms)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
 from ._product import product
 from ._tensor import as_kind, host, to_torch
@@ -62,6 +62,7 @@ def patch_embed(
     return as_kind(out, weight)
 
 
+@checked_reference("tiles number [T, a, b, c]", "weight float [D, K]", "bias,cls weight [D]", "pos weight [1+N, D]")
 def patch_embed_reference(
     tiles: Tensor,
     weight: Tensor,
@@ -73,6 +74,16 @@ def patch_embed_reference(
     std: Sequence[float],
     patch_size: int = 14,
 ) -> Tensor:
+    _check(tiles, weight, bias, patch_size, mean, std)
+    if tiles.dtype not in (torch.uint8, torch.float32, weight.dtype):
+        raise UnsupportedError(
+            f"patch_embed: tiles is {tiles.dtype}; allowed: uint8, float32 or weight's {weight.dtype}"
+        )
+    height, width = _size(tiles)
+    if len(pos) != 1 + height // patch_size * (width // patch_size):
+        raise UnsupportedError(
+            f"patch_embed: pos is {list(pos.shape)}; allowed: a row for CLS and one for each patch of {height} x {width} pixels"
+        )
     if tiles.dtype == torch.uint8:
         wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
         channel_mean, channel_std = (torch.tensor(v, dtype=wide, device=tiles.device) for v in (mean, std))
@@ -95,14 +106,14 @@ def _check(tiles: Any, weight: Any, bias: Any, patch_size: int, mean: Sequence[f
     height, width = _size(tiles)
     if patch_size < 1 or min(height, width) < patch_size or height % patch_size or width % patch_size:
         raise UnsupportedError(
-            f"patch_embed: tiles of {height} x {width} pixels; allowed: positive multiples of the patch size {patch_size}"
+            f"patch_embed: tiles of {height} x {width} pixels; allowed: positive multiples of patch_size={patch_size}"
         )
     if len(weight.shape) != 2 or weight.shape[1] != 3 * patch_size**2:
         raise UnsupportedError(
             f"patch_embed: weight is {list(weight.shape)}; allowed: [D, {3 * patch_size**2}] for patch size {patch_size}"
         )
     if tuple(bias.shape) != (weight.shape[0],):
-        raise UnsupportedError(f"patch_embed: bias is {list(bias.shape)}; allowed: [{weight.shape[0]}]")
+        raise UnsupportedError(f"patch_embed: bias is {list(bias.shape)}; allowed: [{weight.shape[0]}] as weight")
     if len(mean) != 3 or len(std) != 3 or not all(std):
         raise UnsupportedError(f"patch_embed: mean={mean!r}, std={std!r}; allowed: three values each, std other than 0")
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose
 from ._call import start
 from .norm import layer_norm_reference
@@ -36,8 +36,7 @@ def pixel_shuffle(
     with False x is ``[T, N, D]``. With weight (and bias) ``[D * f^2]`` the tokens go through LayerNorm in the same pass.
     """
     grid = _grid(x, grid, factor, version, drop_cls)
-    if bias is not None and weight is None:
-        raise UnsupportedError("pixel_shuffle: bias without weight; allowed: both, weight alone, or neither")
+    _check_norm(weight, bias)
     backend = choose("pixel_shuffle", backend, x, weight, bias)
     if backend == "reference":
         return pixel_shuffle_reference(
@@ -51,6 +50,7 @@ def pixel_shuffle(
     return call.give(y)
 
 
+@checked_reference("x float [T, tokens, D]", "weight x [width]", "bias weight [width]")
 def pixel_shuffle_reference(
     x: Tensor,
     *,
@@ -63,6 +63,7 @@ def pixel_shuffle_reference(
     eps: float = 1e-5,
 ) -> Tensor:
     rows, cols = _grid(x, grid, factor, version, drop_cls)
+    _check_norm(weight, bias)
     patches = x[:, 1:] if drop_cls else x
     blocks = patches.reshape(len(x), rows // factor, factor, cols // factor, factor, x.shape[-1])
     order = (0, 1, 3, 2, 4, 5) if version == "v2" else (0, 3, 1, 2, 4, 5)
@@ -86,6 +87,11 @@ def _grid(x: Any, grid: tuple[int, int] | None, factor: int, version: str, drop_
             f"drop_cls={drop_cls}); allowed: rows * columns = patches, both positive multiples of factor"
         )
     return rows, cols
+
+
+def _check_norm(weight: Any, bias: Any) -> None:
+    if bias is not None and weight is None:
+        raise UnsupportedError("pixel_shuffle: bias without weight; allowed: both, weight alone, or neither")
 
 
 __all__ = ["pixel_shuffle", "pixel_shuffle_reference"]

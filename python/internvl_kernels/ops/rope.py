@@ -8,7 +8,7 @@ import numpy as np
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose, cpu, is_torch
 from ._tensor import empty, host, to_torch
 from .norm import rms_norm_reference
@@ -35,7 +35,9 @@ def rope_table(
     return (torch.from_numpy(cos), torch.from_numpy(sin)) if is_torch(positions) else (cos, sin)
 
 
+@checked_reference("positions number [rows]")
 def rope_table_reference(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    _check_table(positions, head_dim, theta)
     steps = torch.arange(head_dim // 2, dtype=torch.float64, device=positions.device)
     angles = positions.double()[:, None] * theta ** (-2.0 / head_dim * steps)
     return angles.cos().float(), angles.sin().float()
@@ -75,6 +77,7 @@ def qkv_rope(
     return q, k, v
 
 
+@checked_reference("qkv float [rows, width]", "cos,sin wide [rows, head_dim/2]", "q_weight,k_weight qkv [head_dim]")
 def qkv_rope_reference(
     qkv: Tensor,
     cos: Tensor,
@@ -87,6 +90,9 @@ def qkv_rope_reference(
     k_weight: Tensor | None = None,
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check_heads("qkv_rope", qkv, num_heads, num_kv_heads, head_dim)
+    if (q_weight is None) != (k_weight is None):
+        raise UnsupportedError("qkv_rope: one of q_weight and k_weight is absent; allowed: both or neither")
     q, k, v = qkv.unflatten(-1, (-1, head_dim)).split([num_heads, num_kv_heads, num_kv_heads], dim=-2)
     if q_weight is not None and k_weight is not None:
         q, k = rms_norm_reference(q, q_weight, eps=eps), rms_norm_reference(k, k_weight, eps=eps)
@@ -129,6 +135,9 @@ def qkv_rope_append(
     return q
 
 
+@checked_reference(
+    "qkv float [rows, width]", "k_cache,v_cache qkv [num_slots, num_kv_heads, head_dim]", "slots int64 [rows]"
+)
 def qkv_rope_append_reference(
     qkv: Tensor,
     cos: Tensor,
@@ -151,14 +160,12 @@ def qkv_rope_append_reference(
         )
     heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
     q, k, v = qkv_rope_reference(qkv, cos, sin, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps)
-    k_cache[slots] = k
-    v_cache[slots] = v
+    k_cache[slots], v_cache[slots] = k, v
     return q
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    wide = x if x.dtype == torch.float64 else x.float()
-    first, second = wide.chunk(2, dim=-1)
+    first, second = (x if x.dtype == torch.float64 else x.float()).chunk(2, dim=-1)
     cos, sin = cos[..., None, :], sin[..., None, :]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
@@ -174,8 +181,9 @@ def _check_heads(op: str, qkv: Any, num_heads: int, num_kv_heads: int, head_dim:
 
 
 def _check_table(positions: Any, head_dim: int, theta: float) -> None:
-    if len(positions.shape) != 1:
-        raise UnsupportedError(f"rope_table: positions has shape {list(positions.shape)}; allowed: [rows]")
+    shape, dtype = list(positions.shape), str(positions.dtype)
+    if len(shape) != 1 or "bool" in dtype:
+        raise UnsupportedError(f"rope_table: positions has shape {shape}, {dtype}; allowed: [rows] of numbers")
     if head_dim < 2 or head_dim % 2:
         raise UnsupportedError(f"rope_table: head_dim is {head_dim}; allowed: even, 2 and more")
     if not theta > 0:

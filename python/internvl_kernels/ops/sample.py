@@ -10,7 +10,7 @@ import numpy as np
 
 from .._lazy import torch
 from ..errors import UnsupportedError
-from ._arguments import checked
+from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
 from ._tensor import as_kind, empty, host, to_torch
 
@@ -32,6 +32,7 @@ def argmax(logits: Any, *, threads: int = 0, backend: str = "auto") -> Any:
     return tokens
 
 
+@checked_reference("logits float [B, V]")
 def argmax_reference(logits: Tensor) -> Tensor:
     _refuse_rows("argmax", logits, logits.isnan().any(-1), "NaN")
     index = torch.arange(logits.shape[-1], device=logits.device)
@@ -49,16 +50,6 @@ def penalise(
     once however often it occurs. penalty > 0; 1 changes nothing. Returns a new tensor of logits' shape and dtype. An id
     outside the vocabulary raises UnsupportedError.
     """
-    if not penalty > 0:
-        raise UnsupportedError(f"penalise: penalty is {penalty}; allowed: greater than 0 (1 for none)")
-    if len(logits.shape) != 2 or not _is_float(logits):
-        raise UnsupportedError(
-            f"penalise: logits is {logits.dtype} {list(logits.shape)}; allowed: floating point [B, V]"
-        )
-    if not all(map(_are_ids, [token_ids] if hasattr(token_ids, "dtype") else token_ids)):
-        raise UnsupportedError("penalise: token_ids holds something other than integers; allowed: rows of token ids")
-    if len(token_ids) != logits.shape[0]:
-        raise UnsupportedError(f"penalise: {len(token_ids)} rows of token_ids for {logits.shape[0]} rows of logits")
     if choose("penalise", backend, logits) == "reference":
         return penalise_reference(logits, token_ids, penalty)
     return as_kind(
@@ -66,13 +57,20 @@ def penalise(
     )  # a few gathered elements of a copy
 
 
+@checked_reference("logits float [B, V]")
 def penalise_reference(logits: Tensor, token_ids: Tensor | Sequence[Sequence[int]], penalty: float) -> Tensor:
+    if not penalty > 0:
+        raise UnsupportedError(f"penalise: penalty is {penalty}; allowed: greater than 0 (1 for none)")
+    if not all(map(_are_ids, [token_ids] if hasattr(token_ids, "dtype") else token_ids)):
+        raise UnsupportedError("penalise: token_ids holds something other than integers; allowed: rows of token ids")
+    if len(token_ids) != len(logits):
+        raise UnsupportedError(f"penalise: {len(token_ids)} rows of token_ids for {len(logits)} rows of logits")
     rows = []
     for row, seen in zip(logits, token_ids):
         ids = torch.as_tensor(seen, dtype=torch.int64, device=logits.device)
         if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < row.shape[0]):
             raise UnsupportedError(
-                f"penalise: token_ids in [{int(ids.min())}, {int(ids.max())}]; allowed: 0 to {row.shape[0] - 1}"
+                f"penalise: token_ids in [{int(ids.min())}, {int(ids.max())}]; allowed: 0 to {row.shape[0] - 1} as logits"
             )
         old = row[ids]
         rows.append(row.index_put((ids,), torch.where(old < 0, old * penalty, old / penalty)))
@@ -110,8 +108,10 @@ def sample(
     return tokens
 
 
+@checked_reference("logits float [B, V]", "uniform float64 [B]")
 def sample_reference(logits: Tensor, *, temperature: float, top_k: int, top_p: float, uniform: Tensor) -> Tensor:
-    if uniform.shape != logits.shape[:1] or not bool(((uniform >= 0) & (uniform < 1)).all()):
+    check_sampling(temperature, top_k, top_p)
+    if not bool(((uniform >= 0) & (uniform < 1)).all()):
         raise UnsupportedError(
             f"sample: uniform is {uniform.tolist()} for logits {list(logits.shape)}; allowed: one per row, in [0, 1)"
         )
@@ -169,10 +169,6 @@ def _words(name: str, value: int | Sequence[int]) -> tuple[np.ndarray, np.ndarra
             raise UnsupportedError(f"uniforms: {name} is {v}; allowed: 0 to 2^64 - 1")
     wide = np.asarray(value, dtype=np.uint64)
     return wide & np.uint64(0xFFFFFFFF), wide >> np.uint64(32)
-
-
-def _is_float(x: Any) -> bool:
-    return str(x.dtype).rpartition(".")[2] in ("float32", "float64", "bfloat16", "float16")
 
 
 def _are_ids(row: Any) -> bool:
