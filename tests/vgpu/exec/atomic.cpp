@@ -176,7 +176,7 @@ Next atomic(Warp& w, const Op& o, uint32_t mask) {
 }
 
 bool is_any(Type t, std::initializer_list<Type> all) { return std::find(all.begin(), all.end(), t) != all.end(); }
-// The ISA's table of operations and types; vectors come with sm_90.
+// The ISA's table of operations and types; bf16 and vectors come with sm_90.
 bool legal(Kind k, Type t, bool noftz, bool vector, bool red) {
     const bool half = is_any(t, {Type::f16, Type::f16x2, Type::bf16, Type::bf16x2});
     if (noftz != half || (red && (k == k_cas || k == k_exch))) return false;
@@ -222,7 +222,7 @@ void decode_atom(Decoder& d) {
     Type t = d.take_type();
     if (!legal(Kind(op), t, noftz, v >= 0, red)) d.fail("no such operation of this type");
     if (v >= 0 && s == Space::shared) d.fail("vectors are of global memory");
-    if (v >= 0) d.needs_sm(90);
+    if (v >= 0 || is_any(t, {Type::bf16, Type::bf16x2})) d.needs_sm(90);
     d.op.flags |=
         kStrong | (order == 1 || order >= 3 ? kAcquire : 0) | (order >= 2 ? kRelease : 0) | (red ? kNoReturn : 0);
     d.op.mode = uint8_t(op);

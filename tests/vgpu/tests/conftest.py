@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from door import library
 from raw_cuda import Cuda
-from vgpu_micro import Micro
+from vgpu_micro import CudaError, Micro
 
 import vgpu
 
@@ -168,7 +168,12 @@ def micro(request: pytest.FixtureRequest) -> Micro:
         home = package_folder("nvidia.cu13")
         if home is None:
             pytest.skip("needs the CUDA runtime of the package registry: nvidia-cuda-runtime")
-        return Micro.load(home / "lib" / "libcudart.so.13")
+        try:
+            found = Micro.load(home / "lib" / vgpu.NAME)
+        except (OSError, CudaError) as error:
+            pytest.skip(f"--cuda=real: {error}")
+        assert not found.virtual, "the virtual GPU has the runtime's name in this process: run -m rows alone"
+        return found
     return Micro.load(request.getfixturevalue("vgpu_build") / "libcudart.so.13")
 
 

@@ -94,3 +94,16 @@ def test_asked_for_by_name_it_fails(old_processor: Path, tmp_path: Path) -> None
     )
     assert done.returncode != 0
     assert "this machine is x86_64 without avx2, fma, f16c" in done.stdout + done.stderr
+
+
+def test_rows_on_the_real_runtime() -> None:
+    """--cuda=real: on a GPU the rows pass there, elsewhere every one is skipped and says why."""
+    file = ROOT / "tests/vgpu/tests/test_ops_control_forms.py"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-m", "rows", "--cuda=real", str(file)]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if " passed" not in done.stdout.splitlines()[-1]:
+        reasons = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
+        assert reasons
+        assert all("--cuda=real: " in line or "needs the CUDA runtime" in line for line in reasons), reasons

@@ -244,6 +244,8 @@ ILLEGAL += [
     "add.f16x2",
     "add.noftz.f32",
     "min.noftz.f16x2",
+    "add.noftz.bf16x2",
+    "add.noftz.bf16",
     "add.u16",
 ]
 

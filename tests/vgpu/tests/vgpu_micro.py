@@ -60,7 +60,9 @@ class Micro:
         library.cudaMalloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         if virtual:
             library.vgpu_activate()
-        return cls(library, virtual)
+        micro = cls(library, virtual)
+        micro.call("cudaGetDeviceCount", ctypes.byref(ctypes.c_int()))  # without a driver or a GPU it fails here
+        return micro
 
     def call(self, name: str, *arguments: Any) -> None:
         error = getattr(self.library, name)(*arguments)
