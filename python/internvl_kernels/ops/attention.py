@@ -89,7 +89,7 @@ def cached_attention(
 def cached_attention_reference(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, spans: Spans, *, scale: float | None = None
 ) -> Tensor:
-    _check_spans(q, k_cache, v_cache, spans)
+    _check_spans(q, k_cache, v_cache, spans, False)
     parts = [q[:0]]
     for row, row_end, slot, length in spans:
         k, v = k_cache[slot : slot + length], v_cache[slot : slot + length]
