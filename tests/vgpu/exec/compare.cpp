@@ -85,6 +85,12 @@ Next setp_half(Warp& w, const Op& o, uint32_t mask) {
     auto widen = kBf16 ? widen_bf16 : widen_half;
     widen(row<uint32_t>(w, o.a), a[0], a[1]);
     widen(row<uint32_t>(w, o.b), b[0], b[1]);
+    if (!kBf16 && o.mode & 8)  // subnormals of f16 are zeros
+        for (int h = 0; h < 2; ++h)
+            for (uint32_t i = 0; i < 32; ++i) {
+                a[h][i] = std::fabs(a[h][i]) < 0x1p-14f ? 0.0f : a[h][i];
+                b[h][i] = std::fabs(b[h][i]) < 0x1p-14f ? 0.0f : b[h][i];
+            }
     uint32_t r[2] = {0, 0};
     for (int h = 0; h < 2; ++h)
         for (uint32_t i = 0; i < 32; ++i) r[h] |= uint32_t(compare<C, float>(a[h][i], b[h][i])) << i;
@@ -192,12 +198,15 @@ uint32_t selp_rule(Warp& w, const Op& o, uint32_t mask, uint32_t) {
     uint32_t a = w.defined[o.ids[0]], b = w.defined[o.ids[1]], c = w.defined[o.ids[2]];
     return mask & c & ((p & a) | (~p & b));
 }
+// NaN selects b, -0 selects a, and so does a negative subnormal with .ftz.
+bool selects_first(float c, bool ftz) { return c >= 0 || (ftz && c > -0x1p-126f); }
+bool selects_first(int32_t c, bool) { return c >= 0; }
 template <class T, class S>
 Next slct(Warp& w, const Op& o, uint32_t mask) {
     T* d = row<T>(w, o.d);
     const T *a = row<T>(w, o.a), *b = row<T>(w, o.b);
     const S* c = row<S>(w, o.c);
-    VGPU_FOR_LANES(i, mask) d[i] = c[i] >= 0 ? a[i] : b[i];  // NaN selects b, -0 selects a
+    VGPU_FOR_LANES(i, mask) d[i] = selects_first(c[i], o.mode) ? a[i] : b[i];
     return Next::step;
 }
 
@@ -315,8 +324,9 @@ void decode_selp(Decoder& d) {
 }
 
 void decode_slct(Decoder& d) {
-    d.take("ftz");
+    d.op.mode = d.take("ftz");
     Type t = d.take_type(), s = d.take_type();
+    if (d.op.mode && s != Type::f32) d.fail(".ftz of an integer");
     d.expect_operands(4, 4);
     d.op.a = d.source(1, width(t), t);
     d.op.b = d.source(2, width(t), t);

@@ -106,9 +106,10 @@ template <bool kMax, bool kNan>
 float extreme_ftz(float a, float b) {
     return extreme<float, kMax, kNan>(flush(a), flush(b));
 }
-template <bool kMax, bool kNan>
+template <bool kMax, bool kNan, bool kFtz>
 float extreme_xorsign(float a, float b) {
     uint32_t sign = (float_to_bits(a) ^ float_to_bits(b)) & 0x80000000u;
+    if (kFtz) a = flush(a), b = flush(b);
     return bits_to_float(float_to_bits(extreme<float, kMax, kNan>(abs_f(a), abs_f(b))) | sign);
 }
 
@@ -200,10 +201,16 @@ void decode_float_extreme(Decoder& d) {  // min max of f32 f64
     Type t = d.take_type();
     if (t == Type::f64)
         return bind(d, 2, t, max ? lanes<extreme<double, true, false>> : lanes<extreme<double, false, false>>);
+    if (xorsign && ftz)
+        return bind(
+            d, 2, t,
+            max ? (nan ? lanes<extreme_xorsign<true, true, true>> : lanes<extreme_xorsign<true, false, true>>)
+                : (nan ? lanes<extreme_xorsign<false, true, true>> : lanes<extreme_xorsign<false, false, true>>));
     if (xorsign)
-        return bind(d, 2, t,
-                    max ? (nan ? lanes<extreme_xorsign<true, true>> : lanes<extreme_xorsign<true, false>>)
-                        : (nan ? lanes<extreme_xorsign<false, true>> : lanes<extreme_xorsign<false, false>>));
+        return bind(
+            d, 2, t,
+            max ? (nan ? lanes<extreme_xorsign<true, true, false>> : lanes<extreme_xorsign<true, false, false>>)
+                : (nan ? lanes<extreme_xorsign<false, true, false>> : lanes<extreme_xorsign<false, false, false>>));
     if (ftz)
         return bind(d, 2, t,
                     max ? (nan ? lanes<extreme_ftz<true, true>> : lanes<extreme_ftz<true, false>>)

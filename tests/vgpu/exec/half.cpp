@@ -151,10 +151,19 @@ Handler handler(Type t) {
             return nullptr;
     }
 }
+// Subnormals of both halves to zeros of their sign; the upper half of a single value is zero.
+uint32_t flush16(uint32_t a) {
+    const uint32_t low = a & 0x7c00u ? 0xffffu : 0x8000u, high = a & 0x7c000000u ? 0xffff0000u : 0x80000000u;
+    return a & (low | high);
+}
 uint32_t neg16(uint32_t a) { return (a ^ 0x8000u) & 0xffffu; }
 uint32_t neg16x2(uint32_t a) { return a ^ 0x80008000u; }
 uint32_t abs16(uint32_t a) { return a & 0x7fffu; }
 uint32_t abs16x2(uint32_t a) { return a & 0x7fff7fffu; }
+template <uint32_t (*kOf)(uint32_t)>
+uint32_t flushed(uint32_t a) {
+    return kOf(flush16(a));
+}
 
 }  // namespace
 
@@ -184,6 +193,8 @@ void decode_half(Decoder& d) {  // add sub mul fma min max abs neg ex2 tanh of f
     if (n == "tanh") h = handler<op_tanh>(t), sources = 1;
     if (n == "neg") h = pair ? lanes<neg16x2> : lanes<neg16>, sources = 1;
     if (n == "abs") h = pair ? lanes<abs16x2> : lanes<abs16>, sources = 1;
+    if (ftz && n == "neg") h = pair ? lanes<flushed<neg16x2>> : lanes<flushed<neg16>>;
+    if (ftz && n == "abs") h = pair ? lanes<flushed<abs16x2>> : lanes<flushed<abs16>>;
     if (!h) d.fail("type");
     d.expect_operands(sources + 1, sources + 1);
     d.op.a = d.source(1, 4, t);
