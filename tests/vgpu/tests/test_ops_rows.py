@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,33 @@ def test_every_opcode_has_a_row(request: pytest.FixtureRequest, micro: Any, clai
     assert claimed
     left = sorted(claimed - micro.seen - LATER)
     assert not left, f"no row for {left}"
+
+
+def opcodes_of(text: str) -> set[str]:
+    """Instructions with their types and modifiers, but for what changes no result: hints for caches and .uni."""
+    found = set()
+    for statement in re.split(r"[;{}]", re.sub(r"//[^\n]*", "", text)):
+        words = re.sub(r"^\s*(?:[\w$]+:(?!:)\s*)*(?:@!?%?[\w$]+\s+)?", "", statement).split(None, 1)
+        if words and re.fullmatch(r"[a-z][a-z0-9_]*(?:(?:\.|::)\w+)*", words[0]):
+            found.add(re.sub(r"\.(?:L1|L2)::\w+|\.uni\b", "", words[0]))
+    return found
+
+
+def test_every_instruction_of_the_product_has_a_row(request: pytest.FixtureRequest, micro: Any, ptx_tool: Any) -> None:
+    """Each instruction that the shipped kernels contain, with its types and modifiers, stands in a row just so."""
+    files = {item.path.name for item in request.session.items}
+    if {path.name for path in HERE.glob("test_ops_*.py")} - files:
+        pytest.skip("needs all rows in one run")
+    spec = importlib.util.find_spec("internvl_kernels")
+    library = Path(spec.origin).parent / "libivk_cuda.so" if spec and spec.origin else None
+    if library is None or not library.exists():
+        pytest.skip("the package has no CUDA part: build it with IVK_CUDA=1")
+    used: set[str] = set()
+    for number, image in enumerate(ptx_tool.show(library)["images"]):
+        if image["kind"] == "ptx":
+            used |= opcodes_of(ptx_tool.run("--unpack", str(number), library).stdout.rstrip(b"\0").decode())
+    assert len(used) > 50
+    assert used - set().union(*map(opcodes_of, micro.modules)) == set()
 
 
 def test_ptxas_takes_every_row(request: pytest.FixtureRequest, micro: Any, toolkit: Any, tmp_path: Path) -> None:
