@@ -12,7 +12,7 @@
 
 namespace vgpu {
 
-enum class MemKind : uint8_t { device, pinned_host, managed, module_global };
+enum class MemKind : uint8_t { device, pinned_host, managed, module_global, module_constant };
 
 // State of one byte.
 constexpr uint8_t kDefined = 1;  // written by a copy, a memset or a kernel
@@ -71,7 +71,7 @@ class Memory {
     uint64_t limit() const { return limit_; }
     uint64_t used() const { return used_; }  // device and managed bytes
     uint64_t peak() const { return peak_; }
-    // Live allocations in order of allocation (module_global ones are not leaks).
+    // Live allocations in order of allocation (those of modules are not leaks).
     std::vector<const Allocation*> live() const;
     // "allocation 12 (cudaMalloc, 4096 bytes at 0x7f..), 16 bytes past its end", or what else is known of an address.
     std::string describe(uint64_t address) const;

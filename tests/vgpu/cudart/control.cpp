@@ -30,7 +30,7 @@ int guarded(Body&& body) {
     }
 }
 
-const char* const kKinds[] = {"device", "pinned", "managed", "module"};
+const char* const kKinds[] = {"device", "pinned", "managed", "module", "constant"};
 
 }  // namespace
 
@@ -150,7 +150,7 @@ VGPU_API const char* vgpu_leaks() {
     std::string out = "[";
     auto add = [&](const std::string& item) { out += (out.size() > 1 ? "," : "") + item; };
     for (const Allocation* a : rt.memory->live())
-        if (a->kind != MemKind::module_global)
+        if (a->kind != MemKind::module_global && a->kind != MemKind::module_constant)
             add("{\"what\":" + json_quote(a->what) + ",\"kind\":\"" + kKinds[size_t(a->kind)] +
                 "\",\"bytes\":" + std::to_string(a->size) + ",\"id\":" + std::to_string(a->id) + "}");
     for (const auto& stream : rt.streams)

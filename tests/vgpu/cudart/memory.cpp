@@ -111,7 +111,7 @@ VGPU_API Error cudaFree(void* p) {
         const bool pooled = rt.pooled.count(reinterpret_cast<uint64_t>(p)) != 0;
         const Allocation* allocation = rt.memory->find(p);
         if (!allocation || allocation->base != reinterpret_cast<uint64_t>(p) || place.kind == Place::pinned ||
-            allocation->kind == MemKind::module_global)
+            allocation->kind == MemKind::module_global || allocation->kind == MemKind::module_constant)
             fail(kInvalidValue, "no device allocation begins here: " + rt.describe(p));
         if (!pooled) finish_all();
         release_memory(rt, p, "cudaFree");

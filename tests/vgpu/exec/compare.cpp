@@ -328,6 +328,7 @@ void decode_selp(Decoder& d) {
 void decode_slct(Decoder& d) {
     if (d.take("ftz")) d.op.mode = 8;
     Type t = d.take_type(), s = d.take_type();
+    if (d.op.mode && s != Type::f32) d.fail(".ftz of an integer");
     d.expect_operands(4, 4);
     d.op.a = d.source(1, width(t), t);
     d.op.b = d.source(2, width(t), t);

@@ -96,9 +96,17 @@ Next isspacep(Warp& w, const Op& o, uint32_t mask) {
     const uint64_t* a = row<uint64_t>(w, o.a);
     uint32_t r = 0;
     VGPU_FOR_LANES(i, mask) {
-        uint64_t tag = a[i] & kTagMask;
-        bool yes = o.imm == 0 ? tag != kSharedTag && tag != kLocalTag && tag != kParamTag : tag == o.imm;
-        r |= uint32_t(yes) << i;
+        const uint64_t tag = a[i] & kTagMask;
+        if (o.imm == kSharedTag || o.imm == kLocalTag || o.imm == kParamTag) {
+            r |= uint32_t(tag == o.imm) << i;
+            continue;
+        }
+        // Global is what lies in no other window; the window of parameters is a part of it, that of constants is not.
+        const bool elsewhere = tag == kSharedTag || tag == kLocalTag, param = tag == kParamTag;
+        const Allocation* found =
+            elsewhere || param ? nullptr : w.worker->launch.memory.find(reinterpret_cast<const void*>(a[i]));
+        const bool constant = found && found->kind == MemKind::module_constant;
+        r |= uint32_t(o.mode ? constant : !elsewhere && !constant) << i;
     }
     write_predicate(w, o.d, mask, r);
     return Next::step;
@@ -205,6 +213,7 @@ void decode_cvta(Decoder& d) {
 }
 
 void decode_isspacep(Decoder& d) {
+    d.op.mode = d.peek() == "const";
     d.op.imm = tag_of(d);
     d.expect_operands(2, 2);
     d.op.a = d.source(1, 8, Type::u64);

@@ -56,7 +56,8 @@ struct Program::Impl {
 void Program::Impl::place_variables() {
     for (const Variable& v : module.variables) {
         if (v.space != Space::global && v.space != Space::constant) continue;
-        void* p = memory.allocate(std::max<uint64_t>(v.size, 1), MemKind::module_global, v.name.c_str());
+        const MemKind kind = v.space == Space::constant ? MemKind::module_constant : MemKind::module_global;
+        void* p = memory.allocate(std::max<uint64_t>(v.size, 1), kind, v.name.c_str());
         if (!p) throw std::runtime_error("no memory for module variable " + v.name);
         std::memset(p, 0, v.size);
         if (!v.init.empty()) std::memcpy(p, v.init.data(), std::min<uint64_t>(v.init.size(), v.size));

@@ -68,7 +68,7 @@ def whole(x: float, mode: str) -> int:
 
 @pytest.mark.parametrize("mode", INTEGRAL)
 @pytest.mark.parametrize("source", ["f16", "f32", "f64"])
-@pytest.mark.parametrize("to", [k for k in INTEGERS if k[1:] != "8"])
+@pytest.mark.parametrize("to", INTEGERS)
 def test_float_to_integer(micro: Any, to: str, source: str, mode: str) -> None:
     edges = [float(x + d) for x in limits(to) for d in (-1, -0.5, 0, 0.5, 1)] + [k + 0.5 for k in range(-5, 6)]
     rounded = [FORMATS[source].round(x) for x in edges]
@@ -136,6 +136,32 @@ def test_to_pairs(micro: Any, mode: str, relu: str, name: str) -> None:
         assert same(from_bits((found >> shift).astype(np.uint16), name), np.array(expected)).all()
 
 
+def small(x: float) -> float:
+    return math.copysign(0.0, x) if abs(x) < 2.0**-126 else x
+
+
+@pytest.mark.parametrize(("to", "source"), [("f32", "f64"), ("f64", "f32"), ("f16", "f32"), ("f32", "f16")])
+def test_flushed(micro: Any, to: str, source: str) -> None:
+    """.ftz flushes f32 alone: its subnormals as operands and as results."""
+    cases = numbers(source, count=100) + [
+        FORMATS[source].round(s * 2.0**e) for s in (1, -1.5) for e in range(-151, -120)
+    ]
+    mode = ".rn" if FORMATS[to].precision < FORMATS[source].precision else ""
+    found = micro.each(f"cvt{mode}.ftz.{to}.{source} $d, $a;", to, [source], [to_bits(np.array(cases), source)])
+    inputs = [small(x) if source == "f32" else x for x in cases]
+    expected = [FORMATS[to].round(x) for x in inputs]
+    expected = [small(x) if to == "f32" else x for x in expected]
+    assert same(from_bits(found, to), np.array(expected)).all()
+
+
+def test_flushed_to_integers(micro: Any) -> None:
+    bits = to_bits(np.array([1e-40, -1e-40, 2.0**-126, -(2.0**-126), 0.0, 1.5]), "f32")
+    found = micro.each("cvt.rpi.ftz.s32.f32 $d, $a;", "s32", ["f32"], [bits])
+    assert found.tolist() == [0, 0, 1, 0, 0, 2]
+    found = micro.each("cvt.rmi.ftz.f32.f32 $d, $a;", "f32", ["f32"], [bits])
+    assert same(found, np.array([0.0, -0.0, 0.0, -1.0, 0.0, 1.0])).all()
+
+
 ORDERED = {
     "eq": lambda a, b: a == b,
     "ne": lambda a, b: a != b,
@@ -179,6 +205,21 @@ def test_compare_floats(micro: Any, kind: str) -> None:
         assert [bool(x) for x in found] == [compare(name, a, b) for a, b in cases], name
 
 
+@pytest.mark.parametrize("kind", ["f32", "f16"])
+def test_compare_flushed(micro: Any, kind: str) -> None:
+    """.ftz: subnormals are zeros in comparisons, in setp and set."""
+    tiny = float(FORMATS[kind].round(Fraction(2) ** (FORMATS[kind].smallest - 3)))
+    cases = combinations([0.0, -0.0, tiny, -tiny, 2 * tiny, 1.0], [0.0, tiny, -tiny, 1.0, -1.0])
+    columns = [to_bits(np.array(c), kind) for c in zip(*cases)]
+    flushed = [tuple(0.0 if abs(x) < 1 else x for x in c) for c in cases]
+    for name in (*ORDERED, "ltu", "num"):
+        found = micro.each(f"setp.{name}.ftz.{kind} $d, $a, $b;", "pred", [kind, kind], columns)
+        assert [bool(x) for x in found] == [compare(name, a, b) for a, b in flushed], name
+        if name in ORDERED:
+            found = micro.each(f"set.{name}.ftz.u32.{kind} $d, $a, $b;", "u32", [kind, kind], columns)
+            assert [int(x) for x in found] == [0xFFFFFFFF * compare(name, a, b) for a, b in flushed], name
+
+
 @pytest.mark.parametrize("join", ["and", "or", "xor"])
 def test_compare_and_join(micro: Any, join: str) -> None:
     """Both results: (a < b) join c, and not (a < b) join c; with a negated source."""
@@ -192,6 +233,16 @@ def test_compare_and_join(micro: Any, join: str) -> None:
         assert int(bits) == function(less, not c) + 2 * function(not less, not c)
 
 
+def test_logic_of_predicates(micro: Any) -> None:
+    """With negated sources too."""
+    a, b = (np.array(x, np.uint32) for x in ([0, 0, 1, 1], [0, 1, 0, 1]))
+    texts = {"and.pred $d, $a, $b;": a & b, "or.pred $d, $a, $b;": a | b, "xor.pred $d, $a, $b;": a ^ b}
+    texts |= {"not.pred $d, $a;": 1 - a, "and.pred $d, !$a, $b;": (1 - a) & b, "or.pred $d, $a, !$b;": a | (1 - b)}
+    for text, expected in texts.items():
+        kinds = ["pred", "pred"] if "$b" in text else ["pred"]
+        assert micro.each(text, "pred", kinds, [a, b][: len(kinds)]).tolist() == expected.tolist(), text
+
+
 def test_select(micro: Any) -> None:
     cases = combinations(integers(32, 1), integers(32, 2), integers(32, 3), limit=900)
     columns = [np.array(c, np.uint32) for c in zip(*cases)]
@@ -203,6 +254,14 @@ def test_select(micro: Any) -> None:
         "slct.u32.f32 $d, $a, $b, $c;", "u32", ["u32", "u32", "f32"], [*columns, to_bits([m[2] for m in mixed], "f32")]
     )
     assert [int(x) for x in found] == [a if c >= 0 else b for a, b, c in mixed]
+    tiny = to_bits([1e-40, -1e-40, -0.0, -1.0, math.nan, 0.5, -(2.0**-126)], "f32")
+    ones = np.ones(7, np.uint32)
+    for ftz, expected in (("", [1, 3, 1, 3, 3, 1, 3]), (".ftz", [1, 1, 1, 3, 3, 1, 3])):
+        for width in (32, 64):
+            wide = ones.astype(f"u{width // 8}")
+            kinds = [f"b{width}", f"b{width}", "f32"]
+            found = micro.each(f"slct{ftz}.b{width}.f32 $d, $a, $b, $c;", f"b{width}", kinds, [wide, 3 * wide, tiny])
+            assert found.tolist() == expected
     for kind, true in (("u32", 0xFFFFFFFF), ("f32", 0x3F800000)):
         pairs = combinations(numbers("f32", 1), numbers("f32", 2))
         floats = [to_bits(np.array(c), "f32") for c in zip(*pairs)]

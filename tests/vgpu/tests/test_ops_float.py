@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from vgpu_exact import FORMATS, combinations, from_bits, numbers, same, to_bits
+from vgpu_micro import HEADER
 
 MODES = ("rn", "rz", "rm", "rp")
 
@@ -92,9 +93,11 @@ def expect(kind: str, name: str, values: tuple[float, ...], mode: str, ftz: bool
     return result
 
 
-def check(micro: Any, text: str, name: str, cases: list[tuple[float, ...]], expected: list[float]) -> None:
+def check(
+    micro: Any, text: str, name: str, cases: list[tuple[float, ...]], expected: list[float], header: str = HEADER
+) -> None:
     columns = [to_bits(np.array(column), name) for column in zip(*cases)]
-    found = from_bits(micro.each(text, name, [name] * len(columns), columns), name)
+    found = from_bits(micro.each(text, name, [name] * len(columns), columns, header=header), name)
     wrong = np.flatnonzero(~same(found, np.array(expected)))
     assert not len(wrong), [(cases[i], float(found[i]).hex(), float(expected[i]).hex()) for i in wrong[:4]]
 
@@ -118,6 +121,13 @@ def test_arithmetic(micro: Any, kind: str, name: str, mode: str, extra: str) -> 
     text = f"{kind}.{mode}{extra}.{name} $d, {', '.join('$' + x for x in 'abc'[:count])};"
     ftz, sat, relu = (flag in extra for flag in (".ftz", ".sat", ".relu"))
     check(micro, text, name, cases, [expect(kind, name, case, mode, ftz, sat, relu) for case in cases])
+
+
+@pytest.mark.parametrize("name", ["f32", "f64"])
+def test_mad_is_fma(micro: Any, name: str) -> None:
+    cases = combinations(*(numbers(name, seed=i + 1) for i in range(3)), limit=500)
+    expected = [expect("fma", name, case, "rn", False, False, False) for case in cases]
+    check(micro, f"mad.rn.{name} $d, $a, $b, $c;", name, cases, expected)
 
 
 PACKED = [*((kind, "f16x2") for kind in ("add", "sub", "mul", "fma")), ("fma", "bf16x2")]  # the rest needs sm_90
@@ -148,6 +158,9 @@ def extreme(kind: str, a: float, b: float, nan: bool) -> float:
 
 
 EXTREMES = [(k, n, e) for k in ("min", "max") for n in ("f32", "f16", "bf16") for e in ("", ".NaN")]
+EXTREMES += [
+    (k, "f32", f"{ftz}{nan}.xorsign.abs") for k in ("min", "max") for ftz in ("", ".ftz") for nan in ("", ".NaN")
+]
 EXTREMES += [(k, "f64", "") for k in ("min", "max")] + [
     (k, "f32", e) for k in ("min", "max") for e in (".ftz", ".ftz.NaN")
 ]
@@ -156,7 +169,16 @@ EXTREMES += [(k, "f64", "") for k in ("min", "max")] + [
 @pytest.mark.parametrize(("kind", "name", "extra"), EXTREMES)
 def test_extremes(micro: Any, kind: str, name: str, extra: str) -> None:
     cases = combinations(numbers(name, 1), numbers(name, 2))
+    if "xorsign" in extra:  # the sign of what is not a number is open
+        cases = [case for case in cases if not any(map(math.isnan, case))]
     inputs = [tuple(flush(x, name) for x in case) if ".ftz" in extra else case for case in cases]
+    if "xorsign" in extra:
+        signs = [math.copysign(1, a) * math.copysign(1, b) for a, b in inputs]
+        results = [extreme(kind, abs(a), abs(b), False) for a, b in inputs]
+        expected = [math.copysign(x, sign) for x, sign in zip(results, signs)]
+        with micro.part("l4", 86):
+            check(micro, f"{kind}{extra}.{name} $d, $a, $b;", name, cases, expected, HEADER.replace("sm_80", "sm_86"))
+        return
     check(
         micro,
         f"{kind}{extra}.{name} $d, $a, $b;",
@@ -171,6 +193,9 @@ def test_signs(micro: Any, name: str) -> None:
     cases = [(x,) for x in numbers(name)]
     check(micro, f"abs.{name} $d, $a;", name, cases, [abs(x) for (x,) in cases])
     check(micro, f"neg.{name} $d, $a;", name, cases, [-x for (x,) in cases])
+    if name == "f32":
+        check(micro, "abs.ftz.f32 $d, $a;", name, cases, [abs(flush(x, name)) for (x,) in cases])
+        check(micro, "neg.ftz.f32 $d, $a;", name, cases, [-flush(x, name) for (x,) in cases])
     if name in ("f32", "f64"):
         pairs = combinations(numbers(name, 1), [x for x in numbers(name, 2) if not math.isnan(x)])
         pairs = [(a, b) for a, b in pairs if not math.isnan(a)]
@@ -211,6 +236,10 @@ APPROXIMATE: list[tuple[str, Callable[[np.ndarray], np.ndarray], np.ndarray, flo
     ("ex2.approx.f32", np.exp2, np.linspace(-120, 120, 900), 2**-22, 0),
     ("ex2.approx.ftz.f32", np.exp2, np.linspace(-120, 120, 900), 2**-22, 0),
     ("tanh.approx.f32", np.tanh, np.linspace(-9, 9, 900), 2**-11, 0),
+    ("sqrt.approx.ftz.f32", np.sqrt, np.geomspace(1e-30, 1e30, 900), 2**-23, 0),
+    ("sin.approx.ftz.f32", np.sin, np.linspace(-np.pi, np.pi, 900), 0, 2**-20.5),
+    ("cos.approx.ftz.f32", np.cos, np.linspace(-np.pi, np.pi, 900), 0, 2**-20.5),
+    ("lg2.approx.ftz.f32", np.log2, np.geomspace(2.1, 1e30, 900), 2**-22, 0),
 ]
 
 
@@ -222,6 +251,15 @@ def test_approximations(
     found = micro.each(f"{text} $d, $a;", "f32", ["f32"], [x]).astype(np.float64)
     expected = function(x.astype(np.float64))
     assert (np.abs(found - expected) <= relative * np.abs(expected) + absolute).all()
+
+
+@pytest.mark.parametrize(("text", "function"), [("rcp", lambda x: 1 / x), ("rsqrt", lambda x: 1 / np.sqrt(x))])
+def test_gross_f64(micro: Any, text: str, function: Any) -> None:
+    """The upper 32 bits of the operand count, the lower 32 of the result are zero; an error of 2^-20 and a bit."""
+    x = np.geomspace(1e-200, 1e200, 900)
+    found = micro.each(f"{text}.approx.ftz.f64 $d, $a;", "f64", ["f64"], [x])
+    assert (found.view(np.uint64) & 0xFFFFFFFF == 0).all()
+    assert (np.abs(found - function(x)) <= 2.0**-19 * function(x)).all()
 
 
 N, I = math.nan, math.inf
@@ -236,6 +274,11 @@ SPECIAL = [
     ("cos.approx.f32", [0.0, -0.0, I, -I, N], [1.0, 1.0, N, N, N]),
     ("ex2.approx.ftz.f32", [1e-40, -130.0], [1.0, 0.0]),
     ("rcp.approx.ftz.f32", [1e-40, -1e-40], [I, -I]),
+    ("sqrt.approx.ftz.f32", [1e-40, -1e-40, I], [0.0, -0.0, I]),
+    ("rsqrt.approx.ftz.f32", [1e-40, -1e-40], [I, -I]),
+    ("lg2.approx.ftz.f32", [1e-40, -1e-40], [-I, -I]),
+    ("sin.approx.ftz.f32", [1e-40, -1e-40], [0.0, -0.0]),
+    ("cos.approx.ftz.f32", [1e-40], [1.0]),
 ]
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from vgpu_exact import combinations, integers, signed
-from vgpu_micro import NUMPY
+from vgpu_micro import HEADER, NUMPY
 
 Function = Callable[..., int]
 ROWS: list[tuple[str, str, tuple[str, ...], Function]] = []
 ONES = 0xFFFFFFFF
+SM90 = HEADER.replace("sm_80", "sm_90")
 
 
 def row(text: str, result: str, operands: str, function: Function) -> None:
@@ -157,7 +158,7 @@ def table(lut: int) -> Function:
     )
 
 
-for lut in (0x00, 0x80, 0xFE, 0x96, 0xCA, 0xE8, 0x1B, 0xFF):
+for lut in (0x00, 0x80, 0xFE, 0x96, 0xCA, 0xE8, 0x1B, 0xFF):  # all of them in one kernel: test_every_lop3
     row(f"lop3.b32 $d, $a, $b, $c, {lut};", "b32", "b32 b32 b32", table(lut))
 
 
@@ -257,3 +258,37 @@ def test_integer(micro: Any, text: str, result: str, operands: tuple[str, ...], 
     expected = np.array([int(function(*case)) % (1 << width) for case in cases], dtype=f"u{width // 8}")
     wrong = np.flatnonzero(found.view(expected.dtype) != expected)
     assert not len(wrong), [([hex(x) for x in cases[i]], hex(found[i]), hex(expected[i])) for i in wrong[:4]]
+
+
+def test_every_lop3(micro: Any) -> None:
+    """All 256 tables on operands whose bits hold all eight combinations: the result's low byte is the table itself."""
+    text = "mov.u32 $d, 0;" + "".join(
+        f"lop3.b32 %t, $a, $b, $c, {lut}; and.b32 %t, %t, 255; sub.u32 %t, %t, {lut}; or.b32 $d, $d, %t;"
+        for lut in range(256)
+    )
+    operands = [np.full(1, x, np.uint32) for x in (0xF0, 0xCC, 0xAA)]
+    assert micro.each(text, "u32", ["b32"] * 3, operands).tolist() == [0]
+
+
+@pytest.mark.parametrize("op", ["add", "min", "max"])
+@pytest.mark.parametrize("kind", ["u16x2", "s16x2"])
+def test_pairs_of_16_bits(micro: Any, kind: str, op: str) -> None:
+    """Two at a time, no carry between them (9.0 and later)."""
+    cases = combinations(integers(32, 1), integers(32, 2))
+    columns = [np.array(c, np.uint32) for c in zip(*cases)]
+    with micro.part("h100", 90):
+        found = micro.each(f"{op}.{kind} $d, $a, $b;", "b32", ["b32", "b32"], columns, header=SM90)
+    halves = [c.view(np.int16 if kind[0] == "s" else np.uint16).astype(np.int64) for c in columns]
+    function = {"add": np.add, "min": np.minimum, "max": np.maximum}[op]
+    assert found.view(np.uint16).tolist() == (function(*halves) & 0xFFFF).tolist()
+
+
+@pytest.mark.parametrize("op", ["min", "max"])
+def test_relu(micro: Any, op: str) -> None:
+    """min and max of s32 that turn negative results into zero (9.0 and later)."""
+    cases = combinations(integers(32, 1), integers(32, 2))
+    columns = [np.array(c, np.uint32) for c in zip(*cases)]
+    with micro.part("h100", 90):
+        found = micro.each(f"{op}.relu.s32 $d, $a, $b;", "s32", ["s32", "s32"], columns, header=SM90)
+    function = {"min": np.minimum, "max": np.maximum}[op]
+    assert found.tolist() == np.maximum(function(*(c.view(np.int32) for c in columns)), 0).tolist()

@@ -204,3 +204,19 @@ def test_groups_complete_in_order(micro: Any) -> None:
     registers = ".reg .b32 %s; .shared .align 16 .b8 m[384];"
     found = micro.words(code, [data], outputs=3, registers=registers)
     assert (found == data.reshape(3, 32)).all()
+
+
+def test_constants_are_no_global_memory(micro: Any) -> None:
+    """A generic address is in global memory unless it lies in another window, and constants have theirs."""
+    code = """cvta.const.u64 %x, c; isspacep.const %q, %x; selp.u32 $0, 1, 0, %q; isspacep.global %q, %x; selp.u32 $1, 1, 0, %q;
+    cvta.global.u64 %x, g; isspacep.const %q, %x; selp.u32 $2, 1, 0, %q; isspacep.global %q, %x; selp.u32 $3, 1, 0, %q;"""
+    outside = ".const .align 4 .u32 c = 1; .global .align 4 .u32 g = 2;\n"
+    found = micro.words(code, [], outputs=4, registers=".reg .b64 %x; .reg .pred %q;", outside=outside)
+    assert found[:, 0].tolist() == [1, 0, 0, 1]
+
+
+def test_moves_of_floats(micro: Any) -> None:
+    code = "mov.f32 $0, $a; setp.lt.u32 %q, %t, 9; selp.f32 $1, $a, 0fBF800000, %q;"
+    x = np.arange(32, dtype=np.float32) + 0.5
+    found = micro.words(code, [x.view(np.uint32)], outputs=2, registers=".reg .pred %q;").view(np.float32)
+    assert found.tolist() == [x.tolist(), np.where(np.arange(32) < 9, x, -1).tolist()]
