@@ -93,6 +93,10 @@ class Micro:
         """A setting of the virtual GPU for a while; a real one has none."""
         if not self.virtual:
             pytest.skip(f"{key}={value} is a setting of the virtual GPU")
+        if key == "device":
+            self.library.vgpu_reset(
+                1
+            )  # a part is chosen before anything is allocated; an earlier test may have left something
         self.call("vgpu_configure", key.encode(), value.encode())
         try:
             yield
