@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from test_ops_float import MODES, check, expect, flush
 from vgpu_exact import combinations, from_bits, numbers, same, to_bits
+from vgpu_micro import HEADER
 
 COUNT = {"fma": 3, "sqrt": 1, "rcp": 1}
 ARITHMETIC = ("add", "sub", "mul", "fma")
@@ -26,21 +25,25 @@ FORMS += [("fma", "rn", x, f"f16{p}") for x in (*HALF, ".relu", ".ftz.relu") for
 FORMS += [("fma", "rn", ".relu", f"bf16{p}") for p in ("", "x2")]
 
 
-def check_pairs(micro: Any, text: str, half: str, cases: list[tuple[float, ...]], expected: list[float]) -> None:
+def check_pairs(
+    micro: Any, text: str, half: str, cases: list[tuple[float, ...]], expected: list[float], header: str = HEADER
+) -> None:
     """The case in the lower half, the one from the other end in the upper."""
     columns = [to_bits(np.array(column), half) for column in zip(*cases)]
     words = [c.astype(np.uint32) | c[::-1].astype(np.uint32) << 16 for c in columns]
-    found = micro.each(text, f"{half}x2", [f"{half}x2"] * len(words), words)
+    found = micro.each(text, f"{half}x2", [f"{half}x2"] * len(words), words, header=header)
     low, high = from_bits((found & 0xFFFF).astype(np.uint16), half), from_bits((found >> 16).astype(np.uint16), half)
     assert same(low, np.array(expected)).all(), text
     assert same(high, np.array(expected[::-1])).all(), text
 
 
-def either(micro: Any, text: str, kind: str, cases: list[tuple[float, ...]], expected: list[float]) -> None:
+def either(
+    micro: Any, text: str, kind: str, cases: list[tuple[float, ...]], expected: list[float], header: str = HEADER
+) -> None:
     if kind.endswith("x2"):
-        check_pairs(micro, text, kind[:-2], cases, expected)
+        check_pairs(micro, text, kind[:-2], cases, expected, header)
     else:
-        check(micro, text, kind, cases, expected)
+        check(micro, text, kind, cases, expected, header)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: "-".join(f))
@@ -99,6 +102,5 @@ def test_extremes(micro: Any, form: tuple[str, str, str]) -> None:
         return either(micro, text, name, cases, [extreme(kind, a, b, ".NaN" in extra) for a, b in given])
     signs = [math.copysign(1, a) * math.copysign(1, b) for a, b in given]
     expected = [math.copysign(extreme(kind, abs(a), abs(b), False), sign) for (a, b), sign in zip(given, signs)]
-    newer = SimpleNamespace(each=partial(micro.each, header=".version 9.0\n.target sm_86\n.address_size 64\n"))
     with micro.part("l4", 86):
-        return either(newer, text, name, cases, expected)
+        return either(micro, text, name, cases, expected, HEADER.replace("sm_80", "sm_86"))
