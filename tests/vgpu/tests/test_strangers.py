@@ -15,8 +15,6 @@ from raw_cuda import Cuda
 
 import vgpu
 
-pytestmark = pytest.mark.slow  # nvcc takes 20 s for each
-
 FLAGS = (
     "-O2",
     "-gencode=arch=compute_80,code=compute_80",
