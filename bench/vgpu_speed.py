@@ -1,6 +1,6 @@
 """How fast the virtual GPU (tests/vgpu) runs an unmodified CUTLASS sm_80 GEMM (bf16, GELU), as a share of what one core does.
 
-    python bench/vgpu_speed.py [--repeats 7] [--library strangers.so] [--json FILE]
+    python bench/vgpu_speed.py [--repeats 7] [--compiled strangers.so] [--json FILE]
 
 Needs the extra cuda-test (nvcc takes 20 s) or a library compiled before. The yardstick is a plain fp32 FMA loop on
 AVX2, one core, compiled and timed in the same run, in turn with the GEMM; every figure is a median. A launch is timed
@@ -78,7 +78,7 @@ def package(name: str) -> Path:
     except ModuleNotFoundError:
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"{name} is missing: pip install 'internvl-kernels[cuda-test]', or give --library")
+        raise SystemExit(f"{name} is missing: pip install 'internvl-kernels[cuda-test]', or give --compiled")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -134,7 +134,7 @@ class Gemm:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--library", type=Path, help="strangers.cu with -DSTRANGER=0, compiled before")
+    parser.add_argument("--compiled", type=Path, help="strangers.cu with -DSTRANGER=0, compiled before")
     parser.add_argument("--json", metavar="FILE")
     arguments = parser.parse_args()
     from rich.console import Console
@@ -144,7 +144,7 @@ def main() -> None:
 
     vgpu.activate(device="a100", mode=vgpu.LAZY)
     with tempfile.TemporaryDirectory() as name:
-        rate, library = fma_loop(Path(name)), arguments.library or compile_gemm(Path(name))
+        rate, library = fma_loop(Path(name)), arguments.compiled or compile_gemm(Path(name))
         rows = []
         for shape in SHAPES:
             gemm = Gemm(library, shape)

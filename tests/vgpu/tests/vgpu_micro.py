@@ -39,7 +39,7 @@ class CudaError(RuntimeError):
 
 @dataclass
 class Micro:
-    library: ctypes.CDLL
+    runtime: ctypes.CDLL
     virtual: bool = True
     seen: set[str] = field(default_factory=set)  # first words of the instructions that ran
     modules: dict[str, None] = field(default_factory=dict)  # the texts that ran, in order
@@ -65,13 +65,13 @@ class Micro:
         return micro
 
     def call(self, name: str, *arguments: Any) -> None:
-        error = getattr(self.library, name)(*arguments)
+        error = getattr(self.runtime, name)(*arguments)
         if error:
-            said = self.library.cudaGetErrorName(error).decode()
-            self.library.cudaGetLastError()
+            said = self.runtime.cudaGetErrorName(error).decode()
+            self.runtime.cudaGetLastError()
             if self.virtual:
-                said += f": {self.library.vgpu_last_message().decode()} {self.library.vgpu_reports().decode()}"
-                self.library.vgpu_reset(1)
+                said += f": {self.runtime.vgpu_last_message().decode()} {self.runtime.vgpu_reports().decode()}"
+                self.runtime.vgpu_reset(1)
             raise CudaError(f"{name}: {said}")
 
     @contextlib.contextmanager
@@ -94,7 +94,7 @@ class Micro:
         if not self.virtual:
             pytest.skip(f"{key}={value} is a setting of the virtual GPU")
         if key == "device":
-            self.library.vgpu_reset(
+            self.runtime.vgpu_reset(
                 1
             )  # a part is chosen before anything is allocated; an earlier test may have left something
         self.call("vgpu_configure", key.encode(), value.encode())
