@@ -1,17 +1,59 @@
 #include "binding/convert.h"
+#include "core/check.h"
 #include "kernels/gemm/gemm.h"
 
 namespace ivk::binding {
+namespace {
+
+Epilogue epilogue_of(const std::string& name) {
+    if (name == "linear") return Epilogue::linear;
+    if (name == "gelu") return Epilogue::gelu;
+    if (name == "swiglu") return Epilogue::swiglu;
+    require(name == "residual", "gemm: epilogue is ", name, "; allowed: linear, gelu, swiglu, residual");
+    return Epilogue::residual;
+}
+
+}  // namespace
 
 void bind_gemm(py::module_& m) {
     m.def(
-        "swiglu",
-        [](py::handle x, py::handle y, int threads) {
-            const TensorView from = to_rows(x, "x"), to = to_rows(y, "y", true);
+        "gemm",
+        [](py::handle x, py::handle weight, py::object packed_rows, py::handle bias, py::handle scale,
+           py::handle residual, py::handle y, const std::string& epilogue, int threads) {
+            const TensorView w = to_view(weight, "weight"), from = to_rows(x, "x"), to = to_rows(y, "y", true);
+            const TensorView b = to_view(bias, "bias"), s = to_view(scale, "scale");
+            const TensorView r = residual.is_none() ? TensorView{} : to_rows(residual, "residual");
+            const Epilogue kind = epilogue_of(epilogue);
+            PackedWeight weights{
+                w.data, w.dtype, 0, from.ndim == 2 ? from.shape[1] : 0, true, 0, kind == Epilogue::swiglu};
+            if (packed_rows.is_none()) {
+                require(w.ndim == 2 && (w.shape[1] <= 1 || w.stride[1] == 1) &&
+                            (w.shape[0] <= 1 || w.stride[0] >= w.shape[1]),
+                        "gemm: weight is ", w, "; allowed: [N, K], rows with a contiguous last dimension");
+                weights = {w.data, w.dtype, w.shape[0], w.shape[1], false, w.stride[0], kind == Epilogue::swiglu};
+            } else {
+                weights.n = packed_rows.cast<int64_t>();
+                require(weights.n >= 0 && w.ndim == 1 && w.contiguous() &&
+                            w.shape[0] == packed_elements(weights.n, weights.k, weights.swiglu),
+                        "gemm: weight is ", w, "; allowed: ", packed_elements(weights.n, weights.k, weights.swiglu),
+                        " elements packed from [", weights.n, ", ", weights.k, "]");
+            }
             py::gil_scoped_release release;
-            swiglu(from, to, threads);
+            gemm(from, weights, b, s, r, to, kind, threads);
         },
-        py::arg("x"), py::arg("y"), py::arg("threads") = 0, "See csrc/kernels/gemm/gemm.h.");
+        py::arg("x"), py::arg("weight"), py::arg("packed_rows"), py::arg("bias"), py::arg("scale"), py::arg("residual"),
+        py::arg("y"), py::arg("epilogue"), py::arg("threads") = 0,
+        "See csrc/kernels/gemm/gemm.h; packed_rows: N of a packed weight, or None for plain rows.");
+    m.def("packed_elements", &packed_elements, py::arg("n"), py::arg("k"), py::arg("swiglu"));
+    m.def(
+        "pack_weight",
+        [](py::handle weight, py::handle packed, bool swiglu, int threads) {
+            const TensorView from = to_view(weight, "weight"), to = to_view(packed, "packed", true);
+            py::gil_scoped_release release;
+            pack_weight(from, to, swiglu, threads);
+        },
+        py::arg("weight"), py::arg("packed"), py::arg("swiglu"), py::arg("threads") = 0,
+        "See csrc/kernels/gemm/gemm.h.");
 }
 
 }  // namespace ivk::binding

@@ -11,6 +11,7 @@ namespace py = pybind11;
 namespace ivk::binding {
 void bind_embed(py::module_& m);
 void bind_gemm(py::module_& m);
+void bind_swiglu(py::module_& m);
 void bind_gemm_few_rows(py::module_& m);
 void bind_moe(py::module_& m);
 void bind_image(py::module_& m);
@@ -42,6 +43,7 @@ PYBIND11_MODULE(_cpu, m) {
 #endif
     binding::bind_embed(m);
     binding::bind_gemm(m);
+    binding::bind_swiglu(m);
     binding::bind_gemm_few_rows(m);
     binding::bind_moe(m);
     binding::bind_image(m);

@@ -8,7 +8,9 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/check.h"
@@ -114,7 +116,25 @@ Pool& pool() {
     return *current;
 }
 
+struct Scratch {
+    float* data = nullptr;
+    int64_t floats = 0;
+    ~Scratch() { ::operator delete[](data, std::align_val_t{64}); }
+};
+
 }  // namespace
+
+float* scratch(int64_t floats) {
+    thread_local Scratch mine;
+    if (floats > mine.floats) {
+        ::operator delete[](std::exchange(mine.data, nullptr), std::align_val_t{64});
+        mine.floats = 0;
+        mine.data =
+            static_cast<float*>(::operator new[](static_cast<size_t>(floats) * sizeof(float), std::align_val_t{64}));
+        mine.floats = floats;
+    }
+    return mine.data;
+}
 
 void parallel_for(int64_t n, int64_t grain, int threads, ItemRange items, void* context) {
     if (n <= 0) return;

@@ -8,36 +8,86 @@
 namespace ivk {
 namespace {
 
-constexpr int64_t kPiece = 2048;  // columns of one work item; a multiple of the vector width
+bool is_real(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
 
-void check_rows(const char* name, const TensorView& v) {
-    require(v.ndim == 2 && (v.shape[1] <= 1 || v.stride[1] == 1) && (v.shape[0] <= 1 || v.stride[0] >= v.shape[1]),
-            "swiglu: ", name, " is ", v, "; allowed: rows with a contiguous last dimension that do not overlap");
+void check_rows(const char* name, const TensorView& v, int64_t rows, int64_t columns, DType dtype) {
+    require(v.ndim == 2 && v.shape[0] == rows && v.shape[1] == columns && v.dtype == dtype &&
+                (columns <= 1 || v.stride[1] == 1) && (rows <= 1 || v.stride[0] >= columns),
+            "gemm: ", name, " is ", v, "; allowed: [", rows, ", ", columns, "] of ", name_of(dtype),
+            ", rows with a contiguous last dimension that do not overlap");
 }
+
+void check_vector(const char* name, const TensorView& v, int64_t n, DType dtype) {
+    require(!v.defined() || (v.ndim == 1 && v.shape[0] == n && v.dtype == dtype && v.contiguous()), "gemm: ", name,
+            " is ", v, "; allowed: a contiguous vector of ", n, " ", name_of(dtype));
+}
+
+int64_t pieces(int64_t n, int64_t each) { return (n + each - 1) / each; }
 
 }  // namespace
 
-void swiglu(const TensorView& x, const TensorView& y, int threads) {
-    require(x.dtype == DType::f32 || x.dtype == DType::bf16 || x.dtype == DType::f16, "swiglu: x is ", x,
-            "; allowed dtypes: float32, bfloat16, float16");
-    check_rows("x", x);
-    check_rows("y", y);
-    require(x.shape[1] % 2 == 0, "swiglu: x is ", x, "; allowed: an even number of columns, gate then up");
-    const int64_t rows = x.shape[0], cols = x.shape[1] / 2;
-    require(y.shape[0] == rows && y.shape[1] == cols && y.dtype == x.dtype && !overlap(x, y), "swiglu: y is ", y,
-            "; allowed: [", rows, ", ", cols, "] of x's dtype, apart from x");
-
-    const SwigluParams params{x.data, y.data, cols, x.stride[0], y.stride[0]};
-    const SwigluTable& table = IVK_SELECT(swiglu_table);
-    const SwigluPiece piece = x.dtype == DType::f32 ? table.f32 : x.dtype == DType::bf16 ? table.bf16 : table.f16;
-    const int64_t pieces = (cols + kPiece - 1) / kPiece;
-    const int64_t grain = 1 + (1 << 13) / std::max<int64_t>(std::min(cols, kPiece), 1);
-    parallel_for(rows * pieces, grain, threads, [&](int64_t begin, int64_t end) {
+void run_gemm(const GemmParams& p, int threads) {
+    const GemmTable& table = IVK_SELECT(gemm_table);
+    const int64_t tiles = tiles_of(p.weight.n, p.weight.swiglu);
+    if (p.m == 0 || tiles == 0) return;
+    // Blocks of equal numbers of micro-panels; then columns, until every thread has a few pieces of work.
+    const int64_t panels = pieces(p.m, table.panel_rows);
+    const bool staged = !p.weight.packed || p.weight.dtype != DType::f32;
+    const int64_t row_blocks = pieces(panels, (staged ? kStagedBlock : kRowBlock) / table.panel_rows);
+    const int64_t cap = threads == 0 ? default_threads() : threads;
+    const int64_t wanted = cap == 1 ? 1 : pieces(4 * cap, row_blocks);
+    const int64_t column_blocks = std::min(tiles, wanted);
+    parallel_for(row_blocks * column_blocks, 1, threads, [&](int64_t begin, int64_t end) {
         for (int64_t item = begin; item < end; ++item) {
-            const int64_t first = item % pieces * kPiece;
-            piece(params, item / pieces, first, std::min(first + kPiece, cols));
+            const int64_t r = item / column_blocks, c = item % column_blocks;
+            const int64_t first = panels * r / row_blocks * table.panel_rows;
+            const int64_t last = std::min(p.m, panels * (r + 1) / row_blocks * table.panel_rows);
+            table.block(p, first, last, tiles * c / column_blocks, tiles * (c + 1) / column_blocks);
         }
     });
+}
+
+void gemm(const TensorView& x, const PackedWeight& weight, const TensorView& bias, const TensorView& scale,
+          const TensorView& residual, const TensorView& y, Epilogue epilogue, int threads) {
+    require(x.ndim == 2 && is_real(x.dtype), "gemm: x is ", x, "; allowed: [M, K] of float32, bfloat16 or float16");
+    const bool gated = epilogue == Epilogue::swiglu, adds = epilogue == Epilogue::residual;
+    require(is_real(weight.dtype) && weight.k >= 1 && weight.k == x.shape[1] && weight.n >= 0, "gemm: weight is ",
+            name_of(weight.dtype), "[", weight.n, ", ", weight.k, "], x is ", x,
+            "; allowed: [N, K] of float32, bfloat16 or float16 with x's K >= 1");
+    require(!gated || (weight.n % 2 == 0 && weight.swiglu), "gemm: weight has ", weight.n,
+            " rows; allowed for swiglu: an even number, packed gate beside up");
+    require(gated || !weight.swiglu, "gemm: weight is packed for swiglu; allowed: that epilogue alone");
+    const int64_t columns = gated ? weight.n / 2 : weight.n;
+    check_rows("x", x, x.shape[0], weight.k, x.dtype);
+    check_rows("y", y, x.shape[0], columns, x.dtype);
+    check_vector("bias", bias, weight.n, x.dtype);
+    check_vector("scale", scale, weight.n, x.dtype);
+    require(residual.defined() == adds && (adds || !scale.defined()), "gemm: residual is ", residual, ", scale ", scale,
+            "; allowed: both with the residual epilogue alone, which needs a residual");
+    if (adds) check_rows("residual", residual, x.shape[0], columns, x.dtype);
+    require(!overlap(y, x) && !overlap(y, bias) && !overlap(y, scale) &&
+                (!adds || same_place(y, residual) || !overlap(y, residual)),
+            "gemm: y is ", y, "; allowed: apart from the inputs, or residual itself");
+    run_gemm({x.data, x.stride[0], nullptr, x.dtype, weight, bias.data, scale.data, residual.data, residual.stride[0],
+              y.data, y.stride[0], x.shape[0], epilogue},
+             threads);
+}
+
+void pack_weight(const TensorView& weight, const TensorView& packed, bool swiglu, int threads) {
+    require(weight.ndim == 2 && is_real(weight.dtype) && weight.shape[1] >= 1 &&
+                (weight.shape[1] <= 1 || weight.stride[1] == 1) && weight.stride[0] >= weight.shape[1],
+            "pack_weight: weight is ", weight,
+            "; allowed: [N, K] of float32, bfloat16 or float16, K >= 1, rows with a contiguous last dimension");
+    const int64_t n = weight.shape[0], k = weight.shape[1];
+    require(!swiglu || n % 2 == 0, "pack_weight: weight is ", weight, "; allowed with swiglu: an even number of rows");
+    require(packed.ndim == 1 && packed.dtype == weight.dtype && packed.contiguous() &&
+                packed.shape[0] == packed_elements(n, k, swiglu) && !overlap(packed, weight),
+            "pack_weight: packed is ", packed, "; allowed: a contiguous vector of ", packed_elements(n, k, swiglu), " ",
+            name_of(weight.dtype), " apart from weight");
+    const PackTiles pack = IVK_SELECT(gemm_table).pack;
+    const PackedWeight plain{weight.data, weight.dtype, n, k, false, weight.stride[0], swiglu};
+    parallel_for(tiles_of(n, swiglu), 1, threads,
+                 [&](int64_t begin, int64_t end) { pack(plain, packed.data, begin, end); });
 }
 
 }  // namespace ivk

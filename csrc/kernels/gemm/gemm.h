@@ -1,13 +1,30 @@
-// The gate of the SwiGLU layers. The products beside it: gemm_few_rows.h when decoding, oneDNN or torch elsewhere.
+// y = epilogue(x @ weight^T + bias), every product of the tower and of the language model.
 //
-//   swiglu   y = silu(x[:, :I]) * x[:, I:]      silu(g) = g / (1 + e^-g)
+//   name      shape     dtype              notes
+//   x         [M, K]    f32 | bf16 | f16   last dimension contiguous, any row stride >= K; with `rows`, row i is
+//   x[rows[i]] weight    [N, K]    f32 | bf16 | f16   its own dtype; plain rows, or packed once (below) bias      [N]
+//   as x               or absent scale     [N]       as x               `residual` only, or absent (1) residual  [M, N]
+//   as x               `residual` only; may be y itself y         [M, Ny]   as x               last dimension
+//   contiguous, any row stride >= Ny; apart from x, weight, bias, scale
 //
-//   name    shape        dtype              notes
-//   x       [rows, 2I]   f32 | bf16 | f16   last dimension contiguous, any row stride >= 2I
-//   y       [rows, I]    as x               any row stride >= I, apart from x
+//   epilogue   y                                            Ny
+//   linear     v = x @ weight^T + bias                      N
+//   gelu       v * Phi(v), the exact (erf) GELU             N
+//   swiglu     silu(v[:, :N/2]) * v[:, N/2:]                N/2
+//   residual   residual + scale * v                         N
 //
-// All arithmetic in fp32, one rounding at the store; simd_math.h in core states the error of e^x and silu.
-// Deterministic; an element's bits depend on its inputs alone. Workspace 0. Bytes: 3*rows*I*s.
+// All arithmetic in fp32: products are chains of fused multiply-adds over kDepth consecutive k, ascending, each chain
+// from zero; the chains are added in ascending order; then the bias and the epilogue, and one rounding at the store.
+// So the bits of y[i, j] depend on row i of x, row j of weight (and their epilogue operands) and on whether the ISA
+// level has fused multiply-add (base: two roundings; v3 and v4: equal bits), never on M, N, the packing, or the
+// threads.
+//
+// Packed: panels of kPanel rows of weight, [panel][K][kPanel], in pairs (a tile); rows past N are zero. With `swiglu` a
+// tile is kPanel gate rows and the kPanel up rows that belong to them. Plain rows are packed piecewise in scratch, once
+// for every kStagedBlock rows of x.
+//
+// Floor: 2*M*N*K flops; bytes M*K*s + N*K*s + M*Ny*s. Workspace: per thread kStagedBlock * (K + kGroup * 2 * kPanel) +
+// 2 * kPanel * kDepth floats, kept by the thread for the next call.
 #pragma once
 
 #include <cstdint>
@@ -17,19 +34,62 @@
 
 namespace ivk {
 
-struct SwigluParams {
-    const void* x;                     // [rows, 2 cols]
-    void* y;                           // [rows, cols]
-    int64_t cols, stride_x, stride_y;  // elements
+constexpr int64_t kPanel = 16;         // rows of weight in a panel: one f32x16
+constexpr int64_t kTile = 2 * kPanel;  // columns of the product that one call of the micro-kernel computes
+constexpr int64_t kDepth = 256;        // k of one chain: 32 KiB of a tile's weights
+constexpr int64_t kRowBlock = 96;      // rows of x that share a reading of the weights
+constexpr int64_t kStagedBlock = 288;  // the same where weights are widened or packed on the way
+constexpr int64_t kGroup = 16;         // tiles whose partial sums a thread holds
+
+enum class Epilogue : int { linear, gelu, swiglu, residual };
+
+struct PackedWeight {
+    const void* data = nullptr;
+    DType dtype = DType::f32;
+    int64_t n = 0, k = 0;
+    bool packed = false;
+    int64_t stride = 0;   // of plain rows, elements
+    bool swiglu = false;  // gate and up side by side
 };
 
-// Columns [first, last) of one row.
-using SwigluPiece = void (*)(const SwigluParams&, int64_t row, int64_t first, int64_t last);
-struct SwigluTable {
-    SwigluPiece f32, bf16, f16;
-};
-IVK_DECLARE_TABLE(SwigluTable, swiglu_table)
+inline int64_t tiles_of(int64_t n, bool swiglu) {
+    return swiglu ? (n / 2 + kPanel - 1) / kPanel : (n + kTile - 1) / kTile;
+}
+inline int64_t packed_elements(int64_t n, int64_t k, bool swiglu) { return tiles_of(n, swiglu) * kTile * k; }
 
-void swiglu(const TensorView& x, const TensorView& y, int threads);
+struct GemmParams {
+    const void* x;
+    int64_t stride_x;
+    const int64_t* rows;  // or null
+    DType dtype;          // of x, bias, scale, residual, y
+    PackedWeight weight;
+    const void* bias;
+    const void* scale;
+    const void* residual;
+    int64_t stride_r;
+    void* y;
+    int64_t stride_y;
+    int64_t m;
+    Epilogue epilogue;
+};
+
+// Rows [m_begin, m_end) of at most kRowBlock, tiles [t_begin, t_end).
+using GemmBlock = void (*)(const GemmParams&, int64_t m_begin, int64_t m_end, int64_t t_begin, int64_t t_end);
+// Tiles [t_begin, t_end) of a plain weight into packed panels of the same dtype.
+using PackTiles = void (*)(const PackedWeight& plain, void* packed, int64_t t_begin, int64_t t_end);
+struct GemmTable {
+    GemmBlock block;
+    PackTiles pack;
+    int64_t panel_rows;  // rows of x in one call of the micro-kernel
+};
+IVK_DECLARE_TABLE(GemmTable, gemm_table)
+
+// Checks the contract, then runs on at most `threads` threads (0: the default cap).
+void gemm(const TensorView& x, const PackedWeight& weight, const TensorView& bias, const TensorView& scale,
+          const TensorView& residual, const TensorView& y, Epilogue epilogue, int threads);
+// weight [N, K] into packed [packed_elements], one dtype.
+void pack_weight(const TensorView& weight, const TensorView& packed, bool swiglu, int threads);
+// The inner part of gemm for callers that have checked: used by moe, which has many products at once.
+void run_gemm(const GemmParams& p, int threads);
 
 }  // namespace ivk

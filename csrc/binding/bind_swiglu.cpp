@@ -1,0 +1,17 @@
+#include "binding/convert.h"
+#include "kernels/gemm/swiglu.h"
+
+namespace ivk::binding {
+
+void bind_swiglu(py::module_& m) {
+    m.def(
+        "swiglu",
+        [](py::handle x, py::handle y, int threads) {
+            const TensorView from = to_rows(x, "x"), to = to_rows(y, "y", true);
+            py::gil_scoped_release release;
+            swiglu(from, to, threads);
+        },
+        py::arg("x"), py::arg("y"), py::arg("threads") = 0, "See csrc/kernels/gemm/swiglu.h.");
+}
+
+}  // namespace ivk::binding
