@@ -27,6 +27,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.doc() = "CPU kernels of internvl-kernels. Use internvl_kernels.ops.";
     binding::register_errors();
     m.def("current_isa", [] { return isa_name(current_isa()); });
+    m.def("has_bf16_products", &has_bf16_products);
     m.def("built_isas", &built_isas);
     m.def("available_isas", &available_isas);
     m.def("set_isa", &set_isa, py::arg("name"));

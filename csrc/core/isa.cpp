@@ -56,6 +56,15 @@ std::vector<std::string> available_isas() {
     return names;
 }
 
+bool has_bf16_products() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
+
 void set_isa(const std::string& name) {
     for (Isa isa : {Isa::base, Isa::v3, Isa::v4}) {
         if (isa_name(isa) == name && supported(isa)) {

@@ -9,7 +9,6 @@ from .errors import UnsupportedError
 
 ATTENTION_BLOCK = 64  # positions whose queries ops.cached_attention takes together; a block starts at a multiple of it
 MOST_ROWS = 2048  # of a prefill chunk: more rows make no product faster
-_LEAST_ROWS = 8  # a product pads fewer rows to these (ops/_product.py)
 
 
 def vision_parameters(c: VisionConfig) -> int:
@@ -78,8 +77,8 @@ def tower_workspace(
         patches * (3 * c.patch_size**2 + d) * itemsize + 3 * rows * d * 4
     )  # one tile's patches; positions of another grid
     if backend != "reference":
-        # hidden, normed, q|k|v and mixed rows; hidden, branch and normed rows with the MLP's inner ones
-        layer = tiles * rows * max(6 * d, 3 * d + inner) * itemsize
+        # hidden, normed, q|k|v and mixed rows; hidden and normed rows with the MLP's inner ones
+        layer = tiles * rows * max(6 * d, 2 * d + inner) * itemsize
         return max(layer, tiles * rows * d * itemsize + stem)
     scores = tiles * c.num_heads * rows * rows * _score_bytes(itemsize)
     attend = tiles * rows * 9 * d * itemsize + scores
@@ -102,7 +101,7 @@ def encode_workspace(
 
 def prefill_workspace(c: LanguageConfig, rows: int, keys: int, itemsize: int, backend: str) -> int:
     """A chunk of ``rows`` prompt positions over at most ``keys`` keys a sequence, without cache and logits."""
-    size = _rows_workspace(c, max(rows, _LEAST_ROWS), itemsize, backend)
+    size = _rows_workspace(c, rows, itemsize, backend)
     if backend == "reference":
         return size + _scores(c, rows, keys, itemsize)
     # a block's mask; keys and values padded to a block's end; a block's queries and results
@@ -126,7 +125,7 @@ def _rows_workspace(c: LanguageConfig, rows: int, itemsize: int, backend: str) -
         norm, dense = 4 * h * itemsize + 10 * h, 3 * h + 4 * c.intermediate_size
     else:  # hidden rows, q|k|v, q, mixed heads
         attend = (h + max(h + q + 2 * kv, 3 * q + 2 * kv)) * itemsize
-        norm, dense = 4 * h * itemsize, max(2 * h + 3 * c.intermediate_size, 3 * h + c.intermediate_size)
+        norm, dense = 4 * h * itemsize, 3 * h + c.intermediate_size
     widest = max(attend, norm)
     if any(not c.is_sparse(layer) for layer in range(c.num_layers)):
         widest = max(widest, dense * itemsize)
@@ -136,7 +135,7 @@ def _rows_workspace(c: LanguageConfig, rows: int, itemsize: int, backend: str) -
         if reference:
             moe = k * h * (4 * itemsize + 8) + 4 * e * itemsize + 16 * c.num_experts
         else:  # every choice's result, and the rows of one expert, which may be all
-            moe = (k * h + h + max(3 * e, h + e, h + 2 * e)) * itemsize
+            moe = (k * h + h + h + e) * itemsize
         widest = max(widest, chosen + moe)
     return rows * (widest + 16 + 8 * c.head_dim)
 
@@ -153,7 +152,7 @@ def _scores(c: LanguageConfig, rows: int, keys: int, itemsize: int) -> int:
 
 def logits_workspace(c: LanguageConfig, rows: int, itemsize: int) -> int:
     """``rows`` rows of logits on their way to the result."""
-    return max(rows, _LEAST_ROWS) * (c.vocab_size + c.hidden_size) * itemsize
+    return rows * (c.vocab_size + c.hidden_size) * itemsize
 
 
 def kv_bytes(c: LanguageConfig, positions: int, itemsize: int) -> int:

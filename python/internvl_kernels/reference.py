@@ -5,7 +5,8 @@ from .ops.attention import cached_attention_reference as cached_attention
 from .ops.embed import embed_tokens_reference as embed_tokens
 from .ops.gemm import linear_gelu_reference as linear_gelu
 from .ops.gemm import linear_reference as linear
-from .ops.gemm import swiglu_reference as swiglu
+from .ops.gemm import linear_residual_reference as linear_residual
+from .ops.gemm import linear_swiglu_reference as linear_swiglu
 from .ops.image import tile_pixels_reference as tile_pixels
 from .ops.moe import moe_combine_reference as moe_combine
 from .ops.moe import moe_experts_reference as moe_experts
@@ -24,6 +25,7 @@ from .ops.rope import rope_table_reference as rope_table
 from .ops.sample import argmax_reference as argmax
 from .ops.sample import penalise_reference as penalise
 from .ops.sample import sample_reference as sample
+from .ops.swiglu import swiglu_reference as swiglu
 
 __all__ = [
     "add_norm",
@@ -35,6 +37,8 @@ __all__ = [
     "layer_norm",
     "linear",
     "linear_gelu",
+    "linear_residual",
+    "linear_swiglu",
     "moe_combine",
     "moe_experts",
     "moe_permute",

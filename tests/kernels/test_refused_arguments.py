@@ -97,7 +97,7 @@ def ill_fitting(x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def public() -> list[str]:
-    return [name for name in ops.__all__ if name not in ("uniforms", "choose_grid")]
+    return [name for name in ops.__all__ if name not in ("uniforms", "choose_grid", "pack_weight")]
 
 
 def example(name: str, need: str | None = None) -> dict[str, Any]:

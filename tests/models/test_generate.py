@@ -73,16 +73,16 @@ def test_one_step_serves_all_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def count(todo: list[Request]) -> int:
         calls: Counter[str] = Counter()
-        real = ops.linear
+        with monkeypatch.context() as patch:
+            for name in ("linear", "linear_swiglu"):
 
-        def counted(*arguments: Any, **options: Any) -> Any:
-            calls["linear"] += 1
-            return real(*arguments, **options)
+                def counted(*arguments: Any, real: Any = getattr(ops, name), **options: Any) -> Any:
+                    calls["products"] += 1
+                    return real(*arguments, **options)
 
-        monkeypatch.setattr(ops, "linear", counted)
-        run(language("qwen3"), todo)
-        monkeypatch.setattr(ops, "linear", real)
-        return calls["linear"]
+                patch.setattr(ops, name, counted)
+            run(language("qwen3"), todo)
+        return calls["products"]
 
     one = count(requests(lengths=(5,), max_new_tokens=6))
     assert one == 6 * (2 * 4 + 1)  # steps x (layers x (qkv, o, gate_up, down) + head)

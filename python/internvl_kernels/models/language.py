@@ -130,7 +130,7 @@ class LanguageModel:
         return CachedAttention(cache, spans, slots, decode=decode, **self._run)
 
     def _mlp(self, y: Tensor, w: Mapping[str, Tensor], product: Mapping[str, Any]) -> Tensor:
-        inner = ops.swiglu(ops.linear(y, w["gate_up.weight"], **product), **self._run)
+        inner = ops.linear_swiglu(y, w["gate_up.weight"], **product)
         return ops.linear(inner, w["down.weight"], **product)
 
     def _experts(self, y: Tensor, w: Mapping[str, Tensor], product: Mapping[str, Any]) -> Tensor:

@@ -104,13 +104,12 @@ class VisionTower:
         for i in range(max(wanted)):
             if i in wanted:
                 kept[i] = h.clone()
-            # Nested calls: neither the branch nor the rows before a norm are held longer than they are read.
             w = self._layers[i]
-            h, y = self._add_norm(h, self._attention(w, y), w["ls1"], w, "norm2")
+            h = self._attention(w, y, h)
+            y = self._norm(h, w, "norm2")
+            h = self._mlp(w, y, h)
             if i + 1 < last:
-                h, y = self._add_norm(h, self._mlp(w, y), w["ls2"], self._layers[i + 1], "norm1")
-            else:
-                h = ops.add_scaled(h, self._mlp(w, y), w["ls2"], inplace=True, **self._run)
+                y = self._norm(h, self._layers[i + 1], "norm1")
         kept[max(wanted)] = h
         return [kept[i] for i in wanted]
 
@@ -126,7 +125,7 @@ class VisionTower:
             patch_size=c.patch_size, **self._run,
         )  # fmt: skip
 
-    def _attention(self, w: Mapping[str, Tensor], y: Tensor) -> Tensor:
+    def _attention(self, w: Mapping[str, Any], y: Tensor, h: Tensor) -> Tensor:
         c, run = self.config, self._run
         batch, length, width = y.shape
         qkv = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), **run)
@@ -135,26 +134,21 @@ class VisionTower:
         heads = qkv.reshape(batch, length, 3, c.num_heads, c.head_dim).unbind(2)
         mixed = ops.attention(*heads, **run).reshape(batch, length, width)
         del qkv, heads  # not held through the product
-        return ops.linear(mixed, w["proj.weight"], w["proj.bias"], **run)
+        return ops.linear_residual(
+            mixed, w["proj.weight"], w["proj.bias"], residual=h, scale=w["ls1"], inplace=True, **run
+        )
 
-    def _mlp(self, w: Mapping[str, Tensor], y: Tensor) -> Tensor:
+    def _mlp(self, w: Mapping[str, Any], y: Tensor, h: Tensor) -> Tensor:
         inner = ops.linear_gelu(y, w["fc1.weight"], w["fc1.bias"], **self._run)
-        return ops.linear(inner, w["fc2.weight"], w["fc2.bias"], **self._run)
+        return ops.linear_residual(
+            inner, w["fc2.weight"], w["fc2.bias"], residual=h, scale=w["ls2"], inplace=True, **self._run
+        )
 
     def _norm(self, x: Tensor, w: Mapping[str, Tensor], name: str) -> Tensor:
         eps = self.config.norm_eps
         if self.config.norm == "rms_norm":
             return ops.rms_norm(x, w[f"{name}.weight"], eps=eps, **self._run)
         return ops.layer_norm(x, w[f"{name}.weight"], w[f"{name}.bias"], eps=eps, **self._run)
-
-    def _add_norm(
-        self, h: Tensor, branch: Tensor, scale: Tensor, w: Mapping[str, Tensor], name: str
-    ) -> tuple[Tensor, Tensor]:
-        rms = self.config.norm == "rms_norm"
-        return ops.add_norm(
-            h, branch, w[f"{name}.weight"], None if rms else w[f"{name}.bias"], scale=scale, eps=self.config.norm_eps,
-            rms=rms, inplace=True, **self._run,
-        )  # fmt: skip
 
     def _layer_indices(self, layers: Sequence[int]) -> list[int]:
         count = self.config.num_layers + 1

@@ -15,6 +15,7 @@ from ..errors import BackendError, UnsupportedError
 from ._backend import UnfitTensorError, is_torch
 from ._kinds import Kind, shown
 from ._layout import Layouts
+from ._packed import PackedWeight
 from ._tensor import host
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -96,6 +97,8 @@ def _refusal(op: str, given: Mapping[str, Any], kinds: Mapping[str, Kind], error
 
 def _oddity(x: Any) -> str:
     """What is unusual about a tensor, in words; empty for a plain one."""
+    if isinstance(x, PackedWeight):
+        return ""
     if isinstance(x, (list, tuple)):
         return next(filter(None, map(_oddity, x)), "") if x and not isinstance(x[0], (int, float)) else ""
     if is_torch(x):

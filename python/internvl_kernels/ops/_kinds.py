@@ -12,6 +12,7 @@ import numpy as np
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._backend import is_torch
+from ._packed import PackedWeight
 
 _NONE = type(None)
 
@@ -58,6 +59,10 @@ def _tensor(value: Any) -> object:
 
 def _torch_tensor(value: Any) -> object:
     return ALWAYS if isinstance(value, torch.Tensor) else False
+
+
+def _tensor_or_packed(value: Any) -> object:
+    return ALWAYS if isinstance(value, PackedWeight) else _tensor(value)
 
 
 def _tensor_or_list(value: Any) -> object:
@@ -140,6 +145,7 @@ _TENSOR = "a tensor (torch, numpy, DeviceArray or anything with __dlpack__)"
 _PLAIN = "a tensor of torch, which the reference computes with"
 _RULES: Mapping[str, tuple[Callable[[Any], object], str]] = {
     "Any": (_tensor, _TENSOR),
+    "Any | PackedWeight": (_tensor_or_packed, f"{_TENSOR}, or a weight from pack_weight"),
     "Any | Sequence[Any]": (_tensor_or_list, f"{_TENSOR}, or a list of them"),
     "Any | Sequence[float]": (_numbers, f"{_TENSOR}, or a list; of real numbers"),
     "Any | Sequence[Sequence[int]]": (_tensor_or_list, f"{_TENSOR}, or a list of rows"),

@@ -1,4 +1,4 @@
-"""Linear layers and the activations behind them. Contract of the activations: csrc/kernels/gemm/gemm.h."""
+"""Products with a weight and what is fused behind them. Contract: csrc/kernels/gemm/gemm.h."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
-from ._product import product
+from ._packed import PackedWeight
+from ._product import by_library, product
 from ._tensor import as_kind, empty, host
+from .norm import add_scaled, add_scaled_reference
+from .swiglu import swiglu, swiglu_reference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,23 +20,31 @@ if TYPE_CHECKING:
 
 @checked
 def linear(
-    x: Any, weight: Any, bias: Any = None, *, decode: bool = False, threads: int = 0, backend: str = "auto"
+    x: Any,
+    weight: Any | PackedWeight,
+    bias: Any = None,
+    *,
+    decode: bool = False,
+    threads: int = 0,
+    backend: str = "auto",
 ) -> Any:
     """``x @ weight.T + bias``: x ``[..., K]``, weight ``[N, K]``, bias ``[N]`` or None, one dtype; result ``[..., N]``.
 
-    decode=True is the decode phase: the weights are streamed once for a few rows, on at most ``threads`` threads (contract:
-    csrc/kernels/gemm/gemm_few_rows.h). Otherwise the cpu backend takes the product of oneDNN or torch, on torch's own number
-    of threads (ops/_product.py). Within a phase a row's bits do not depend on the rows beside it.
+    A weight from ``pack_weight`` may be of another dtype than x: products and sums are fp32 either way. A row's bits do not
+    depend on the rows beside it. decode=True reads a plain weight once for a few rows (csrc/kernels/gemm/gemm_few_rows.h), with
+    other bits than the rest. float64, and bfloat16 where the processor multiplies it, go through torch (ops/_product.py).
     """
-    _check("linear", x, weight, bias, in_kernel=decode)
-    if choose("linear", backend, x, weight, bias) == "reference":
+    _check("linear", x, weight, bias)
+    if _choose("linear", backend, x, weight, bias) == "reference":
         return linear_reference(x, weight, bias)
-    if decode:
+    if decode and not isinstance(weight, PackedWeight):
         x = host(x)
         y = empty(x, (*x.shape[:-1], weight.shape[0]))
         cpu().gemm_few_rows(x, host(weight), host(bias), y, threads)
         return y
-    return as_kind(product(x, weight, bias), x)
+    if _by_library(x, weight):
+        return as_kind(product(x, weight, bias), x)
+    return _gemm("linear", x, weight, bias, threads)
 
 
 @checked_reference("x float [..., K]", "weight x [N, K]", "bias x [N]")
@@ -42,12 +53,16 @@ def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 
 @checked
-def linear_gelu(x: Any, weight: Any, bias: Any = None, *, threads: int = 0, backend: str = "auto") -> Any:
+def linear_gelu(
+    x: Any, weight: Any | PackedWeight, bias: Any = None, *, threads: int = 0, backend: str = "auto"
+) -> Any:
     """``gelu(linear(x, weight, bias))`` with the exact (erf) GELU. Shapes and dtypes as ``linear``."""
     _check("linear_gelu", x, weight, bias)
-    if choose("linear_gelu", backend, x, weight, bias) == "reference":
+    if _choose("linear_gelu", backend, x, weight, bias) == "reference":
         return linear_gelu_reference(x, weight, bias)
-    return as_kind(product(x, weight, bias, gelu=True), x)
+    if _by_library(x, weight):
+        return as_kind(product(x, weight, bias, gelu=True), x)
+    return _gemm("gelu", x, weight, bias, threads)
 
 
 @checked_reference("x float [..., K]", "weight x [N, K]", "bias x [N]")
@@ -56,40 +71,125 @@ def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None)
 
 
 @checked
-def swiglu(gate_up: Any, *, threads: int = 0, backend: str = "auto") -> Any:
-    """``silu(gate) * up`` of a fused projection: gate_up ``[..., 2I]`` holds gate, then up; returns ``[..., I]``.
+def linear_swiglu(
+    x: Any,
+    gate_up: Any | PackedWeight,
+    *,
+    decode: bool = False,
+    threads: int = 0,
+    backend: str = "auto",
+) -> Any:
+    """``swiglu(linear(x, gate_up))``: gate_up ``[2I, K]`` holds gate, then up (packed with gated=True); result ``[..., I]``.
 
-    float32 | bfloat16 | float16, last dimension contiguous; computed in fp32 and rounded once.
+    Dtypes and ``decode`` as ``linear``; the product is not rounded before the gate, except where ``linear`` is another's.
     """
-    if not gate_up.shape or gate_up.shape[-1] % 2:
-        raise UnsupportedError(
-            f"swiglu: gate_up is {list(gate_up.shape)}; allowed: an even last dimension, gate then up"
-        )
-    if choose("swiglu", backend, gate_up) == "reference":
-        return swiglu_reference(gate_up)
-    x = host(gate_up)
-    y = empty(x, (*x.shape[:-1], x.shape[-1] // 2))
-    cpu().swiglu(x, y, threads)
+    _check("linear_swiglu", x, gate_up, None, "gate_up")
+    if gate_up.shape[0] % 2:
+        raise UnsupportedError(f"linear_swiglu: gate_up is {list(gate_up.shape)}; allowed: an even number of rows")
+    if _choose("linear_swiglu", backend, x, gate_up) == "reference":
+        return linear_swiglu_reference(x, gate_up)
+    if not isinstance(gate_up, PackedWeight) and (decode or _by_library(x, gate_up)):
+        run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
+        return swiglu(linear(x, gate_up, decode=decode, **run), **run)
+    return _gemm("swiglu", x, gate_up, None, threads)
+
+
+@checked_reference("x float [..., K]", "gate_up x [N, K]")
+def linear_swiglu_reference(x: Tensor, gate_up: Tensor) -> Tensor:
+    return swiglu_reference(linear_reference(x, gate_up))
+
+
+@checked
+def linear_residual(
+    x: Any,
+    weight: Any | PackedWeight,
+    bias: Any = None,
+    *,
+    residual: Any,
+    scale: Any = None,
+    inplace: bool = False,
+    threads: int = 0,
+    backend: str = "auto",
+) -> Any:
+    """``residual + scale * linear(x, weight, bias)``: residual ``[..., N]``, scale (layer scale) ``[N]`` or None, x's dtype.
+
+    inplace: written into residual, which is returned. Shapes and dtypes otherwise as ``linear``.
+    """
+    _check("linear_residual", x, weight, bias)
+    wanted = (*x.shape[:-1], weight.shape[0])
+    if tuple(residual.shape) != wanted or (scale is not None and tuple(scale.shape) != wanted[-1:]):
+        found = f"residual {list(residual.shape)}, scale {None if scale is None else list(scale.shape)}"
+        raise UnsupportedError(f"linear_residual: {found}; allowed: residual {list(wanted)}, scale [{wanted[-1]}]")
+    if _choose("linear_residual", backend, x, weight, bias, residual, scale) == "reference":
+        return linear_residual_reference(x, weight, bias, residual=residual, scale=scale)
+    if _by_library(x, weight):
+        run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
+        return add_scaled(residual, linear(x, weight, bias, **run), scale, inplace=inplace, **run)
+    return _gemm("residual", x, weight, bias, threads, scale, residual, host(residual) if inplace else None)
+
+
+@checked_reference("x float [..., K]", "weight x [N, K]", "bias,scale x [N]", "residual x [..., N]")
+def linear_residual_reference(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    residual: Tensor,
+    scale: Tensor | None = None,
+) -> Tensor:
+    return add_scaled_reference(residual, linear_reference(x, weight, bias), scale)
+
+
+def _gemm(
+    epilogue: str,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    threads: int,
+    scale: Any = None,
+    residual: Any = None,
+    out: Any = None,
+) -> Any:
+    x, rows = host(x), weight.shape[0]
+    packed = isinstance(weight, PackedWeight)
+    y = empty(x, (*x.shape[:-1], rows // 2 if epilogue == "swiglu" else rows)) if out is None else out
+    matrix = weight.data if packed else host(weight)
+    cpu().gemm(x, matrix, rows if packed else None, host(bias), host(scale), host(residual), y, epilogue, threads)
     return y
 
 
-@checked_reference("gate_up float [..., 2*I]")
-def swiglu_reference(gate_up: Tensor) -> Tensor:
-    gate, up = gate_up.chunk(2, dim=-1)
-    return torch.nn.functional.silu(gate) * up
+def _choose(op: str, backend: str, x: Any, weight: Any, *others: Any) -> str:
+    packed = isinstance(weight, PackedWeight)
+    found = choose(op, backend, x, None if packed else weight, *others)
+    if packed and found != "cpu":
+        raise UnsupportedError(f"{op}: weight is {weight!r}, the backend {found!r}; allowed: a tensor, or backend 'cpu'")
+    return found
 
 
-def _check(op: str, x: Any, weight: Any, bias: Any, *, in_kernel: bool = False) -> None:
-    """Shapes, and one dtype unless a kernel checks that itself (and names a tensor that it cannot read first)."""
+def _by_library(x: Any, weight: Any) -> bool:
+    return not isinstance(weight, PackedWeight) and by_library(x.dtype)
+
+
+def _check(op: str, x: Any, weight: Any, bias: Any, name: str = "weight") -> None:
+    """Shapes, and one dtype unless the weight is packed."""
     if not x.shape or len(weight.shape) != 2 or x.shape[-1] != weight.shape[1]:
         raise UnsupportedError(
-            f"{op}: x {list(x.shape)}, weight {list(weight.shape)}; allowed: x [..., K], weight [N, K]"
+            f"{op}: x {list(x.shape)}, {name} {list(weight.shape)}; allowed: x [..., K], {name} [N, K]"
         )
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
-        raise UnsupportedError(f"{op}: bias {list(bias.shape)}, weight {list(weight.shape)}; allowed: bias [N]")
-    for name, value in () if in_kernel else (("weight", weight), ("bias", bias)):
-        if value is not None and value.dtype != x.dtype:
-            raise UnsupportedError(f"{op}: {name} is {value.dtype}; allowed: x's dtype, {x.dtype}")
+        raise UnsupportedError(f"{op}: bias {list(bias.shape)}, {name} {list(weight.shape)}; allowed: bias [N]")
+    for key, value in ((name, weight), ("bias", bias)):
+        if value is not None and not isinstance(value, PackedWeight) and value.dtype != x.dtype:
+            raise UnsupportedError(f"{op}: {key} is {value.dtype}; allowed: x's dtype, {x.dtype}")
 
 
-__all__ = ["linear", "linear_gelu", "linear_gelu_reference", "linear_reference", "swiglu", "swiglu_reference"]
+__all__ = [
+    "linear",
+    "linear_gelu",
+    "linear_gelu_reference",
+    "linear_reference",
+    "linear_residual",
+    "linear_residual_reference",
+    "linear_swiglu",
+    "linear_swiglu_reference",
+]

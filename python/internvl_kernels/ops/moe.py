@@ -10,7 +10,7 @@ from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
 from ._tensor import as_kind, empty, host, to_torch
-from .gemm import linear, linear_reference, swiglu, swiglu_reference
+from .gemm import linear, linear_reference, linear_swiglu, linear_swiglu_reference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,7 +142,7 @@ def moe_experts(
     # Rows are gathered per expert: one copy of a few rows at a time instead of k copies of x.
     for e, (begin, end) in enumerate(pairwise(offsets.tolist())):
         if begin < end:
-            inner = swiglu(linear(rows[tokens[begin:end]], gate_up[e], decode=decode, **run), **run)
+            inner = linear_swiglu(rows[tokens[begin:end]], gate_up[e], decode=decode, **run)
             y[begin:end] = linear(inner, down[e], decode=decode, **run)
     return as_kind(moe_combine(y, to_torch(weights), order, **run), x)
 
@@ -157,7 +157,7 @@ def moe_experts_reference(x: Tensor, gate_up: Tensor, down: Tensor, weights: Ten
     parts = []
     for e, (begin, end) in enumerate(pairwise(offsets.tolist())):
         if begin < end:
-            parts.append(linear_reference(swiglu_reference(linear_reference(rows[begin:end], gate_up[e])), down[e]))
+            parts.append(linear_reference(linear_swiglu_reference(rows[begin:end], gate_up[e]), down[e]))
     return moe_combine_reference(torch.cat(parts) if parts else rows, weights, order)
 
 

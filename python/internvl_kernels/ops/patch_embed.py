@@ -12,7 +12,7 @@ from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
-from ._product import product
+from .gemm import linear
 from ._tensor import as_kind, host, to_torch
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def patch_embed(
     scale = [float(m) for m in mean], [float(s) for s in std]
     for tile, target in zip(pixels.split(1), out):
         kernels.patchify(tile, patches, *scale, patch_size, threads)
-        kernels.add_positions(product(patches, matrix, offsets), host(cls), host(pos), target, threads)
+        kernels.add_positions(linear(patches, matrix, offsets, threads=threads, backend="cpu"), host(cls), host(pos), target, threads)
     return as_kind(out, weight)
 
 

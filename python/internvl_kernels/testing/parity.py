@@ -76,6 +76,20 @@ def _gemm() -> Iterator[Problem]:
             yield Problem("gemm", "linear", f"{text}, decode", rows, run={"decode": True})
             yield Problem("gemm", "linear", text, rows)
             yield Problem("gemm", "linear_gelu", text, rows)
+
+            def onto(dtype: str, m: int = m, n: int = n, make: Any = rows, bias: bool = bias) -> Arguments:
+                scale = normal(n, dtype=dtype, seed=5) if bias else None
+                return make(dtype)[0], {"residual": normal(m, n, dtype=dtype, seed=4), "scale": scale}
+
+            yield Problem("gemm", "linear_residual", text, onto)
+    for m, n, k in ((1, 5, 47), (3, 33, 64), (6, 16, 33)):
+
+        def gated(dtype: str, m: int = m, n: int = n, k: int = k) -> Arguments:
+            return [normal(m, k, dtype=dtype), normal(2 * n, k, dtype=dtype, seed=2)], {}
+
+        for decode in (False, True):
+            text = f"{m} x {n} x {k}{', decode' if decode else ''}"
+            yield Problem("gemm", "linear_swiglu", text, gated, run={"decode": decode})
     for inner in (1, 15, 33, 64):
 
         def fused(dtype: str, inner: int = inner) -> Arguments:
