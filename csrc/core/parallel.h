@@ -23,8 +23,8 @@ void parallel_for(int64_t n, int64_t grain, int threads, F&& items) {
 int default_threads();
 void set_default_threads(int threads);
 
-// The calling thread's scratch memory: `floats` of it at a 64-byte boundary, contents undefined. It grows to the largest
-// request and stays with the thread, so a kernel asks for all that it needs in one call.
+// The calling thread's scratch memory: `floats` of it at a 64-byte boundary, contents undefined. It grows to the
+// largest request and stays with the thread, so a kernel asks for all that it needs in one call.
 float* scratch(int64_t floats);
 
 }  // namespace ivk

@@ -15,7 +15,7 @@ from .io.checkpoint import load_weights, resolve
 from .io.config import read_config
 from .io.decode import MAX_TILES, check_int
 from .io.images import Tiles, tile_image
-from .models import VisionTower
+from .models import VisionTower, storage
 from .options import RuntimeOptions, dense
 
 if TYPE_CHECKING:
@@ -39,8 +39,16 @@ def load_vision(
     directory = resolve(path, download=download)
     config = read_config(directory)
     with options.limited():
-        tensors = load_weights(directory, config, options.dtype, parts=("vision",), progress=progress)
+        tensors = read_weights(directory, config, options, ("vision",), progress)
     return VisionModel(config, options.place(tensors), options)
+
+
+def read_weights(
+    directory: Path, config: ModelConfig, options: RuntimeOptions, parts: Sequence[str], progress: bool
+) -> dict[str, Any]:
+    """The checkpoint's weights as the chosen backend keeps them."""
+    place = storage(config, getattr(torch, options.weights)) if options.packs(config) else None
+    return load_weights(directory, config, options.dtype, parts=parts, progress=progress, storage=place)
 
 
 class VisionModel:
@@ -116,4 +124,4 @@ class VisionModel:
         return tiles.to(self._options.device)
 
 
-__all__ = ["VisionModel", "load_vision"]
+__all__ = ["VisionModel", "load_vision", "read_weights"]

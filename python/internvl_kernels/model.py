@@ -14,10 +14,10 @@ from . import costs
 from . import plan as planning
 from ._lazy import torch
 from .config import ModelConfig
-from .encoder import VisionModel
+from .encoder import VisionModel, read_weights
 from .errors import UnsupportedError
 from .generate import Decoder, Request
-from .io.checkpoint import load_weights, resolve
+from .io.checkpoint import PARTS, resolve
 from .io.config import read_config
 from .io.grid import count_tiles
 from .io.images import Video
@@ -61,7 +61,7 @@ def load(
     config = read_config(directory)
     tokenizer = load_tokenizer(directory)
     with options.limited():
-        tensors = load_weights(directory, config, options.dtype, progress=progress)
+        tensors = read_weights(directory, config, options, PARTS, progress)
     return Model(config, options.place(tensors), tokenizer, options)
 
 
@@ -258,6 +258,7 @@ class Model(VisionModel):
             self.config,
             items,
             itemsize=getattr(torch, self.dtype).itemsize,
+            stored=getattr(torch, self._options.weights).itemsize,
             backend=self.backend,
             limit=self._options.max_workspace,
             text_tokens=text_tokens,

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._lazy import torch
+from .config import ModelConfig
 from .errors import BackendError, UnsupportedError
 from .generate import GenerationOptions
 from .ops._backend import BACKENDS, CUDA_OPS, unavailable
+from .ops._product import packs
 from .plan import parse_bytes
 
 if TYPE_CHECKING:
@@ -27,8 +29,10 @@ DEFAULT_WORKSPACE = "2GB"
 class RuntimeOptions:
     """Checked arguments of ``load``."""
 
-    def __init__(self, backend: str, device: str, dtype: str, max_workspace: int, threads: int | None) -> None:
-        self.backend, self.device, self.dtype = backend, device, dtype
+    def __init__(
+        self, backend: str, device: str, dtype: str, max_workspace: int, threads: int | None, weights: str | None = None
+    ) -> None:
+        self.backend, self.device, self.dtype, self.weights = backend, device, dtype, weights or dtype
         self.max_workspace, self.threads = max_workspace, threads
 
     @classmethod
@@ -59,17 +63,28 @@ class RuntimeOptions:
         if dtype not in DTYPES:
             raise UnsupportedError(f"dtype: {dtype!r}; allowed: {', '.join(DTYPES)}")
         stored = dtype if weights is None else str(weights).removeprefix("torch.")
-        if stored != dtype:
-            raise UnsupportedError(
-                f"weights: {weights!r} with dtype {dtype!r}; allowed in this version: the same as dtype"
+        if stored not in DTYPES or (stored != dtype and not (backend == "cpu" and packs(dtype))):
+            allowed = (
+                ", ".join(DTYPES) if backend == "cpu" and packs(dtype) else f"the dtype here (backend {backend!r})"
             )
+            raise UnsupportedError(f"weights: {weights!r} with dtype {dtype!r}; allowed: {allowed}")
         if threads is not None and (
             isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024
         ):
             raise UnsupportedError(f"threads: {threads!r}; allowed: 1 to 1024, or None")
         limit = parse_bytes(DEFAULT_WORKSPACE if workspace is None else workspace)
         assert limit is not None
-        return cls(backend, device, dtype, limit, threads)
+        return cls(backend, device, dtype, limit, threads, stored)
+
+    def packs(self, config: ModelConfig) -> bool:
+        """Whether the matrices of a model are kept packed, in ``weights``."""
+        if self.backend != "cpu" or not packs(self.dtype):
+            return False
+        if config.language.num_experts and self.weights != self.dtype:
+            raise UnsupportedError(
+                f"weights: {self.weights!r} with dtype {self.dtype!r}; allowed with a mixture of experts: {self.dtype!r}"
+            )
+        return True
 
     def place(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return tensors if self.device == "cpu" else {name: t.to(self.device) for name, t in tensors.items()}

@@ -160,12 +160,13 @@ def make_plan(
     items: Sequence[tuple[str, tuple[int, int] | None, int]],
     *,
     itemsize: int,
+    stored: int | None = None,
     backend: str,
     limit: int,
     text_tokens: int,
     new_tokens: int,
 ) -> Plan:
-    """Plan for ``items`` = (name, grid or None, tiles) with weights and activations of ``itemsize`` bytes on ``backend``.
+    """Plan for ``items`` = (name, grid or None, tiles) with activations of ``itemsize`` and weights of ``stored`` bytes on ``backend``.
 
     limit: bytes of max_workspace. Raises UnsupportedError when one tile, or one row of the prompt, does not keep it.
     """
@@ -183,7 +184,7 @@ def make_plan(
     per_pass = most(limit, lambda n: encode_workspace(config, n, *run), tiles, "one tile") if tiles else 1
     rows = min(chunk_rows(config.language, keys, *run, limit), keys)
     size = {
-        "weights": model_parameters(config) * itemsize,
+        "weights": model_parameters(config) * (stored or itemsize),
         # All tiles of several images are also joined into one array.
         "tiles": (2 if len(items) > 1 else 1) * tiles * config.tiling.size**2 * 3,
         "tower workspace": encode_workspace(config, per_pass, *run) if tiles else 0,

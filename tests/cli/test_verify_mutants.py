@@ -43,7 +43,7 @@ MUTANTS: list[tuple[str, str, str, str, str]] = [
     ("gemm", "linear_swiglu", "gemm/gemm_cpu.cpp",
         "const f32x16 up = load(from + kPanel);",
         "const f32x16 up = load(from);"),
-    ("gemm", "linear_gelu", "gemm/gemm_micro.h",
+    ("gemm", "linear_gelu", "../core/simd_product.h",
         "to[i * count + r] = as_float(rows[r][i]);",
         "to[i * count + r] = as_float(rows[r][i > 0 ? i - 1 : i]);"),
     ("gemm", "linear", "gemm/gemm_few_rows_cpu.cpp",

@@ -245,6 +245,7 @@ def test_python_and_memory_keep_their_errors(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("name", ops.__all__)
 def test_scalars(name: str) -> None:
     known = {"uniforms": {"seed": 1, "step": 2}, "choose_grid": {"width": 640, "height": 480}}
+    known["pack_weight"] = {"weight": torch.ones(2, 3)}
     given = known.get(name) or example(name)
     for parameter in parameters(name, tensors=False):
         text = str(parameter.annotation)

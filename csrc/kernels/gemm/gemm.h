@@ -30,12 +30,11 @@
 #include <cstdint>
 
 #include "core/isa.h"
+#include "core/panels.h"
 #include "core/tensor.h"
 
 namespace ivk {
 
-constexpr int64_t kPanel = 16;         // rows of weight in a panel: one f32x16
-constexpr int64_t kTile = 2 * kPanel;  // columns of the product that one call of the micro-kernel computes
 constexpr int64_t kDepth = 256;        // k of one chain: 32 KiB of a tile's weights
 constexpr int64_t kRowBlock = 96;      // rows of x that share a reading of the weights
 constexpr int64_t kStagedBlock = 288;  // the same where weights are widened or packed on the way

@@ -2,7 +2,8 @@
 
 #include "core/parallel.h"
 #include "core/simd_math.h"
-#include "kernels/gemm/gemm_micro.h"
+#include "core/simd_product.h"
+#include "kernels/gemm/gemm.h"
 
 namespace ivk {
 namespace IVK_ISA {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +27,9 @@ _SHOWN = 5  # names in an error text
 _FINITE_BLOCK = 1 << 22  # elements checked at once
 
 
+Storage = Callable[[str, "tuple[int, ...]"], Any]
+
+
 class _Progress(Protocol):
     def __call__(self, done: int) -> None: ...
 
@@ -39,7 +42,8 @@ def load_weights(
     parts: Collection[str] = PARTS,
     check_finite: bool = False,
     progress: bool = True,
-) -> dict[str, Tensor]:
+    storage: Storage | None = None,
+) -> dict[str, Any]:
     """Every parameter of ``parts`` by its canonical name (layouts.py), contiguous on the CPU in ``dtype``.
 
     Files are mapped, each result is allocated once in its final dtype, and stored bytes are converted straight into
@@ -47,7 +51,9 @@ def load_weights(
 
     ``dtype``: "float32" | "bfloat16" | "float16", or torch's. ``parts``: some of "vision", "projector", "language";
     tensors of the others need not be complete. ``check_finite``: raise for a NaN or infinity, also one that the
-    conversion makes.
+    conversion makes. ``storage``: what a parameter of a name and shape is kept in, where that is not a tensor of ``dtype``:
+    a tensor of another dtype, or something with ``dtype`` and ``write(rows, first)``, which is given 32 n rows at a time when
+    it is one piece and all rows otherwise.
 
     Raises ``CheckpointError`` naming the tensor or file: missing, unknown or misshapen tensors, integers, cut or
     corrupt files, pickles.
@@ -67,18 +73,20 @@ def load_weights(
         ((stored[piece.name], parameter, piece) for parameter in wanted for piece in parameter.pieces),
         key=lambda job: (job[0].file.name, job[0].begin),
     )
-    made: dict[str, Tensor] = {}
+    made: dict[str, Any] = {}
+    targets: dict[str, _Target] = {}
     shards: dict[Path, MappedShard] = {}
     with _bar(sum(job[0].nbytes for job in jobs), progress) as advance:
         for source, parameter, piece in jobs:
             if source.file not in shards:
                 shards[source.file] = MappedShard(source.file)
             if parameter.name not in made:
-                made[parameter.name] = torch.empty(parameter.shape, dtype=final)
-            block = made[parameter.name].view(-1)[piece.start : piece.start + piece.size].view(piece.shape)
-            block.copy_(shards[source.file].tensor(source))
-            if check_finite:
-                _check_finite(block, source, final)
+                place = None if storage is None else storage(parameter.name, parameter.shape)
+                place = torch.empty(parameter.shape, dtype=final) if place is None else place
+                made[parameter.name], targets[parameter.name] = place, _Target(parameter, place)
+            finite = (lambda block, of=source: _check_finite(block, of)) if check_finite else None
+            if targets[parameter.name].fill(piece, shards[source.file].tensor(source), finite):
+                del targets[parameter.name]
             shards[source.file].release(source)
             advance(source.nbytes)
     return {parameter.name: made[parameter.name] for parameter in wanted}
@@ -121,11 +129,42 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _check_finite(block: Tensor, source: StoredTensor, final: torch.dtype) -> None:
+class _Target:
+    """Where a parameter's pieces go: its tensor, or rows on their way to what packs them."""
+
+    def __init__(self, parameter: Parameter, place: Any) -> None:
+        self._place, self._left = place, len(parameter.pieces)
+        self._whole = isinstance(place, torch.Tensor) or self._left > 1 or place.gated
+        self._rows = place if isinstance(place, torch.Tensor) else None
+        self._shape = parameter.shape
+
+    def fill(self, piece: Piece, stored: Tensor, check: Callable[[Tensor], None] | None) -> bool:
+        """Takes one piece; True when it was the last."""
+        self._left -= 1
+        if not self._whole:
+            step = max(32, _FINITE_BLOCK // self._shape[1] // 32 * 32)
+            for first in range(0, len(stored), step):
+                rows = stored[first : first + step].to(self._place.dtype)
+                if check is not None:
+                    check(rows)
+                self._place.write(rows, first)
+            return True
+        if self._rows is None:
+            self._rows = torch.empty(self._shape, dtype=self._place.dtype)
+        block = self._rows.view(-1)[piece.start : piece.start + piece.size].view(piece.shape)
+        block.copy_(stored)
+        if check is not None:
+            check(block)
+        if self._left == 0 and self._rows is not self._place:
+            self._place.write(self._rows)
+        return self._left == 0
+
+
+def _check_finite(block: Tensor, source: StoredTensor) -> None:
     for part in block.view(-1).split(_FINITE_BLOCK):
         if not torch.isfinite(part).all():
             at = int((~torch.isfinite(block.view(-1))).nonzero()[0])
-            raise CheckpointError(f"{source.name} in {source.file.name} is not finite as {final} at element {at}")
+            raise CheckpointError(f"{source.name} in {source.file.name} is not finite as {block.dtype} at element {at}")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """InternViT, projector and language models, written on ops alone."""
 
+from ._weights import storage
 from .kv_cache import KVCache, Span
 from .language import LanguageModel
 from .prefill import Piece, Prompt, forward_pieces, logits, prefill
@@ -20,4 +21,5 @@ __all__ = [
     "interpolate_positions",
     "logits",
     "prefill",
+    "storage",
 ]

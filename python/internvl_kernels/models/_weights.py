@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from .._lazy import torch
+from ..config import ModelConfig
 from ..errors import CheckpointError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from ..ops import PackedWeight
 
 
-def group(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def group(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Every parameter below ``prefix``, by the rest of its name."""
     found = {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
     if not found:
@@ -19,5 +19,23 @@ def group(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return found
 
 
-def layers(weights: Mapping[str, Tensor], prefix: str, count: int) -> list[dict[str, Tensor]]:
+MATRICES = frozenset({"qkv", "proj", "fc1", "fc2", "o", "gate_up", "down", "router", "head"})
+
+
+def storage(config: ModelConfig, dtype: torch.dtype) -> Callable[[str, tuple[int, ...]], Any]:
+    """What the cpu backend keeps a parameter in: matrices packed for its GEMM in ``dtype``, as is the table of embeddings when
+    it is the head too; a table that is only looked up as a tensor of ``dtype``; None for the rest."""
+
+    def place(name: str, shape: tuple[int, ...]) -> Any:
+        kind = name.split(".")[-2] if name.endswith(".weight") else ""
+        if name == "language.embed.weight" and not config.language.tied_embeddings:
+            return torch.empty(shape, dtype=dtype)
+        if kind in MATRICES or name == "language.embed.weight":
+            return PackedWeight(shape, dtype, gated=kind == "gate_up")
+        return None
+
+    return place
+
+
+def layers(weights: Mapping[str, Any], prefix: str, count: int) -> list[dict[str, Any]]:
     return [group(weights, f"{prefix}.layers.{i}.") for i in range(count)]

@@ -65,20 +65,37 @@ class LanguageModel:
         self._run: dict[str, Any] = {"backend": backend, "threads": threads}
         self._weights = group(weights, "language.")
         self._layers = layers(weights, "language", config.num_layers)
-        self._embed = self._weights["embed.weight"]
-        self._head = self._weights.get("head.weight", self._embed)
+        self._embed: Any = self._weights["embed.weight"]
+        self._head: Any = self._weights.get("head.weight", self._embed)
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._embed.dtype
+        return self._weights["norm.weight"].dtype
 
     @property
     def device(self) -> torch.device:
-        return self._embed.device
+        return self._weights["norm.weight"].device
 
     def embed(self, input_ids: Tensor, visual: Tensor | None = None, image_token_id: int | None = None) -> Tensor:
         """Token embeddings ``[..., H]``; positions holding ``image_token_id`` take the rows of ``visual`` in order."""
-        return ops.embed_tokens(input_ids, self._embed, visual=visual, image_token_id=image_token_id, **self._run)
+        table = self._embed
+        if isinstance(table, ops.PackedWeight) or table.dtype != self.dtype:
+            input_ids, table, image_token_id = self._chosen_rows(input_ids, image_token_id)
+        return ops.embed_tokens(input_ids, table, visual=visual, image_token_id=image_token_id, **self._run)
+
+    def _chosen_rows(self, input_ids: Tensor, image_token_id: int | None) -> tuple[Tensor, Tensor, int | None]:
+        """The rows that ``input_ids`` name, in the dtype of the computation, and the ids that name them there."""
+        known, ids = torch.unique(input_ids, return_inverse=True)
+        image = known == image_token_id if image_token_id is not None else torch.zeros_like(known, dtype=torch.bool)
+        outside = known[~image & ((known < 0) | (known >= len(self._embed)))]
+        if len(outside):
+            raise UnsupportedError(
+                f"embed_tokens: input_ids holds {int(outside[0])}; allowed: 0 to {len(self._embed) - 1}, the rows of table"
+            )
+        wanted = known.masked_fill(image, 0)
+        rows = self._embed.rows(wanted) if isinstance(self._embed, ops.PackedWeight) else self._embed[wanted]
+        place = int(image.nonzero()[0]) if bool(image.any()) else len(known)  # an id that stands nowhere
+        return ids, rows.to(self.dtype), None if image_token_id is None else place
 
     def forward(self, h: Tensor, positions: Tensor, attend: Attention, *, decode: bool = False) -> Tensor:
         """Hidden rows ``[rows, H]`` at ``positions [rows]`` through every layer; returns the rows after the final norm.

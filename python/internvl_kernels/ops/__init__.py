@@ -2,12 +2,12 @@
 
 from .attention import attention, cached_attention
 from .embed import embed_tokens
-from ._packed import PackedWeight as PackedWeight
-from ._packed import pack_weight
 from .gemm import linear, linear_gelu, linear_residual, linear_swiglu
 from .image import choose_grid, tile_pixels
 from .moe import moe_combine, moe_experts, moe_permute, moe_route
 from .norm import add_norm, add_scaled, layer_norm, rms_norm, vision_qk_norm
+from .pack import PackedWeight as PackedWeight
+from .pack import pack_weight
 from .patch_embed import patch_embed
 from .pixel_shuffle import pixel_shuffle
 from .rope import qkv_rope, qkv_rope_append, rope_table

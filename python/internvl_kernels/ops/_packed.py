@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._backend import cpu
-from ._tensor import to_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PANEL = 16  # rows side by side in memory
-_TYPES = ("float32", "bfloat16", "float16")
+FLOATS = ("float32", "bfloat16", "float16")
 
 
 class PackedWeight:
@@ -45,14 +44,17 @@ class PackedWeight:
             cpu().pack_weight(weight, self.data, self.gated, threads)
             return
         if self.gated or first % (2 * PANEL):
-            raise UnsupportedError(f"pack_weight: rows from {first}; allowed: all of a gated weight, else a multiple of 32")
+            raise UnsupportedError(
+                f"pack_weight: rows from {first}; allowed: all of a gated weight, else a multiple of 32"
+            )
         begin, inner = first * self.shape[1], self.shape[1]
         size = cpu().packed_elements(len(weight), inner, False)
         cpu().pack_weight(weight, self.data[begin : begin + size], False, threads)
 
     def rows(self, index: Tensor) -> Tensor:
         """Rows ``[n, K]`` of a weight ``[N, K]`` that is not gated, as they were."""
-        assert len(self.shape) == 2 and not self.gated
+        assert len(self.shape) == 2
+        assert not self.gated
         panels = self.data.view(-1, self.shape[1], PANEL)
         return panels[index // PANEL, :, index % PANEL]
 
@@ -63,17 +65,4 @@ class PackedWeight:
         return f"PackedWeight({str(self.dtype).removeprefix('torch.')} {list(self.shape)}{', gated' if self.gated else ''})"
 
 
-def pack_weight(weight: Any, *, gated: bool = False, threads: int = 0) -> PackedWeight:
-    """``weight`` packed once for the cpu backend: ``[N, K]`` or ``[E, N, K]``, float32 | bfloat16 | float16.
-
-    gated: gate and up rows of a SwiGLU layer, ``[2I, K]``. Products with a packed weight give the bits of the plain one.
-    """
-    matrix = to_torch(weight, "weight")
-    if str(matrix.dtype).removeprefix("torch.") not in _TYPES:
-        raise UnsupportedError(f"pack_weight: weight is {matrix.dtype}; allowed: {', '.join(_TYPES)}")
-    packed = PackedWeight(tuple(matrix.shape), matrix.dtype, gated=gated)
-    packed.write(matrix, threads=threads)
-    return packed
-
-
-__all__ = ["PANEL", "PackedWeight", "pack_weight"]
+__all__ = ["FLOATS", "PANEL", "PackedWeight"]

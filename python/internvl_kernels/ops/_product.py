@@ -41,6 +41,11 @@ def by_library(dtype: Any) -> bool:
     return name == "float64" or (name == "bfloat16" and _onednn() is not None)
 
 
+def packs(dtype: str) -> bool:
+    """Whether a model that computes in ``dtype`` keeps its matrices packed for our GEMM."""
+    return not by_library(dtype)
+
+
 def product(x: Any, weight: Any, bias: Any, *, gelu: bool = False) -> Tensor:
     """``x @ weight.T + bias``, then the exact GELU if asked, as a torch tensor; on torch's own number of threads.
 
@@ -61,4 +66,4 @@ def product(x: Any, weight: Any, bias: Any, *, gelu: bool = False) -> Tensor:
         return y[:count].reshape(*rows.shape[:-1], matrix.shape[0])
 
 
-__all__ = ["by_library", "product"]
+__all__ = ["by_library", "packs", "product"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .._lazy import torch
 from ..errors import UnsupportedError
@@ -36,7 +36,7 @@ def linear(
     """
     _check("linear", x, weight, bias)
     if _choose("linear", backend, x, weight, bias) == "reference":
-        return linear_reference(x, weight, bias)
+        return linear_reference(x, cast("Tensor", weight), bias)
     if decode and not isinstance(weight, PackedWeight):
         x = host(x)
         y = empty(x, (*x.shape[:-1], weight.shape[0]))
@@ -59,7 +59,7 @@ def linear_gelu(
     """``gelu(linear(x, weight, bias))`` with the exact (erf) GELU. Shapes and dtypes as ``linear``."""
     _check("linear_gelu", x, weight, bias)
     if _choose("linear_gelu", backend, x, weight, bias) == "reference":
-        return linear_gelu_reference(x, weight, bias)
+        return linear_gelu_reference(x, cast("Tensor", weight), bias)
     if _by_library(x, weight):
         return as_kind(product(x, weight, bias, gelu=True), x)
     return _gemm("gelu", x, weight, bias, threads)
@@ -87,7 +87,7 @@ def linear_swiglu(
     if gate_up.shape[0] % 2:
         raise UnsupportedError(f"linear_swiglu: gate_up is {list(gate_up.shape)}; allowed: an even number of rows")
     if _choose("linear_swiglu", backend, x, gate_up) == "reference":
-        return linear_swiglu_reference(x, gate_up)
+        return linear_swiglu_reference(x, cast("Tensor", gate_up))
     if not isinstance(gate_up, PackedWeight) and (decode or _by_library(x, gate_up)):
         run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
         return swiglu(linear(x, gate_up, decode=decode, **run), **run)
@@ -121,7 +121,7 @@ def linear_residual(
         found = f"residual {list(residual.shape)}, scale {None if scale is None else list(scale.shape)}"
         raise UnsupportedError(f"linear_residual: {found}; allowed: residual {list(wanted)}, scale [{wanted[-1]}]")
     if _choose("linear_residual", backend, x, weight, bias, residual, scale) == "reference":
-        return linear_residual_reference(x, weight, bias, residual=residual, scale=scale)
+        return linear_residual_reference(x, cast("Tensor", weight), bias, residual=residual, scale=scale)
     if _by_library(x, weight):
         run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
         return add_scaled(residual, linear(x, weight, bias, **run), scale, inplace=inplace, **run)
@@ -161,8 +161,11 @@ def _gemm(
 def _choose(op: str, backend: str, x: Any, weight: Any, *others: Any) -> str:
     packed = isinstance(weight, PackedWeight)
     found = choose(op, backend, x, None if packed else weight, *others)
-    if packed and found != "cpu":
-        raise UnsupportedError(f"{op}: weight is {weight!r}, the backend {found!r}; allowed: a tensor, or backend 'cpu'")
+    if packed and (found != "cpu" or weight.gated != (op == "linear_swiglu")):
+        name, kind = ("gate_up", "gated=True") if op == "linear_swiglu" else ("weight", "gated=False")
+        raise UnsupportedError(
+            f"{op}: {name} is {weight!r}, backend {found!r}; allowed: one packed with {kind}, on 'cpu'"
+        )
     return found
 
 

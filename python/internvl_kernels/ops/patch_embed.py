@@ -12,8 +12,8 @@ from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
-from .gemm import linear
 from ._tensor import as_kind, host, to_torch
+from .gemm import linear
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,9 @@ def patch_embed(
     scale = [float(m) for m in mean], [float(s) for s in std]
     for tile, target in zip(pixels.split(1), out):
         kernels.patchify(tile, patches, *scale, patch_size, threads)
-        kernels.add_positions(linear(patches, matrix, offsets, threads=threads, backend="cpu"), host(cls), host(pos), target, threads)
+        kernels.add_positions(
+            linear(patches, matrix, offsets, threads=threads, backend="cpu"), host(cls), host(pos), target, threads
+        )
     return as_kind(out, weight)
 
 

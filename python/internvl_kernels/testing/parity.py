@@ -70,7 +70,10 @@ def _gemm() -> Iterator[Problem]:
 
             def rows(dtype: str, m: int = m, n: int = n, k: int = k, bias: bool = bias) -> Arguments:
                 shift = normal(n, dtype=dtype, seed=3) if bias else None
-                return [normal(m, k, dtype=dtype), normal(n, k, dtype=dtype, seed=2), shift], {}
+                x, weight = normal(m, k, dtype=dtype), normal(n, k, dtype=dtype, seed=2)
+                if n == 1:  # nothing larger in the row, so its sum must not be what large terms leave
+                    x, weight, shift = x.abs(), weight.abs(), None if shift is None else shift.abs()
+                return [x, weight, shift], {}
 
             text = f"{m} x {n} x {k}{', bias' if bias else ''}"
             yield Problem("gemm", "linear", f"{text}, decode", rows, run={"decode": True})
@@ -79,7 +82,10 @@ def _gemm() -> Iterator[Problem]:
 
             def onto(dtype: str, m: int = m, n: int = n, make: Any = rows, bias: bool = bias) -> Arguments:
                 scale = normal(n, dtype=dtype, seed=5) if bias else None
-                return make(dtype)[0], {"residual": normal(m, n, dtype=dtype, seed=4), "scale": scale}
+                residual = normal(m, n, dtype=dtype, seed=4)
+                if n == 1:
+                    residual, scale = residual.abs(), None if scale is None else scale.abs()
+                return make(dtype)[0], {"residual": residual, "scale": scale}
 
             yield Problem("gemm", "linear_residual", text, onto)
     for m, n, k in ((1, 5, 47), (3, 33, 64), (6, 16, 33)):

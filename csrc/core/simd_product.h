@@ -1,9 +1,9 @@
-// The innermost loops of gemm: a tile of rows x kTile columns over one chain of k, and the packing that feeds it.
-// Included by files compiled once per instruction set.
+// The innermost loops of every product: rows x kTile columns over one chain of k, and the packing that feeds them.
+// Include only from *_cpu.cpp.
 #pragma once
 
+#include "core/panels.h"
 #include "core/simd.h"
-#include "kernels/gemm/gemm.h"
 
 namespace ivk {
 namespace IVK_ISA {
