@@ -108,8 +108,6 @@ class Micro:
     ) -> list[Any]:
         """Runs the kernel `k` whose parameters are addresses; every array is copied in, and back out as new arrays."""
         library, kernel = ctypes.c_void_p(), ctypes.c_void_p()
-        body = re.sub(r"@!?%\w+|\w+:(?!:)", " ", ptx)  # without guards and labels
-        self.seen.update(found.partition(".")[0] for found in re.findall(r"(?:^|[;{}\n])\s*([a-z][\w.:]*)", body))
         text = ptx.encode() + b"\0"
         none = ctypes.c_void_p()
         self.call("cudaLibraryLoadData", ctypes.byref(library), text, none, none, 0, none, none, 0)
@@ -132,6 +130,8 @@ class Micro:
             self.call("cudaFree", address)
         self.call("cudaLibraryUnload", library)
         self.modules[ptx] = None
+        body = re.sub(r"@!?%\w+|\w+:(?!:)", " ", ptx)  # without guards and labels
+        self.seen.update(found.partition(".")[0] for found in re.findall(r"(?:^|[;{}\n])\s*([a-z][\w.:]*)", body))
         return results
 
     def each(
