@@ -81,6 +81,8 @@ def test_shfl_with_b_and_c_per_lane(micro: Any, mode: str) -> None:
     b, c, values = (rng.integers(0, n, 1024, np.uint32) for n in (32, 0x2000, 2**32))
     text = f"shfl.sync.{mode}.b32 %d0|%q, %a, %b, %c, -1; selp.b32 %d1, 1, 0, %q;"
     got, inside = lanes(micro, text, [values, b, c], ["b32", "b32"], block=1024)
+    (alone,) = lanes(micro, f"shfl.sync.{mode}.b32 %d0, %a, %b, %c, -1;", [values, b, c], ["b32"], block=1024)
+    assert (alone == got).all()  # without the predicate
     want = [shuffle(mode, i % 32, int(b[i]), int(c[i])) for i in range(1024)]
     assert (inside == [p for _, p in want]).all()
     assert (got == [values[i // 32 * 32 + j] for i, (j, _) in enumerate(want)]).all()

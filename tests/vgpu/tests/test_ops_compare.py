@@ -119,11 +119,11 @@ def results(kind: str) -> list[str]:
 
 @pytest.mark.parametrize(("kind", "ftz"), SOURCES)
 def test_set(micro: Any, kind: str, ftz: str) -> None:
-    """True is 1.0 or all ones, of a pair in each half; alone and joined by turns."""
+    """True is 1.0 or all ones, of a pair in each half. Each comparison alone and joined, by turns with each."""
     columns, cases = pairs(kind, ftz)
-    joins = itertools.cycle(JOINS.items())
-    for result, name in itertools.product(results(kind), names(kind)):
-        join, function = next(joins)
+    joins = itertools.cycle(list(JOINS.items())[1:])
+    for result, name, alone in itertools.product(results(kind), names(kind), (True, False)):
+        join, function = ("", JOINS[""]) if alone else next(joins)
         source = ", $c" if join else ""
         text = f"set.{name}{join}{ftz}.{result}.{kind} $d, $a, $b{source};"
         with part(micro, kind) as header:

@@ -18,14 +18,14 @@ MIX = """
     .reg .b32 %x<4>; .reg .b64 %y<2>;
     ld.param.u32 %x0, [s]; ld.param.u32 %x1, [s+4]; ld.param.u64 %y0, [s+8]; ld.param.u32 %x2, [k]; ld.param.s16 %x3, [h];
     mad.lo.u32 %x0, %x0, %x2, %x3; ld.param.u8 %x3, [c]; xor.b32 %x1, %x1, %x3; ld.param.u64 %y1, [w]; add.u64 %y0, %y0, %y1;
-    st.param.u32 [r], %x1; st.param.v2.u32 [r+8], {%x0, %x1}; st.param.u32 [r+4], %x2; ret; }
+    st.param.b32 [r], %x1; st.param.v2.u32 [r+8], {%x0, %x1}; st.param.u32 [r+4], %x2; ret; }
 """
 
 
 def test_call_by_value(micro: Any) -> None:
     """Structures, all widths of scalars with their signs, and a structure back; the argument block stays the caller's."""
     text = """{ .param .align 8 .b8 s[16]; .param .b32 k; .param .b64 w; .param .b16 h; .param .b8 c; .param .align 8 .b8 r[16];
-        .reg .b16 %h; st.param.v2.u32 [s], {%a, %b}; mov.b64 %w, {%c, %a}; st.param.u64 [s+8], %w; st.param.u32 [k], %e;
+        .reg .b16 %h; st.param.v2.u32 [s], {%a, %b}; mov.b64 %w, {%c, %a}; st.param.b64 [s+8], %w; st.param.b32 [k], %e;
         st.param.u64 [w], %w; cvt.u16.u32 %h, %b; st.param.u16 [h], %h; st.param.u8 [c], %c;
         call.uni (r), mix, (s, k, w, h, c);
         ld.param.u32 %d0, [r]; ld.param.u32 %d1, [r+4]; ld.param.u64 %w, [r+8]; mov.b64 {%d2, %d3}, %w; }"""

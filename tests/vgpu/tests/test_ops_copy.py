@@ -11,10 +11,9 @@ from vgpu_lanes import lanes
 from vgpu_micro import CudaError
 
 WAITS = ["cp.async.wait_all;", "cp.async.commit_group; cp.async.wait_group 0;"]
-HINTS = [("shared", ""), ("shared", ".L2::64B"), ("shared::cta", ".L2::128B"), ("shared", ".L2::256B")]
-HINTS += [("shared", ".L2::cache_hint.L2::256B")]
-COPIES = [(f"cp.async.{o}.{s}.global{h}", n) for o, n in (("ca", 4), ("ca", 8), ("ca", 16), ("cg", 16))
-          for s, h in HINTS]  # fmt: skip
+HINTS = ["", ".L2::64B", ".L2::128B", ".L2::256B", ".L2::cache_hint.L2::256B"]
+PLACES = [*(f"shared.global{hint}" for hint in HINTS), "shared::cta.global", "shared::cta.global.L2::128B"]
+COPIES = [(f"cp.async.{k}.{place}", n) for k, n in (("ca", 4), ("ca", 8), ("ca", 16), ("cg", 16)) for place in PLACES]
 
 
 @pytest.mark.parametrize(("name", "size"), COPIES)

@@ -153,6 +153,7 @@ LOADS = [f"ld{x}.global" for x in ("", ".weak", ".volatile", *SCOPED)]
 LOADS += [f"ld.global.{x}" for x in ("ca", "cg", "cs", "lu", "cv", "nc", "ca.nc", "cg.nc", "cs.nc", *ALLOCATE)]
 LOADS += [f"ld.global{nc}.{x}" for nc in ("", ".nc") for x in ("L2::64B", "L2::128B", "L2::256B", "L2::cache_hint")]
 LOADS += [
+    "ld.global.nc.L1::no_allocate",
     "ld.global.nc.L1::no_allocate.L2::128B",
     "ld.weak.global.L1::evict_last.L2::cache_hint.L2::256B",
     "ld.global.L1::evict_first.L2::256B",
@@ -178,12 +179,13 @@ def test_qualified_loads(micro: Any, name: str) -> None:
 @pytest.mark.parametrize("name", STORES)
 def test_qualified_stores(micro: Any, name: str) -> None:
     policy = ", %y" if "cache_hint" in name else ""
-    text = f"{POLICY} {OWN} {name}.v2.u32 [%w+8], {{%a, %b}}{policy};"
     values = np.random.default_rng(2).integers(0, 2**32, (2, 32), np.uint32)
-    (got,) = lanes(micro, text, list(values), [], [DATA])
-    expected = DATA.view(np.uint32).reshape(32, 4).copy()
-    expected[:, 2:] = values.T
-    assert (got.view(np.uint32).reshape(32, 4) == expected).all()
+    for suffix, registers, count in (("", "%a", 1), (".v2", "{%a, %b}", 2)):
+        text = f"{POLICY} {OWN} {name}{suffix}.u32 [%w+8], {registers}{policy};"
+        (got,) = lanes(micro, text, list(values), [], [DATA])
+        expected = DATA.view(np.uint32).reshape(32, 4).copy()
+        expected[:, 2 : 2 + count] = values[:count].T
+        assert (got.view(np.uint32).reshape(32, 4) == expected).all(), text
 
 
 def test_addresses_and_sinks(micro: Any) -> None:
