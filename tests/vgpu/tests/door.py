@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-HEADER = ".version 9.0\n.target sm_80\n.address_size 64\n"
+from vgpu_micro import HEADER
 
 
 def library(build: Path) -> ctypes.CDLL:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from vgpu_exact import signed
 from vgpu_lanes import lanes
-from vgpu_micro import HEADER, CudaError
+from vgpu_micro import CudaError
 
 ALL = 0xFFFFFFFF
 # Member masks that split a warp: every lane belongs to exactly one of each list.
@@ -169,8 +169,7 @@ def test_elect(micro: Any, mask: int, seed: int) -> None:
     """One member of the mask, the same in every one of them (9.0 and later)."""
     text = f"""mov.u32 $0, 99; mov.u32 $1, 0; shr.u32 %m, {mask}, %t; and.b32 %m, %m, 1; setp.eq.u32 %q, %m, 0; @%q bra OUT;
         elect.sync $0|%q, {mask}; selp.u32 $1, 1, 0, %q; OUT:"""
-    with micro.part("h100", 90), micro.option("seed", str(seed), "0") if micro.virtual else nullcontext():
-        header = HEADER.replace("sm_80", "sm_90")
+    with micro.part(90) as header, micro.option("seed", str(seed), "0") if micro.virtual else nullcontext():
         leader, chosen = micro.words(text, [], outputs=2, registers=".reg .b32 %m; .reg .pred %q;", header=header)
     inside = [i for i in range(32) if mask >> i & 1]
     assert chosen.sum() == 1

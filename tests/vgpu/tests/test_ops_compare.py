@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 from vgpu_exact import FORMATS, combinations, integers, numbers, signed, to_bits
-from vgpu_micro import HEADER
 
 ORDERED = {
     "eq": lambda a, b: a == b,
@@ -78,14 +75,6 @@ def pairs(kind: str, ftz: str) -> tuple[list[np.ndarray], list[tuple[Any, Any]]]
     return [*columns, np.arange(len(cases), dtype=np.uint32) % 2], given
 
 
-@contextmanager
-def part(micro: Any, kind: str) -> Iterator[str]:
-    """Where the type is compared: a part, and the header for it."""
-    capability, name = (90, "h100") if kind.startswith("bf16") else (80, "a100")
-    with micro.part(name, capability):
-        yield HEADER.replace("80", str(capability))
-
-
 def outcomes(name: str, cases: list[tuple[Any, Any]]) -> list[bool]:
     return [bool(compare(UNSIGNED.get(name, name), a, b)) for a, b in cases]
 
@@ -102,7 +91,7 @@ def test_setp(micro: Any, kind: str, ftz: str) -> None:
         to = "%x" if alone else "%x|%y"
         text = f".reg .pred %x, %y; setp.{name}{join}{ftz}.{kind} {to}, $a, $b{source}; selp.u32 $d, 1, 0, %x;"
         text += "" if alone else " @%y or.b32 $d, $d, 2;"
-        with part(micro, kind) as header:
+        with micro.part(90 if kind.startswith("bf16") else 80) as header:
             found = micro.each(text, "u32", [kind, kind, "pred"], columns, header=header)
         first = outcomes(name, cases)
         second = first[::-1] if kind.endswith("x2") else [not x for x in first]
@@ -126,7 +115,7 @@ def test_set(micro: Any, kind: str, ftz: str) -> None:
         join, function = ("", JOINS[""]) if alone else next(joins)
         source = ", $c" if join else ""
         text = f"set.{name}{join}{ftz}.{result}.{kind} $d, $a, $b{source};"
-        with part(micro, kind) as header:
+        with micro.part(90 if kind.startswith("bf16") else 80) as header:
             found = micro.each(text, result, [kind, kind, "pred"], columns, header=header)
         first = outcomes(name, cases)
         low = [function(x, bool(c)) for x, c in zip(first, columns[2])]

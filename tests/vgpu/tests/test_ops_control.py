@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from vgpu_lanes import lanes
-from vgpu_micro import HEADER, CudaError
+from vgpu_micro import CudaError
 
 LANES = np.arange(32)
 RANDOM = np.random.default_rng(1).integers(0, 2**32, (4, 128), np.uint32)
@@ -163,8 +163,7 @@ def test_events_and_dependent_launches_change_nothing(micro: Any) -> None:
     """griddepcontrol, from 9.0 on: without a launch that waits for it, or that it waits for, it goes on."""
     (got,) = lanes(micro, "mov.u32 %d0, 5; pmevent 3;", [], ["u32"])
     assert (got == 5).all()
-    header = HEADER.replace("sm_80", "sm_90")
-    with micro.part("h100", 90):
+    with micro.part(90) as header:
         text = "griddepcontrol.wait; add.u32 $0, $a, 1; griddepcontrol.launch_dependents;"
         assert (micro.words(text, [LANES.astype(np.uint32)], header=header)[0] == LANES + 1).all()
 

@@ -8,15 +8,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from vgpu_micro import header
 
-HEADER = ".version 9.0\n.target sm_89\n.address_size 64\n"
+HEADER = header(89)
 FP8: dict[str, Any] = {"e4m3": ml_dtypes.float8_e4m3fn, "e5m2": ml_dtypes.float8_e5m2}
 LARGEST = {"e4m3": 448.0, "e5m2": 57344.0}
 
 
 @pytest.fixture(autouse=True)
 def _ada(micro: Any) -> Iterator[None]:
-    with micro.part("l4", 89):
+    with micro.part(89):
         yield
 
 

@@ -10,7 +10,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import vgpu_micro
 from test_ops_float import expect, extreme, flush, signed_extreme
 from vgpu_exact import combinations, from_bits, numbers, same, to_bits
 
@@ -21,9 +20,7 @@ HALVES = ("f16", "bf16")
 def part(micro: Any, capability: int) -> Iterator[None]:
     """Rows that need a later part than 8.0, and a header that says so."""
     each = micro.each
-    header = vgpu_micro.HEADER.replace("sm_80", f"sm_{capability}")
-    name = {80: "a100", 86: "l4", 90: "h100"}[capability]
-    with micro.part(name, capability), mock.patch.object(micro, "each", lambda *a: each(*a, header=header)):
+    with micro.part(capability) as header, mock.patch.object(micro, "each", lambda *a: each(*a, header=header)):
         yield
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from vgpu_exact import combinations, integers, signed
 from vgpu_lanes import lanes
-from vgpu_micro import HEADER, NUMPY
+from vgpu_micro import NUMPY
 
 Function = Callable[..., int]
 ROWS: list[tuple[str, str, tuple[str, ...], Function]] = []
 ONES = 0xFFFFFFFF
-SM90 = HEADER.replace("sm_80", "sm_90")
 
 
 def row(text: str, result: str, operands: str, function: Function) -> None:
@@ -265,8 +264,8 @@ def test_pairs_of_16_bits(micro: Any, kind: str, op: str) -> None:
     """Two at a time, no carry between them (9.0 and later)."""
     cases = combinations(integers(32, 1), integers(32, 2))
     columns = [np.array(c, np.uint32) for c in zip(*cases)]
-    with micro.part("h100", 90):
-        found = micro.each(f"{op}.{kind} $d, $a, $b;", "b32", ["b32", "b32"], columns, header=SM90)
+    with micro.part(90) as header:
+        found = micro.each(f"{op}.{kind} $d, $a, $b;", "b32", ["b32", "b32"], columns, header=header)
     halves = [c.view(np.int16 if kind[0] == "s" else np.uint16).astype(np.int64) for c in columns]
     function = {"add": np.add, "min": np.minimum, "max": np.maximum}[op]
     assert found.view(np.uint16).tolist() == (function(*halves) & 0xFFFF).tolist()
@@ -277,7 +276,7 @@ def test_relu(micro: Any, op: str) -> None:
     """min and max of s32 that turn negative results into zero (9.0 and later)."""
     cases = combinations(integers(32, 1), integers(32, 2))
     columns = [np.array(c, np.uint32) for c in zip(*cases)]
-    with micro.part("h100", 90):
-        found = micro.each(f"{op}.relu.s32 $d, $a, $b;", "s32", ["s32", "s32"], columns, header=SM90)
+    with micro.part(90) as header:
+        found = micro.each(f"{op}.relu.s32 $d, $a, $b;", "s32", ["s32", "s32"], columns, header=header)
     function = {"min": np.minimum, "max": np.maximum}[op]
     assert found.tolist() == np.maximum(function(*(c.view(np.int32) for c in columns)), 0).tolist()

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from door import Door
-from test_ops_mma import BITS, PARTS, Form, all_forms, opcode, since
-from vgpu_micro import HEADER
+from test_ops_mma import BITS, Form, all_forms, opcode, since
+from vgpu_micro import PARTS, header
 
 RANDOM = np.random.default_rng(3)
 LANES = range(32)
@@ -76,10 +76,8 @@ def test_stmatrix(micro: Any, count: int, trans: str, space: str) -> None:
     stmatrix.sync.aligned.m8n8.x{count}{trans}{space}.b16 [%x], {{{names}}}; bar.warp.sync 0xffffffff;
     mad.lo.u32 %s, %t, 4, %s; {reads}"""
     registers = ".reg .b32 %s, %n; .reg .b64 %x; .shared .align 16 .b8 m[512];"
-    with micro.part("h100", 90):
-        found = micro.words(
-            code, [address, *words], outputs=count, registers=registers, header=HEADER.replace("sm_80", "sm_90")
-        )
+    with micro.part(90) as text:
+        found = micro.words(code, [address, *words], outputs=count, registers=registers, header=text)
     stored = found.reshape(-1).view(np.uint16).reshape(8 * count, 8)[::-1].reshape(count, 8, 8)
     assert (stored == (matrices.transpose(0, 2, 1) if trans else matrices)).all()
 
@@ -99,9 +97,8 @@ REGISTERS = ".reg .b32 %r<20>; .reg .f32 %f<20>; .reg .f64 %d<20>; .reg .b64 %rd
 
 def refused(engine: ctypes.CDLL, part: int, texts: list[str]) -> list[str]:
     """Those of the instructions that the engine does not know, each in a kernel of its own that never gets to it."""
-    header = f".version 9.0\n.target sm_{part}\n.address_size 64\n"
     kernels = [f".visible .entry k{i}() {{ {REGISTERS} bra E; {t} E: ret; }}" for i, t in enumerate(texts)]
-    door = Door(engine, header + "\n".join(kernels), PARTS[part])
+    door = Door(engine, header(part) + "\n".join(kernels), PARTS[part])
     left = []
     for i, text in enumerate(texts):
         result = door.launch(f"k{i}", [])
@@ -157,7 +154,7 @@ def test_the_table_of_forms_is_what_ptxas_takes(toolkit: Any, part: int, tmp_pat
     has, has_not = cases(part)
     has_not = [text for text in has_not if not MORE.search(text)]
     source = tmp_path / "forms.ptx"
-    begin = f".version 9.0\n.target sm_{part}\n.address_size 64\n.visible .entry k() {{ {REGISTERS}\n"
+    begin = f"{header(part)}.visible .entry k() {{ {REGISTERS}\n"
     source.write_text(begin + "\n".join([*has, *has_not]) + "\nret; }")
     with pytest.raises(AssertionError) as error:
         toolkit.run("ptxas", "-arch", f"sm_{part}", source, "-o", tmp_path / "forms.cubin")

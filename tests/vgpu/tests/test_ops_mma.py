@@ -12,7 +12,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from vgpu_micro import HEADER
 
 RANDOM = np.random.default_rng(8)
 LANES = range(32)
@@ -57,7 +56,6 @@ def opcode(form: Form) -> str:
 
 FORMS = {opcode(form): form for form in all_forms() if since(form)}
 FLOATS = {name: form for name, form in FORMS.items() if form[5] not in (*INTEGERS, "f64")}
-PARTS = {80: "a100", 89: "l4", 90: "h100"}
 TYPES: dict[str, Any] = {
     "f16": np.float16, "bf16": ml_dtypes.bfloat16, "tf32": np.float32, "f32": np.float32, "s32": np.int32, "s8": np.int8,
     "u8": np.uint8, "e4m3": ml_dtypes.float8_e4m3fn, "e5m2": ml_dtypes.float8_e5m2,
@@ -87,7 +85,7 @@ def registers_of(matrix: np.ndarray, elements: int, place: Any) -> list[np.ndarr
 def product(micro: Any, form: Form, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """One mma on the least part that has it: fragments by their places, and the result put together again."""
     m, n, k, *_ = form
-    capability, per = since(form) or 0, 4 // a.itemsize
+    per = 4 // a.itemsize
     fragments = [
         registers_of(
             a, m * k // 32, lambda i, lane: (lane // 4, lane % 4 * per + i) if m == 8 else place_a(i, lane, per)
@@ -99,8 +97,7 @@ def product(micro: Any, form: Form, a: np.ndarray, b: np.ndarray, c: np.ndarray)
     groups = ["{" + ", ".join("$" + next(letters) for _ in part) + "}" for part in fragments]
     outputs = len(fragments[2])
     text = f"{opcode(form)} {{{', '.join(f'${i}' for i in range(outputs))}}}, {', '.join(groups)};"
-    header = HEADER.replace("sm_80", f"sm_{capability}")
-    with micro.part(PARTS[capability], capability):
+    with micro.part(since(form) or 0) as header:
         found = micro.words(text, [w for f in fragments for w in f], outputs=outputs, header=header)
     values = np.ascontiguousarray(found.T).view(c.dtype).reshape(32, m * n // 32)
     d = np.zeros((m, n), c.dtype)
