@@ -14,7 +14,7 @@ from vgpu_micro import HEADER
 
 def library(build: Path) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(build / "libcudart.so.13"))
-    for name in ("open", "allocate", "variable"):
+    for name in ("open", "allocate"):
         getattr(lib, f"vgpu_door_{name}").restype = ctypes.c_void_p
     for name in ("error", "result", "opcodes"):
         getattr(lib, f"vgpu_door_{name}").restype = ctypes.c_char_p
