@@ -101,6 +101,9 @@ class Decoder {
     std::vector<uint16_t> sources_, musts_, destinations_;
 };
 
+// Throws DecodeError unless the opcode has these modifiers with these types on the part of the module's .target.
+void check_form(const Instruction& in, const std::string& target);
+
 using DecodeFunction = void (*)(Decoder&);
 struct OpcodeRow {
     Class cls;
