@@ -1,5 +1,5 @@
-// Which modifiers and types go together: the legal forms of every opcode of the one table (opcodes.cpp). What has no row
-// here is refused before it is decoded, so that the decode functions see forms that exist. ptxas is the judge
+// Which modifiers and types go together: the legal forms of every opcode of the one table (opcodes.cpp). What has no
+// row here is refused before it is decoded, so that the decode functions see forms that exist. ptxas is the judge
 // (tests/test_forms.py): it takes modifiers in any order, types in theirs, and so does this table.
 #include <algorithm>
 #include <map>
@@ -28,6 +28,7 @@ struct FormRow {
 #define ORDERED "eq|ne|lt|le|gt|ge"
 #define FLOATS ORDERED "|equ|neu|ltu|leu|gtu|geu|num|nan"
 #define SPACE "global|shared|shared::cta?"
+#define NEAR "shared|shared::cta|local"
 #define SCOPE "cta|cluster|gpu|sys"
 #define ATOM "relaxed|acquire|release|acq_rel? " SCOPE "? "
 #define RED "relaxed|release? " SCOPE "? "
@@ -36,8 +37,15 @@ struct FormRow {
 #define MMA "sync aligned row col "
 #define BYTES32 "b8|u8|s8|b16|u16|s16|b32|u32|s32|f32"
 #define BYTES64 "b64|u64|s64|f64"
-#define LEVELS " L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate? L2::64B|L2::128B|L2::256B?" HINT
-#define PRIMARY " L2::evict_last|L2::evict_normal|L2::evict_first|L2::evict_unchanged L2::evict_first|L2::evict_unchanged?"
+#define EVICT "L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate?"
+#define LEVELS EVICT " L2::64B|L2::128B|L2::256B?" HINT
+#define PRIMARY \
+    " L2::evict_last|L2::evict_normal|L2::evict_first|L2::evict_unchanged L2::evict_first|L2::evict_unchanged?"
+
+#define ATOMS(operation, types, sm) \
+    {"atom", ATOM "global? " operation HINT, types, sm}, { "atom", ATOM "shared|shared::cta " operation, types, sm }
+#define REDS(operation, types, sm) \
+    {"red", RED "global? " operation HINT, types, sm}, { "red", RED "shared|shared::cta " operation, types, sm }
 
 const FormRow kForms[] = {
     {"add sub mul", "rn? ftz? sat?", HALF},
@@ -55,6 +63,7 @@ const FormRow kForms[] = {
     {"mad", "^lo|hi cc", WIDE},
     {"madc", "^lo|hi cc?", WIDE},
     {"mul24 mad24", "^lo|hi", "u32|s32"},
+    {"mad24", "^hi sat", "s32"},
     {"fma", "rn ftz? sat?", HALF},
     {"fma", "rn ftz? relu", HALF},
     {"fma", "rn relu?", BFLOAT},
@@ -161,31 +170,37 @@ const FormRow kForms[] = {
 
     {"mov", "", "pred|" BITS "|" INT "|f32|f64"},
     {"prmt", "f4e|b4e|rc8|ecl|ecr|rc16?", "b32"},
-    {"cvta", "to? global|shared|shared::cta|local|const|param|param::entry", "u64"},
+    {"cvta", "^to? global|shared|shared::cta|local|const|param|param::entry", "u64"},
     {"isspacep", "global|shared|shared::cta|local|const|param|param::entry", ""},
 
-    {"ld", "weak? global|shared|shared::cta|local|param|param::entry|param::func|const? ca|cg|cs|lu|cv?" LEVELS " v2|v4?",
-     BYTES32},
-    {"ld", "weak? global|shared|shared::cta|local|param|param::entry|param::func|const? ca|cg|cs|lu|cv?" LEVELS " v2?",
-     BYTES64},
-    {"ld", "global ca|cg|cs? nc" LEVELS " v2|v4?", BYTES32},
-    {"ld", "global ca|cg|cs? nc" LEVELS " v2?", BYTES64},
-    {"ld", "volatile global|shared|shared::cta|local|const? v2|v4?", BYTES32},
-    {"ld", "volatile global|shared|shared::cta|local|const? v2?", BYTES64},
-    {"ld", "relaxed|acquire " SCOPE " " SPACE LEVELS " v2|v4?", BYTES32},
-    {"ld", "relaxed|acquire " SCOPE " " SPACE LEVELS " v2?", BYTES64},
-    {"ld", "mmio relaxed sys global? v2|v4?", BYTES32},
-    {"ld", "mmio relaxed sys global? v2?", BYTES64},
+    {"ld", "weak? global? ca|cg|cs|lu|cv|" LEVELS " v2|v4?", BYTES32},
+    {"ld", "weak? global? ca|cg|cs|lu|cv|" LEVELS " v2?", BYTES64},
+    {"ld", "weak? " NEAR "|param|param::entry|param::func|const ca|cg|cs|lu|cv? v2|v4?", BYTES32},
+    {"ld", "weak? " NEAR "|param|param::entry|param::func|const ca|cg|cs|lu|cv? v2?", BYTES64},
+    {"ld", "global nc ca|cg|cs|" LEVELS " v2|v4?", BYTES32},
+    {"ld", "global nc ca|cg|cs|" LEVELS " v2?", BYTES64},
+    {"ld", "volatile global? L2::64B|L2::128B|L2::256B? v2|v4?", BYTES32},
+    {"ld", "volatile global? L2::64B|L2::128B|L2::256B? v2?", BYTES64},
+    {"ld", "volatile shared|shared::cta v2|v4?", BYTES32},
+    {"ld", "volatile shared|shared::cta v2?", BYTES64},
+    {"ld", "relaxed|acquire " SCOPE " global? " LEVELS " v2|v4?", BYTES32},
+    {"ld", "relaxed|acquire " SCOPE " global? " LEVELS " v2?", BYTES64},
+    {"ld", "relaxed|acquire " SCOPE " shared|shared::cta v2|v4?", BYTES32},
+    {"ld", "relaxed|acquire " SCOPE " shared|shared::cta v2?", BYTES64},
+    {"ld", "mmio relaxed sys global?", BYTES32 "|" BYTES64},
     {"ldu", "global? v2|v4?", BYTES32},
     {"ldu", "global? v2?", BYTES64},
-    {"st", "weak? global|shared|shared::cta|local|param|param::func? wb|cg|cs|wt?" LEVELS " v2|v4?", BYTES32},
-    {"st", "weak? global|shared|shared::cta|local|param|param::func? wb|cg|cs|wt?" LEVELS " v2?", BYTES64},
-    {"st", "volatile global|shared|shared::cta|local? v2|v4?", BYTES32},
-    {"st", "volatile global|shared|shared::cta|local? v2?", BYTES64},
-    {"st", "relaxed|release " SCOPE " " SPACE LEVELS " v2|v4?", BYTES32},
-    {"st", "relaxed|release " SCOPE " " SPACE LEVELS " v2?", BYTES64},
-    {"st", "mmio relaxed sys global? v2|v4?", BYTES32},
-    {"st", "mmio relaxed sys global? v2?", BYTES64},
+    {"st", "weak? global? wb|cg|cs|wt|" EVICT HINT " v2|v4?", BYTES32},
+    {"st", "weak? global? wb|cg|cs|wt|" EVICT HINT " v2?", BYTES64},
+    {"st", "weak? " NEAR "|param|param::func wb|cg|cs|wt? v2|v4?", BYTES32},
+    {"st", "weak? " NEAR "|param|param::func wb|cg|cs|wt? v2?", BYTES64},
+    {"st", "volatile " SPACE " v2|v4?", BYTES32},
+    {"st", "volatile " SPACE " v2?", BYTES64},
+    {"st", "relaxed|release " SCOPE " global? " EVICT HINT " v2|v4?", BYTES32},
+    {"st", "relaxed|release " SCOPE " global? " EVICT HINT " v2?", BYTES64},
+    {"st", "relaxed|release " SCOPE " shared|shared::cta v2|v4?", BYTES32},
+    {"st", "relaxed|release " SCOPE " shared|shared::cta v2?", BYTES64},
+    {"st", "mmio relaxed sys global?", BYTES32 "|" BYTES64},
     {"prefetch", "global|local? L1|L2", ""},
     {"prefetch", "global? L2::evict_last|L2::evict_normal", ""},
     {"prefetchu", "L1", ""},
@@ -195,22 +210,22 @@ const FormRow kForms[] = {
     {"createpolicy", "^range global?" PRIMARY, "b64"},
     {"createpolicy", "^cvt L2", "b64"},
 
-    {"atom", ATOM SPACE " and|or|xor|exch" HINT, "b32|b64"},
-    {"atom", ATOM SPACE " cas" HINT, BITS},
-    {"atom", ATOM SPACE " add" HINT, "u32|s32|u64|f32|f64"},
-    {"atom", ATOM SPACE " min|max" HINT, WIDE},
-    {"atom", ATOM SPACE " inc|dec" HINT, "u32"},
-    {"atom", ATOM SPACE " add noftz" HINT, HALF},
-    {"atom", ATOM SPACE " add noftz" HINT, BFLOAT, 90},
+    ATOMS("and|or|xor|exch", "b32|b64", 0),
+    ATOMS("cas", BITS, 0),
+    ATOMS("add", "u32|s32|u64|f32|f64", 0),
+    ATOMS("min|max", WIDE, 0),
+    ATOMS("inc|dec", "u32", 0),
+    ATOMS("add noftz", HALF, 0),
+    ATOMS("add noftz", BFLOAT, 90),
     {"atom", ATOM "global? add v2|v4" HINT, "f32", 90},
     {"atom", ATOM "global? add|min|max noftz v2|v4" HINT, HALF "|" BFLOAT, 90},
     {"atom", ATOM "global? add|min|max noftz v8" HINT, "f16|bf16", 90},
-    {"red", RED SPACE " and|or|xor" HINT, "b32|b64"},
-    {"red", RED SPACE " add" HINT, "u32|s32|u64|f32|f64"},
-    {"red", RED SPACE " min|max" HINT, WIDE},
-    {"red", RED SPACE " inc|dec" HINT, "u32"},
-    {"red", RED SPACE " add noftz" HINT, HALF},
-    {"red", RED SPACE " add noftz" HINT, BFLOAT, 90},
+    REDS("and|or|xor", "b32|b64", 0),
+    REDS("add", "u32|s32|u64|f32|f64", 0),
+    REDS("min|max", WIDE, 0),
+    REDS("inc|dec", "u32", 0),
+    REDS("add noftz", HALF, 0),
+    REDS("add noftz", BFLOAT, 90),
     {"red", RED "global? add v2|v4" HINT, "f32", 90},
     {"red", RED "global? add|min|max noftz v2|v4" HINT, HALF "|" BFLOAT, 90},
     {"red", RED "global? add|min|max noftz v8" HINT, "f16|bf16", 90},
@@ -277,7 +292,9 @@ Words split(std::string_view text, char at) {
     }
     return parts;
 }
-bool has(const Words& words, std::string_view word) { return std::find(words.begin(), words.end(), word) != words.end(); }
+bool has(const Words& words, std::string_view word) {
+    return std::find(words.begin(), words.end(), word) != words.end();
+}
 
 const std::vector<Form>& forms_of(std::string_view opcode) {
     static const std::map<std::string_view, std::vector<Form>> all = [] {

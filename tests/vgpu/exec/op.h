@@ -131,8 +131,8 @@ struct KernelImage {
     std::vector<uint8_t> constants;  // the constant file
     std::vector<SpecialRow> specials;
     uint32_t static_smem = 0, local_bytes = 0, param_bytes = 0;
-    uint32_t dynamic_offset = 0;  // of the unsized .extern .shared array
-    uint32_t frame_bytes = 0;     // params, returns and .param locals of device functions, per thread
+    uint32_t dynamic_offset = 0;   // of the unsized .extern .shared array
+    uint32_t frame_bytes = 0;      // params, returns and .param locals of device functions, per thread
     std::vector<Refusal> refused;  // what could not be decoded, in the order of the code
     std::vector<std::string> files;
 };

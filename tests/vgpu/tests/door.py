@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 HEADER = ".version 9.0\n.target sm_80\n.address_size 64\n"
+TARGETS = {"l4": "sm_89", "h100": "sm_90"}
 
 
 def library(build: Path) -> ctypes.CDLL:
@@ -41,7 +42,7 @@ class Door:
 
     def __init__(self, lib: ctypes.CDLL, body: str, device: str = "a100") -> None:
         self.lib = lib
-        text = body if ".version" in body else HEADER + body
+        text = body if ".version" in body else HEADER.replace("sm_80", TARGETS.get(device, "sm_80")) + body
         self.handle = ctypes.c_void_p(lib.vgpu_door_open(text.encode(), device.encode()))
         if not self.handle.value:
             raise ValueError(lib.vgpu_door_error().decode())

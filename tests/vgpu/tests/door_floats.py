@@ -84,7 +84,7 @@ def round_exact(x: Fraction, fmt: str, mode: str = "rn") -> float:
 def lanes(engine, code, inputs, *, width="b32", registers="", dtype=np.float32, out=None, options=""):
     out = out or dtype
     count = max(len(a) for a in inputs)
-    door = Door(engine, lane_kernel(code, width=width, inputs=len(inputs), registers=registers))
+    door = Door(engine, lane_kernel(code, width=width, inputs=len(inputs), registers=registers), "h100")
     pointers = [door.put(np.resize(np.asarray(a), count)) for a in inputs]
     pout = door.allocate(count * np.dtype(out).itemsize)
     result = door.launch("k", [*pointers, pout], block=count, options=options)

@@ -76,7 +76,7 @@ def run(engine, code, expect, *, width="b32", inputs=2, pools=None, registers=""
         pool = pools[i] if pools and pools[i] else edge + [int(v) for v in rng.integers(0, 2**63, 16)]
         columns.append([int(v) & ((1 << size) - 1) for v in rng.choice(np.array(pool, dtype=object), 1024)])
     dtype = np.uint32 if size == 32 else np.uint64
-    door = Door(engine, lane_kernel(code, width=width, inputs=inputs, registers=registers))
+    door = Door(engine, lane_kernel(code, width=width, inputs=inputs, registers=registers), "h100")
     pointers = [door.put(np.array(c, dtype)) for c in columns]
     out = door.allocate(1024 * size // 8)
     result = door.launch("k", [*pointers, out], block=1024, options=options)

@@ -12,10 +12,11 @@ Slot = tuple[str, ...]  # a modifier or one of several; "" where it may be absen
 INTEGERS = ("u8", "u16", "u32", "u64", "s8", "s16", "s32", "s64")
 BITS = ("b8", "b16", "b32", "b64", "b128", "pred")
 FLOATS = ("f16", "f16x2", "bf16", "bf16x2", "tf32", "f32", "f64")
-FP8 = ("e4m3", "e5m2", "e4m3x2", "e5m2x2")
+FP8 = ("e4m3x2", "e5m2x2")
 TYPES = (*INTEGERS, *BITS, *FLOATS, *FP8, "u16x2", "s16x2")
 SINGLE = tuple((t,) for t in TYPES)
-PAIRS = tuple(itertools.product(TYPES, TYPES))
+PAIRS = tuple(itertools.product((*INTEGERS, "b8", "b16", "b32", "b64", "pred", *FLOATS, *FP8), repeat=2))
+FEW_PAIRS = tuple(itertools.product(("u8", "s32", "u64", "b16", *FLOATS, "e4m3x2"), repeat=2))
 REGISTERS = ".reg .pred %p<9>; .reg .b16 %h<9>; .reg .b32 %r<17>; .reg .b64 %q<17>; .reg .b128 %o<5>;"
 
 
@@ -101,11 +102,14 @@ MANY = (*FLOAT, RELU, optional("NaN"), optional("xorsign.abs xorsign abs"), CC)
 PART = optional("lo hi wide")
 SHAPES = one("m16n8k4 m16n8k8 m16n8k16 m16n8k32 m8n8k16 m8n8k4")
 FAMILIES = (
-    Family("add sub addc subc", (PART, *MANY), SINGLE, "t t t", 3),
-    Family("mul mul24", (PART, *FLOAT, RELU, CC), SINGLE, "t t t/w t t", 4),
-    Family("mad madc mad24 fma", (PART, *FLOAT, RELU, CC, optional("oob")), SINGLE, "t t t t/w t t w", 4),
-    Family("div rem min max", (optional("full"), *MANY), SINGLE, "t t t", 4),
-    Family("abs neg rcp sqrt rsqrt ex2 lg2 sin cos tanh", (*FLOAT, RELU, optional("NaN")), SINGLE, "t t"),
+    Family("add sub mul div", FLOAT, SINGLE, "t t t", 3),
+    Family("add sub addc subc", (PART, *MANY), SINGLE, "t t t", 2),
+    Family("mul mul24", (PART, *FLOAT, RELU, CC), SINGLE, "t t t/w t t", 2),
+    Family("fma mad", (*FLOAT, RELU), SINGLE, "t t t t", 3),
+    Family("fma mad madc mad24", (PART, *FLOAT, RELU, CC), SINGLE, "t t t t/w t t w", 2),
+    Family("div rem min max", (optional("full"), *MANY), SINGLE, "t t t", 2),
+    Family("min max", (FTZ, RELU, optional("NaN"), optional("xorsign.abs")), SINGLE, "t t t"),
+    Family("abs neg rcp sqrt rsqrt ex2 lg2 sin cos tanh", (*FLOAT, RELU), SINGLE, "t t", 3),
     Family("copysign", (FTZ, SAT, optional(ROUND)), SINGLE, "t t t"),
     Family("testp", (optional("finite infinite number notanumber normal subnormal"), FTZ), SINGLE, "p t"),
     Family("sad", (FTZ, SAT, CC, PART), SINGLE, "t t t t"),
@@ -119,21 +123,22 @@ FAMILIES = (
     Family("bfi", (optional("wrap clamp"), SAT), SINGLE, "t t t r r"),
     Family("bmsk szext", (optional("wrap clamp"), SAT), SINGLE, "t t t"),
     Family("fns", (optional("wrap clamp"), SAT), SINGLE, "t t t t"),
-    Family("dp4a dp2a", (optional("lo hi wide"), SAT), (*SINGLE, *PAIRS), "r r r r"),
-    Family("cvt", (optional(f"{ROUND} rna {INTEGRAL}"), FTZ, optional("sat satfinite"), RELU, optional("pack scaled")),
-           PAIRS, "t u/t u u"),
-    Family("cvt", (optional("pack"), SAT), tuple(itertools.product(TYPES, TYPES, ("b32", "u32", "s32"))), "r r r r"),
+    Family("dp4a dp2a", (PART, SAT), FEW_PAIRS + tuple(itertools.product(("u32", "s32", "b32"), repeat=2)), "r r r r"),
+    Family("cvt", (optional(f"{ROUND} rna {INTEGRAL}"), FTZ, SAT, RELU), PAIRS, "t u", 2),
+    Family("cvt", (optional(f"{ROUND} rna {INTEGRAL}"), FTZ, SAT, RELU), FEW_PAIRS, "t u/t u u"),
+    Family("cvt", (optional("pack"), SAT), tuple(itertools.product(INTEGERS, INTEGERS, ("b32",))), "r r r r"),
     Family("setp", (optional(COMPARE), optional("and or xor"), FTZ), SINGLE, "p t t/p t t p/p|p t t/p|p t t p"),
-    Family("set", (optional(COMPARE), optional("and or xor"), FTZ), PAIRS, "t u u/t u u p", 2),
-    Family("set", (optional("eq hs nan"), optional("and or"), FTZ), PAIRS, "t u u/t u u p"),
+    Family("set", (optional(COMPARE), FTZ), PAIRS, "t u u"),
+    Family("set", (optional("ne hs nan"), optional("and or xor"), FTZ), FEW_PAIRS, "t u u/t u u p"),
     Family("selp", (FTZ, SAT), SINGLE, "t t t p"),
     Family("slct", (FTZ, SAT), PAIRS, "t t t u"),
     Family("mov", (FTZ, SAT, VECTOR), SINGLE, "t t/t {h2}/t {h4}/t {r2}/t {r4}/t {q2}/{h2} t/{r2} t/{h4} t/{r4} t/{q2} t"),
     Family("prmt", (optional("f4e b4e rc8 ecl ecr rc16"), SAT), SINGLE, "t t t t"),
     Family("cvta", (optional("to"), optional(SPACE)), tuple(t for t in SINGLE if t != ("u32",)), "t t"),
     Family("isspacep", (optional(SPACE),), ((), *SINGLE), "p q"),
-    Family("ld ldu st", (STRENGTH, optional(SPACE), VECTOR, optional("ca cg cs cv lu wb wt"), optional("nc"), L1, L2,
-           optional("L2::cache_hint")), (("u32",), ("b16",), ("f64",)), "v", 3),
+    Family("ld st", (STRENGTH, optional(SPACE), VECTOR, optional("ca cg cs cv lu wb wt"), optional("nc"), L1, L2,
+           optional("L2::cache_hint")), (("u32",),), "v", 3),
+    Family("ldu", (STRENGTH, optional(SPACE), optional("ca nc"), L1, L2), (("u32",),), "v", 2),
     Family("ld ldu st", (optional(SPACE), VECTOR, optional("weak volatile relaxed.gpu nc")), SINGLE, "v"),
     Family("prefetch prefetchu applypriority discard", (optional(SPACE), optional("L1 L2 tensormap"), L2), ((), ("u32",)),
            "[q]/[q] 128"),
@@ -142,10 +147,10 @@ FAMILIES = (
         optional("L2::evict_first L2::evict_unchanged L2::evict_last")), (("b64",), ("b32",), ()),
         "q 0f3F800000/q/q [q] r r/q q"),
     Family("atom red", (optional("relaxed acquire release acq_rel seq_cst weak volatile"), optional(SCOPE), optional(SPACE),
-           one("and or xor cas exch add inc dec min max"), optional("noftz ftz")), (("b32",), ("u32",), ("f16x2",)), "a", 4),
+           one("and or xor cas exch add inc dec min max"), optional("noftz")), (("b32",), ("u32",), ("f16x2",)), "a", 2),
     Family("atom red", (optional("shared"), one("and or xor cas exch add inc dec min max"), optional("noftz ftz"), VECTOR),
            SINGLE, "a"),
-    Family("atom red", (optional("sat relu"), optional("global"), one("add cas exch max"), optional("L2::cache_hint"),
+    Family("atom red", (optional("sat relu"), optional("global shared"), one("add cas exch max"), optional("L2::cache_hint"),
            optional("async")), (("u32",), ("f32",)), "a"),
     Family("membar fence", (optional("sc acq_rel acquire release relaxed proxy mbarrier_init"), optional(f"gl {SCOPE}"),
            optional("alias async uni level")), ((), ("u32",)), ""),
@@ -155,9 +160,11 @@ FAMILIES = (
     Family("redux", (optional("sync"), optional("add min max and or xor inc"), optional("abs NaN")), SINGLE, "t t r"),
     Family("activemask elect", (optional("sync"),), ((), *SINGLE), "t/t|p r/r|p r"),
     Family("bar barrier", (optional("cta warp cluster"), optional("sync arrive red wait"), optional("popc and or xor"),
-           optional("aligned")), ((), ("u32",), ("pred",), ("b32",)), "1/1 64/r r/r/p r p/r r p/r r r p/p r r p/"),
-    Family("cp", (optional("async bulk"), optional("ca cg commit_group wait_group wait_all"), optional(SPACE), optional(
-        "global shared::cta"), optional("L2::64B L2::128B L2::256B L2::cache_hint")), ((), ("b32",)),
+           optional("aligned")), ((), ("u32",), ("pred",)), "1/1 64/r r/r/p r p/r r p/r r r p/p r r p/"),
+    Family("cp", (one("async"), one("ca cg"), one(SPACE), one("global shared::cta"),
+           optional("L2::64B L2::128B L2::256B"), optional("L2::cache_hint")), ((), ("b32",)),
+           "[r] [q] 16/[r] [q] 4/1//[r] [q] 16 r/[r] [q] 16 p/[r] [q] 16 q/[r] [q] 16 r q"),
+    Family("cp", (optional("async bulk"), optional("ca commit_group wait_group wait_all"), optional("shared")), ((), ("b32",)),
         "[r] [q] 16/[r] [q] 4/1//[r] [q] 16 r/[r] [q] 16 p/[r] [q] 16 q"),
     Family("ldmatrix", (optional("sync"), optional("aligned"), optional("m8n8 m16n16 m8n16"), optional("x1 x2 x3 x4"),
            optional("trans"), optional("shared shared::cta global")), (("b16",), ("b8",), ("b32",)),
@@ -166,7 +173,7 @@ FAMILIES = (
            optional("trans"), optional("shared shared::cta global")), (("b16",), ("b8",), ("b32",)),
            "[r] {r1}/[r] {r2}/[r] {r4}/[r] r"),
     Family("movmatrix", (optional("sync"), optional("aligned"), optional("m8n8"), optional("trans")), SINGLE, "r r"),
-    Family("bra", (optional("uni"),), ((), ("u32",)), "L"),
+    Family("bra", (optional("uni"),), ((), ("u32",)), "END"),
     Family("ret exit trap brkpt", (optional("uni"),), ((), ("u32",)), ""),
     Family("nanosleep", (optional("uni"),), ((), *SINGLE), "r"),
     Family("pmevent", (optional("mask"),), ((), *SINGLE), "1"),
@@ -185,12 +192,33 @@ def memory(opcode: str, form: str) -> str:
     return f"[q] {value}{hint}" if opcode == "st" else f"{value} [q]{hint}"
 
 
-def instructions() -> Iterator[tuple[str, str]]:
-    """(form, instruction) of all families."""
+def instructions() -> dict[str, str]:
+    """Instruction -> its form, of all families."""
+    found = {}
     for family in FAMILIES:
         for opcode in family.opcodes.split():
             for chosen in assignments(family.slots, family.depth):
                 for types in family.types:
                     form = spell(opcode, chosen, types)
-                    for pattern in (memory(opcode, form) if family.operands in "va" and family.operands else family.operands).split("/"):
-                        yield form, f"{form} {operands(pattern, types) if pattern != 'L' else 'E'};"
+                    patterns = memory(opcode, form) if family.operands in ("v", "a") else family.operands
+                    for pattern in patterns.split("/"):
+                        found[f"{form} {operands(pattern, types)};"] = form
+    return found
+
+
+def words() -> list[str]:
+    """Every modifier of every family."""
+    return sorted({word for family in FAMILIES for slot in family.slots for word in slot if word})
+
+
+def disturbed(taken: list[str]) -> list[str]:
+    """Legal instructions with one modifier more, in turn, so that each opcode meets each one; and in another order."""
+    more, found = itertools.cycle(words()), []
+    for text in taken:
+        form, _, rest = text.partition(" ")
+        opcode, *parts = form.split(".")
+        kinds = [p for p in parts if p in TYPES]
+        modifiers = [p for p in parts if p not in TYPES]
+        found += [f"{spell(opcode, [*modifiers, next(more)], kinds)} {rest}" for _ in range(3)]
+        found.append(f"{spell(opcode, modifiers[::-1], kinds)} {rest}")
+    return found
