@@ -11,7 +11,7 @@ namespace {
 
 struct FormRow {
     const char* opcodes;
-    const char* modifiers;  // a|b: one of them; a? or a|b?: none as well; ^a|b: right behind the opcode
+    const char* modifiers;  // a|b: one of them; a? or a|b?: none as well; ^a|b: right behind the opcode and other such
     const char* types;      // a|b at each place
     int sm = 0;             // the least part that has the form
 };
@@ -240,16 +240,16 @@ const FormRow kForms[] = {
     {"redux", "sync and|or|xor", "b32"},
     {"activemask", "", "b32"},
     {"elect", "sync", "", 90},
-    {"bar", "warp sync", ""},
-    {"bar", "cta? sync|arrive", ""},
-    {"bar", "cta? red popc", "u32"},
-    {"bar", "cta? red and|or", "pred"},
-    {"barrier", "cta? sync|arrive aligned?", ""},
-    {"barrier", "cta? red popc aligned?", "u32"},
-    {"barrier", "cta? red and|or aligned?", "pred"},
+    {"bar", "^warp ^sync", ""},
+    {"bar", "^cta? ^sync|arrive", ""},
+    {"bar", "^cta? ^red popc", "u32"},
+    {"bar", "^cta? ^red and|or", "pred"},
+    {"barrier", "^cta? ^sync|arrive aligned?", ""},
+    {"barrier", "^cta? ^red popc aligned?", "u32"},
+    {"barrier", "^cta? ^red and|or aligned?", "pred"},
 
-    {"cp", "async ca|cg shared|shared::cta global L2::64B|L2::128B|L2::256B?" HINT, ""},
-    {"cp", "async commit_group|wait_group|wait_all", ""},
+    {"cp", "^async ca|cg shared|shared::cta global L2::64B|L2::128B|L2::256B?" HINT, ""},
+    {"cp", "^async commit_group|wait_group|wait_all", ""},
     {"ldmatrix", MATRIX, "b16"},
     {"stmatrix", MATRIX, "b16", 90},
     {"movmatrix", "sync aligned m8n8 trans", "b16"},
@@ -324,12 +324,13 @@ bool matches(const Form& f, const Words& modifiers, const Words& types) {
     for (size_t i = 0; i < types.size(); ++i)
         if (!has(f.types[i], types[i])) return false;
     uint32_t used = 0;
+    size_t head = 0;
     for (const Item& item : f.modifiers) {
-        size_t at = 0;
-        const size_t end = item.first ? std::min<size_t>(1, modifiers.size()) : modifiers.size();
+        size_t at = item.first ? head : 0;
+        const size_t end = item.first ? std::min(head + 1, modifiers.size()) : modifiers.size();
         while (at < end && (used >> at & 1 || !has(item.words, modifiers[at]))) ++at;
         if (at < end)
-            used |= 1u << at;
+            used |= 1u << at, head += item.first;
         else if (!item.optional)
             return false;
     }

@@ -164,7 +164,6 @@ def test_traps(micro: Any, text: str, says: str) -> None:
 # What the ISA has and the virtual GPU has not (the first: from sm_90 on), and how the refusal names it.
 REFUSED = {
     "griddepcontrol.wait;": "griddepcontrol",
-    "lop3.or.b32 %u|%q, %t, %t, %t, 0x3F, %r;": "lop3.or",
     "{ .param .b32 n; st.param.u32 [n], %t; call again, (n); }": "recursive",
     "{ .reg .b64 %f; mov.u64 %f, again; }": "address of a function",
 }

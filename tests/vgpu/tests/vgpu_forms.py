@@ -31,11 +31,14 @@ def one(words: str) -> Slot:
 ROUND, INTEGRAL = "rn rz rm rp", "rni rzi rmi rpi"
 FTZ, SAT, CC, RELU = optional("ftz"), optional("sat satfinite"), optional("cc"), optional("relu")
 COMPARE = "eq ne lt le gt ge lo ls hi hs equ neu ltu leu gtu geu num nan"
-SCOPE, SPACE = "cta cluster gpu sys", "global shared shared::cta shared::cluster local param param::entry param::func const"
+SCOPE, SPACE = (
+    "cta cluster gpu sys",
+    "global shared shared::cta shared::cluster local param param::entry param::func const",
+)
 STRENGTH = optional("weak volatile relaxed acquire release mmio.relaxed mmio " + " ".join(
     f"{order}.{scope}" for order in ("weak", "volatile", "relaxed", "acquire", "release", "mmio.relaxed")
     for scope in SCOPE.split()))  # fmt: skip
-L1 = optional(" ".join(f"L1::{x}" for x in "evict_normal evict_unchanged evict_first evict_last no_allocate".split()))
+L1 = optional("L1::evict_normal L1::evict_unchanged L1::evict_first L1::evict_last L1::no_allocate")
 L2 = optional("L2::64B L2::128B L2::256B L2::evict_last L2::evict_normal L2::evict_first")
 VECTOR = optional("v2 v4 v8")
 
@@ -219,6 +222,7 @@ def disturbed(taken: list[str]) -> list[str]:
         opcode, *parts = form.split(".")
         kinds = [p for p in parts if p in TYPES]
         modifiers = [p for p in parts if p not in TYPES]
-        found += [f"{spell(opcode, [*modifiers, next(more)], kinds)} {rest}" for _ in range(3)]
+        one_more = [word for word in itertools.islice(more, 3) if kinds or word != "cc"]  # a crash of ptxas
+        found += [f"{spell(opcode, [*modifiers, word], kinds)} {rest}" for word in one_more]
         found.append(f"{spell(opcode, modifiers[::-1], kinds)} {rest}")
     return found
