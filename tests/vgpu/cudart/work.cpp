@@ -107,6 +107,15 @@ void Work::run(Runtime& rt) const {
     }
 }
 
+CopyWork linear(void* dst, const void* src, size_t bytes, int kind) {
+    CopyWork c;
+    c.dst = static_cast<uint8_t*>(dst);
+    c.src = static_cast<const uint8_t*>(src);
+    c.width = bytes;
+    c.kind = kind;
+    return c;
+}
+
 bool check_copy(Runtime& rt, CopyWork& c) {
     if (c.kind < abi::host_to_host || c.kind > abi::default_kind)
         fail(kInvalidMemcpyDirection, "copy kind " + std::to_string(c.kind) + "; allowed: 0 to 4");

@@ -57,6 +57,7 @@ struct Work {
 // Runs a kernel through the engine and keeps its record and findings.
 void run_kernel(Runtime&, const KernelWork&);
 // Throws unless both sides lie where `kind` says and inside their allocations. Returns false for an empty copy.
+CopyWork linear(void* dst, const void* src, size_t bytes, int kind);
 bool check_copy(Runtime&, CopyWork&);
 bool check_fill(Runtime&, const FillWork&);
 // Returns memory to the table (and its pool).

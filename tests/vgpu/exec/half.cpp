@@ -128,11 +128,7 @@ Next half_op(Warp& w, const Op& o, uint32_t mask) {
     }
     alignas(32) uint32_t t[32];
     (kBf16 ? narrow_bf16 : narrow_half)(r[0], kPair ? r[1] : nullptr, t);
-    uint32_t* d = row<uint32_t>(w, o.d);
-    if (mask == ~0u)
-        std::memcpy(d, t, sizeof t);
-    else
-        blend(d, t, mask);
+    store_row(row<uint32_t>(w, o.d), t, mask);
     return Next::step;
 }
 

@@ -239,7 +239,6 @@ C dp2a(u32 a, u32 b, C c) {
 }
 
 Next lop3(Warp& w, const Op& o, uint32_t mask) {
-    u32* d = row<u32>(w, o.d);
     const u32 *a = row<u32>(w, o.a), *b = row<u32>(w, o.b), *c = row<u32>(w, o.c);
     alignas(32) u32 t[32] = {};
     for (int bit = 0; bit < 8; ++bit) {
@@ -247,10 +246,7 @@ Next lop3(Warp& w, const Op& o, uint32_t mask) {
         u32 fa = bit & 4 ? 0 : ~0u, fb = bit & 2 ? 0 : ~0u, fc = bit & 1 ? 0 : ~0u;
         for (int i = 0; i < 32; ++i) t[i] |= (a[i] ^ fa) & (b[i] ^ fb) & (c[i] ^ fc);
     }
-    if (mask == ~0u)
-        std::memcpy(d, t, sizeof t);
-    else
-        blend(d, t, mask);
+    store_row(row<u32>(w, o.d), t, mask);
     return Next::step;
 }
 

@@ -86,21 +86,24 @@ void trim(Warp& w, const Op& o, uint32_t mask) {
     }
 }
 
+// `part` for the lanes of each window that a request falls into: space, lanes, addresses within the space.
+template <bool kGeneric, class Part>
+bool each_window(Warp& w, const Op& o, uint32_t mask, Part part) {
+    alignas(32) uint64_t address[32], plain[32];
+    request_addresses(w, o, address);
+    if (!kGeneric) return part(w, o, Space(o.space), mask, address);
+    for (uint32_t rest = mask; rest;) {
+        Space space;
+        uint32_t lanes = next_window(rest, address, plain, &space);
+        if (!part(w, o, space, lanes, plain)) return false;
+        rest &= ~lanes;
+    }
+    return true;
+}
+
 template <bool kGeneric>
 Next load(Warp& w, const Op& o, uint32_t mask) {
-    alignas(32) uint64_t address[32];
-    request_addresses(w, o, address);
-    if (!kGeneric) {
-        if (!load_part(w, o, Space(o.space), mask, address)) return Next::failed;
-    } else {
-        alignas(32) uint64_t plain[32];
-        for (uint32_t rest = mask; rest;) {
-            Space space;
-            uint32_t part = next_window(rest, address, plain, &space);
-            if (!load_part(w, o, space, part, plain)) return Next::failed;
-            rest &= ~part;
-        }
-    }
+    if (!each_window<kGeneric>(w, o, mask, load_part)) return Next::failed;
     if (o.mode & 1) trim(w, o, mask);
     return o.flags & kStrong ? polled(w, o) : Next::step;
 }
@@ -150,17 +153,7 @@ bool store_part(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_t
 }
 template <bool kGeneric>
 Next store(Warp& w, const Op& o, uint32_t mask) {
-    alignas(32) uint64_t address[32];
-    request_addresses(w, o, address);
-    if (!kGeneric) return store_part(w, o, Space(o.space), mask, address) ? Next::step : Next::failed;
-    alignas(32) uint64_t plain[32];
-    for (uint32_t rest = mask; rest;) {
-        Space space;
-        uint32_t part = next_window(rest, address, plain, &space);
-        if (!store_part(w, o, space, part, plain)) return Next::failed;
-        rest &= ~part;
-    }
-    return Next::step;
+    return each_window<kGeneric>(w, o, mask, store_part) ? Next::step : Next::failed;
 }
 
 Space take_space(Decoder& d) {

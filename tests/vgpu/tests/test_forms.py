@@ -56,6 +56,11 @@ def every() -> list[str]:
     return found
 
 
+def test_every_opcode_is_asked_about(engine: ctypes.CDLL, every: list[str]) -> None:
+    claimed = set(engine.vgpu_door_opcodes(Door(engine, ".visible .entry k() { ret; }").handle).decode().split())
+    assert claimed - {re.split(r"[. ]", text)[0] for text in every} == {"mma", "brx", "call"}
+
+
 def test_the_engine_takes_what_ptxas_takes(engine: ctypes.CDLL, toolkit: Any, every: list[str], tmp_path: Path) -> None:
     ptxas, vgpu = ptxas_refuses(toolkit, tmp_path, every, 80), engine_refuses(engine, every, 80)
     taken = [text for text in every if text not in ptxas]
