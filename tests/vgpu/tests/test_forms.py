@@ -1,4 +1,4 @@
-"""The engine takes an instruction just where ptxas takes it: opcode, modifiers, types, kinds of operands, by the part."""
+"""The engine takes an instruction just where ptxas takes it: opcode, modifiers, types, widths of operands, the part."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def module(lines: list[str], part: int) -> str:
 
 
 def ptxas_refuses(toolkit: Any, folder: Path, lines: list[str], part: int) -> set[str]:
-    """It names every line that it refuses. The last one it must, which shows that it has read them all, and makes no code."""
+    """It names every line that it refuses. The last one it must: so it has read them all, and makes no code."""
     source = folder / f"forms_{part}_{len(lines)}.ptx"
     source.write_text(module([*lines, "add.b8 %h0, %h1, %h2;"], part))
     with pytest.raises(AssertionError) as error:

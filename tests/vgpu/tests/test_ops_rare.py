@@ -1,4 +1,4 @@
-"""Forms that compilers seldom write: lop3 joined with a predicate, mad24.hi.sat, rcp.ftz.f64, prefetch with a priority."""
+"""Forms that compilers seldom write: lop3 with a predicate, mad24.hi.sat, rcp.ftz.f64, prefetch.L2::evict_last."""
 
 from __future__ import annotations
 

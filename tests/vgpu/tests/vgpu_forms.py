@@ -45,8 +45,8 @@ VECTOR = optional("v2 v4 v8")
 
 @dataclass(frozen=True)
 class Family:
-    """Opcodes with the same modifiers. Operands: r q h p o are registers of 32, 64, 16 bits, predicates, 128 bits; t u the
-    register of the first and the last type, w one of twice the first type; {r4} a vector, [q] an address, p|p a pair."""
+    """Opcodes with the same modifiers. Operands: r q h o are registers of 32, 64, 16, 128 bits, p predicates; t and u
+    those of the first and the last type, w of twice the first type; {r4} a vector, [q] an address, p|p a pair."""
 
     opcodes: str
     slots: tuple[Slot, ...]
@@ -135,7 +135,8 @@ FAMILIES = (
     Family("set", (optional("ne hs nan"), optional("and or xor"), FTZ), FEW_PAIRS, "t u u/t u u p"),
     Family("selp", (FTZ, SAT), SINGLE, "t t t p"),
     Family("slct", (FTZ, SAT), PAIRS, "t t t u"),
-    Family("mov", (FTZ, SAT, VECTOR), SINGLE, "t t/t {h2}/t {h4}/t {r2}/t {r4}/t {q2}/{h2} t/{r2} t/{h4} t/{r4} t/{q2} t"),
+    Family("mov", (FTZ, SAT, VECTOR), SINGLE,
+           "t t/t {h2}/t {h4}/t {r2}/t {r4}/t {q2}/{h2} t/{r2} t/{h4} t/{r4} t/{q2} t"),
     Family("prmt", (optional("f4e b4e rc8 ecl ecr rc16"), SAT), SINGLE, "t t t t"),
     Family("cvta", (optional("to"), optional(SPACE)), tuple(t for t in SINGLE if t != ("u32",)), "t t"),
     Family("isspacep", (optional(SPACE),), ((), *SINGLE), "p q"),
@@ -143,21 +144,27 @@ FAMILIES = (
            optional("L2::cache_hint")), (("u32",),), "v", 3),
     Family("ldu", (STRENGTH, optional(SPACE), optional("ca nc"), L1, L2), (("u32",),), "v", 2),
     Family("ld ldu st", (optional(SPACE), VECTOR, optional("weak volatile relaxed.gpu nc")), SINGLE, "v"),
-    Family("prefetch prefetchu applypriority discard", (optional(SPACE), optional("L1 L2 tensormap"), L2), ((), ("u32",)),
+    Family("prefetch prefetchu applypriority discard", (optional(SPACE), optional("L1 L2 tensormap"), L2), ((),
+           ("u32",)),
            "[q]/[q] 128"),
     Family("createpolicy", (optional("fractional range cvt"), optional("global"), optional(
         "L2 L2::evict_last L2::evict_normal L2::evict_first L2::evict_unchanged"),
         optional("L2::evict_first L2::evict_unchanged L2::evict_last")), (("b64",), ("b32",), ()),
         "q 0f3F800000/q/q [q] r r/q q"),
-    Family("atom red", (optional("relaxed acquire release acq_rel seq_cst weak volatile"), optional(SCOPE), optional(SPACE),
-           one("and or xor cas exch add inc dec min max"), optional("noftz")), (("b32",), ("u32",), ("f16x2",)), "a", 2),
-    Family("atom red", (optional("shared"), one("and or xor cas exch add inc dec min max"), optional("noftz ftz"), VECTOR),
+    Family("atom red", (optional("relaxed acquire release acq_rel seq_cst weak volatile"), optional(SCOPE),
+           optional(SPACE),
+           one("and or xor cas exch add inc dec min max"), optional("noftz")), (("b32",), ("u32",), ("f16x2",)), "a",
+           2),
+    Family("atom red", (optional("shared"), one("and or xor cas exch add inc dec min max"), optional("noftz ftz"),
+           VECTOR),
            SINGLE, "a"),
-    Family("atom red", (optional("sat relu"), optional("global shared"), one("add cas exch max"), optional("L2::cache_hint"),
+    Family("atom red", (optional("sat relu"), optional("global shared"), one("add cas exch max"),
+           optional("L2::cache_hint"),
            optional("async")), (("u32",), ("f32",)), "a"),
     Family("membar fence", (optional("sc acq_rel acquire release relaxed proxy mbarrier_init"), optional(f"gl {SCOPE}"),
            optional("alias async uni level")), ((), ("u32",)), ""),
-    Family("shfl", (optional("sync"), optional("up down bfly idx"), optional("aligned")), SINGLE, "t t r r r/t|p t r r r/t t r r"),
+    Family("shfl", (optional("sync"), optional("up down bfly idx"), optional("aligned")), SINGLE,
+           "t t r r r/t|p t r r r/t t r r"),
     Family("vote", (optional("sync"), optional("all any uni ballot"), optional("aligned")), SINGLE, "t p r/t p"),
     Family("match", (optional("sync"), optional("all any"), optional("aligned")), SINGLE, "r t r/r|p t r/r t"),
     Family("redux", (optional("sync"), optional("add min max and or xor inc"), optional("abs NaN")), SINGLE, "t t r"),
@@ -167,7 +174,8 @@ FAMILIES = (
     Family("cp", (one("async"), one("ca cg"), one(SPACE), one("global shared::cta"),
            optional("L2::64B L2::128B L2::256B"), optional("L2::cache_hint")), ((), ("b32",)),
            "[r] [q] 16/[r] [q] 4/1//[r] [q] 16 r/[r] [q] 16 p/[r] [q] 16 q/[r] [q] 16 r q"),
-    Family("cp", (optional("async bulk"), optional("ca commit_group wait_group wait_all"), optional("shared")), ((), ("b32",)),
+    Family("cp", (optional("async bulk"), optional("ca commit_group wait_group wait_all"), optional("shared")), ((),
+           ("b32",)),
         "[r] [q] 16/[r] [q] 4/1//[r] [q] 16 r/[r] [q] 16 p/[r] [q] 16 q"),
     Family("ldmatrix", (optional("sync"), optional("aligned"), optional("m8n8 m16n16 m8n16"), optional("x1 x2 x3 x4"),
            optional("trans"), optional("shared shared::cta global")), (("b16",), ("b8",), ("b32",)),
