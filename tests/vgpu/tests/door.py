@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from vgpu_micro import HEADER
 
+TARGETS = {"l4": "sm_89", "h100": "sm_90"}
+
 
 def library(build: Path) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(build / "libcudart.so.13"))
     for name in ("open", "allocate"):
         getattr(lib, f"vgpu_door_{name}").restype = ctypes.c_void_p
-    for name in ("error", "result", "opcodes"):
+    for name in ("error", "result", "opcodes", "refused"):
         getattr(lib, f"vgpu_door_{name}").restype = ctypes.c_char_p
     lib.vgpu_door_first_undefined.restype = ctypes.c_uint64
     return lib
@@ -40,7 +42,7 @@ class Door:
 
     def __init__(self, lib: ctypes.CDLL, body: str, device: str = "a100") -> None:
         self.lib = lib
-        text = body if ".version" in body else HEADER + body
+        text = body if ".version" in body else HEADER.replace("sm_80", TARGETS.get(device, "sm_80")) + body
         self.handle = ctypes.c_void_p(lib.vgpu_door_open(text.encode(), device.encode()))
         if not self.handle.value:
             raise ValueError(lib.vgpu_door_error().decode())
@@ -48,6 +50,11 @@ class Door:
     def __del__(self) -> None:
         if getattr(self, "handle", None) and self.handle.value:
             self.lib.vgpu_door_close(self.handle)
+
+    def refused(self) -> dict[int, str]:
+        """PTX lines that the engine does not know, and what it says of them."""
+        lines = self.lib.vgpu_door_refused(self.handle).decode().splitlines()
+        return {int(number): text for number, _, text in (line.partition(" ") for line in lines)}
 
     def allocate(self, nbytes: int) -> int:
         return int(self.lib.vgpu_door_allocate(self.handle, ctypes.c_uint64(nbytes)))

@@ -183,7 +183,6 @@ REFUSED = {
     "add.u128 %u, %t, %t;": "add.u128",
     "tex.1d.v4.f32.s32 {%u, %u, %u, %u}, [x, {%t}];": "tex.1d.v4.f32.s32",
     "griddepcontrol.wait;": "griddepcontrol",
-    "lop3.or.b32 %u|%q, %t, %t, %t, 0x3F, %r;": "lop3.or",
     "{ .param .b32 n; st.param.u32 [n], %t; call again, (n); }": "recursive",
     "{ .reg .b64 %f; mov.u64 %f, again; }": "address of a function",
 }
