@@ -45,15 +45,6 @@ void copy(const char* name, CopyWork c, void* handle, bool async) {
     }
 }
 
-CopyWork linear(void* dst, const void* src, size_t bytes, int kind) {
-    CopyWork c;
-    c.dst = static_cast<uint8_t*>(dst);
-    c.src = static_cast<const uint8_t*>(src);
-    c.width = bytes;
-    c.kind = kind;
-    return c;
-}
-
 CopyWork rows(void* dst, size_t dst_pitch, const void* src, size_t src_pitch, size_t width, size_t height, int kind) {
     CopyWork c = linear(dst, src, width, kind);
     c.height = height;

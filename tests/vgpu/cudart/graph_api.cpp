@@ -51,15 +51,6 @@ Work copy_work(CopyWork copy) {
     return work;
 }
 
-CopyWork linear(void* dst, const void* src, size_t bytes, int kind) {
-    CopyWork copy;
-    copy.dst = static_cast<uint8_t*>(dst);
-    copy.src = static_cast<const uint8_t*>(src);
-    copy.width = bytes;
-    copy.kind = kind;
-    return copy;
-}
-
 Work fill_work(const abi::MemsetParams* params) {
     if (!params) fail(kInvalidValue, "the parameters are null");
     if (params->element_size != 1 && params->element_size != 2 && params->element_size != 4)

@@ -19,7 +19,7 @@ namespace vgpu {
 
 struct Stream;
 struct Event;
-struct Op;
+struct StreamWork;
 struct Graph;
 struct GraphExec;
 struct Capture;

@@ -8,12 +8,12 @@
 namespace vgpu {
 namespace {
 
-bool ready(const Op& op) {
+bool ready(const StreamWork& op) {
     return op.stream->queue.front().get() == &op &&
            std::all_of(op.after.begin(), op.after.end(), [](const auto& before) { return before->done; });
 }
 
-void run(const std::shared_ptr<Op>& op) {
+void run(const std::shared_ptr<StreamWork>& op) {
     op->stream->queue.pop_front();
     op->after.clear();
     // A sticky error discards what is still queued, as a dead context does.
@@ -23,8 +23,8 @@ void run(const std::shared_ptr<Op>& op) {
 }
 
 // Heads of queues that may run now, in order of issue.
-std::vector<std::shared_ptr<Op>> candidates() {
-    std::vector<std::shared_ptr<Op>> out;
+std::vector<std::shared_ptr<StreamWork>> candidates() {
+    std::vector<std::shared_ptr<StreamWork>> out;
     for (const auto& stream : runtime().streams)
         if (!stream->queue.empty() && ready(*stream->queue.front())) out.push_back(stream->queue.front());
     std::sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a->id < b->id; });
@@ -32,10 +32,10 @@ std::vector<std::shared_ptr<Op>> candidates() {
 }
 
 // Runs exactly what `op` depends on, then `op`.
-void force(const std::shared_ptr<Op>& op) {
+void force(const std::shared_ptr<StreamWork>& op) {
     while (!op->done) {
-        const std::shared_ptr<Op> head = op->stream->queue.front();
-        for (const auto& before : std::vector<std::shared_ptr<Op>>(head->after)) force(before);
+        const std::shared_ptr<StreamWork> head = op->stream->queue.front();
+        for (const auto& before : std::vector<std::shared_ptr<StreamWork>>(head->after)) force(before);
         run(head);
     }
 }
@@ -75,9 +75,9 @@ Event& event_of(void* handle) {
     return *static_cast<Event*>(handle);
 }
 
-std::shared_ptr<Op> enqueue(Stream& stream, std::function<void()> work) {
+std::shared_ptr<StreamWork> enqueue(Stream& stream, std::function<void()> work) {
     Runtime& rt = runtime();
-    auto op = std::make_shared<Op>();
+    auto op = std::make_shared<StreamWork>();
     op->id = rt.next_id++;
     op->stream = &stream;
     op->run = std::move(work);
@@ -97,7 +97,7 @@ std::shared_ptr<Op> enqueue(Stream& stream, std::function<void()> work) {
     return op;
 }
 
-void finish(const std::shared_ptr<Op>& op) {
+void finish(const std::shared_ptr<StreamWork>& op) {
     if (!op) return;
     if (runtime().host_order == HostOrder::random)
         while (!op->done && run_random()) {
@@ -125,10 +125,10 @@ void make_progress(Runtime& rt) {
     }
 }
 
-void nudge(const std::shared_ptr<Op>& op) {
+void nudge(const std::shared_ptr<StreamWork>& op) {
     if (!op || op->done) return;
     // One step towards `op`, so that polling ends.
-    std::shared_ptr<Op> head = op->stream->queue.front();
+    std::shared_ptr<StreamWork> head = op->stream->queue.front();
     for (bool moved = true; moved;) {
         moved = false;
         for (const auto& before : head->after)

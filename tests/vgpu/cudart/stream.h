@@ -15,10 +15,10 @@ namespace vgpu {
 struct Node;
 
 // One piece of enqueued work. It may run when it heads its stream's queue and everything in `after` is done.
-struct Op {
+struct StreamWork {
     uint64_t id = 0;
     Stream* stream = nullptr;
-    std::vector<std::shared_ptr<Op>> after;
+    std::vector<std::shared_ptr<StreamWork>> after;
     std::function<void()> run;  // empty: a marker
     bool done = false;
 };
@@ -30,9 +30,9 @@ struct Stream {
     std::thread::id thread;
     unsigned flags = 0;
     int priority = 0;
-    std::deque<std::shared_ptr<Op>> queue;
-    std::shared_ptr<Op> last;                // newest work, done or not
-    std::vector<std::shared_ptr<Op>> waits;  // events that the next work must follow
+    std::deque<std::shared_ptr<StreamWork>> queue;
+    std::shared_ptr<StreamWork> last;                // newest work, done or not
+    std::vector<std::shared_ptr<StreamWork>> waits;  // events that the next work must follow
     Capture* capture = nullptr;
     std::vector<Node*> tail;  // while capturing: what the next node follows
 };
@@ -40,7 +40,7 @@ struct Stream {
 struct Event {
     unsigned flags = 0;
     bool recorded = false;
-    std::shared_ptr<Op> op;
+    std::shared_ptr<StreamWork> op;
     uint64_t capture_id = 0;  // recorded in a capture: which one, and the nodes it stands for
     std::vector<Node*> nodes;
 };
@@ -51,13 +51,13 @@ Stream& legacy_stream();
 Event& event_of(void* handle);
 
 // Appends work. The stream must not be capturing.
-std::shared_ptr<Op> enqueue(Stream&, std::function<void()> run);
+std::shared_ptr<StreamWork> enqueue(Stream&, std::function<void()> run);
 // Runs what must run before `op` may be awaited (random order: perhaps more).
-void finish(const std::shared_ptr<Op>& op);
+void finish(const std::shared_ptr<StreamWork>& op);
 void finish_all();
 // Work moves on by itself: called at every API call (random order) and by queries.
 void make_progress(Runtime&);
-void nudge(const std::shared_ptr<Op>& op);
+void nudge(const std::shared_ptr<StreamWork>& op);
 // Queues are emptied without running (after a sticky error, at a reset).
 void drop_all_work();
 void forget_idle_streams();

@@ -26,10 +26,10 @@ Error create_stream(const char* name, void** out, unsigned flags, int priority) 
     });
 }
 
-bool idle(const std::shared_ptr<Op>& op) { return !op || op->done; }
+bool idle(const std::shared_ptr<StreamWork>& op) { return !op || op->done; }
 
 // Null if everything in the stream is done; for the legacy stream also in those that it waits for.
-std::shared_ptr<Op> unfinished(const Stream& stream) {
+std::shared_ptr<StreamWork> unfinished(const Stream& stream) {
     if (!idle(stream.last)) return stream.last;
     for (const auto& wait : stream.waits)
         if (!idle(wait)) return wait;

@@ -107,6 +107,15 @@ void Work::run(Runtime& rt) const {
     }
 }
 
+CopyWork linear(void* dst, const void* src, size_t bytes, int kind) {
+    CopyWork c;
+    c.dst = static_cast<uint8_t*>(dst);
+    c.src = static_cast<const uint8_t*>(src);
+    c.width = bytes;
+    c.kind = kind;
+    return c;
+}
+
 bool check_copy(Runtime& rt, CopyWork& c) {
     if (c.kind < abi::host_to_host || c.kind > abi::default_kind)
         fail(kInvalidMemcpyDirection, "copy kind " + std::to_string(c.kind) + "; allowed: 0 to 4");
@@ -143,7 +152,7 @@ bool check_fill(Runtime& rt, const FillWork& f) {
     return true;
 }
 
-std::shared_ptr<Op> submit(Stream& stream, Work work) {
+std::shared_ptr<StreamWork> submit(Stream& stream, Work work) {
     Runtime& rt = runtime();
     if (stream.capture) {
         add_to_capture(stream, std::move(work));

@@ -57,13 +57,14 @@ struct Work {
 // Runs a kernel through the engine and keeps its record and findings.
 void run_kernel(Runtime&, const KernelWork&);
 // Throws unless both sides lie where `kind` says and inside their allocations. Returns false for an empty copy.
+CopyWork linear(void* dst, const void* src, size_t bytes, int kind);
 bool check_copy(Runtime&, CopyWork&);
 bool check_fill(Runtime&, const FillWork&);
 // Returns memory to the table (and its pool).
 void release_memory(Runtime&, void*, const char* what);
 
 // To the stream's queue, or as a node into the graph that the stream captures. Null when captured.
-std::shared_ptr<Op> submit(Stream&, Work);
+std::shared_ptr<StreamWork> submit(Stream&, Work);
 // The same for a call that waits for its own work (cudaMemcpy and friends): refused while anything captures.
 void submit_and_wait(Stream&, Work, const char* call);
 

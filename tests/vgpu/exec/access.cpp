@@ -198,6 +198,10 @@ bool access_global(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
         t.data[i] = reinterpret_cast<uint8_t*>(v);
     }
     const Allocation* owner = find_allocation(worker, low);
+    if (a.write && owner && owner->kind == MemKind::module_constant) {
+        report(w, o, first_lane(mask), "oob", "write to constant memory", true);
+        return false;
+    }
     AccessKind kind = access_kind(w, a);
     uint32_t cluster = w.block->cluster->linear;
     auto check = [&](const Allocation* owner, uint32_t lanes) {
@@ -328,10 +332,6 @@ bool access_space(Warp& w, const Op& o, Space space, uint32_t mask, const uint64
         case Space::param:
             return access_param(w, o, mask, address, a, t);
         case Space::constant: {
-            if (a.write) {
-                report(w, o, first_lane(mask), "oob", "write to constant memory", true);
-                return false;
-            }
             Access c = a;
             c.constant = true;
             return access_global(w, o, mask, address, c, t);

@@ -145,11 +145,13 @@ void check_copies_at_exit(Warp& w, const Op& o, uint32_t lanes) {
 }
 
 void decode_cp(Decoder& d) {
-    if (!d.take("async")) d.fail("form");
-    if (d.peek() == "bulk") d.fail("bulk copy");
-    if (d.peek() == "mbarrier") d.fail("cp.async on an mbarrier");
-    if (d.take("commit_group")) return d.set(commit);
+    d.take("async");
+    if (d.take("commit_group")) {
+        d.expect_operands(0, 0);
+        return d.set(commit);
+    }
     if (d.take("wait_all")) {
+        d.expect_operands(0, 0);
         d.op.mode = 1;
         return d.set(wait);
     }
@@ -159,7 +161,8 @@ void decode_cp(Decoder& d) {
         return d.set(wait);
     }
     bool cg = d.take_one({"ca", "cg"}) == 1;
-    if (d.take_one({"shared", "shared::cta"}) < 0 || !d.take("global")) d.fail("spaces");
+    if (d.take_one({"global", "shared", "shared::cta"}) == 0) d.fail("the destination's space comes first");
+    d.take_one({"global"});
     bool hint = d.take("L2::cache_hint");
     d.take_one({"L2::64B", "L2::128B", "L2::256B"});
     d.expect_operands(3, 5);
@@ -178,6 +181,7 @@ void decode_cp(Decoder& d) {
     d.op.size = uint8_t(size);
     size_t extra = d.operands() - 3 - (hint ? 1 : 0);
     if (extra > 1) d.fail("operands");
+    if (hint && d.register_bytes(d.operand(d.operands() - 1)) != 8) d.fail("the cache policy is of 64 bits");
     if (extra == 1) {
         const Operand& o = d.operand(3);
         bool predicate = o.kind == OperandKind::reg && d.function.registers[o.reg].type == Type::pred;

@@ -1,6 +1,4 @@
 // atom and red of every operation and type, fences, and what atomics tell other warps (release and acquire).
-#include <algorithm>
-
 #include "exec/classes.h"
 #include "exec/half_rows.h"
 #include "exec/worker.h"
@@ -175,30 +173,6 @@ Next atomic(Warp& w, const Op& o, uint32_t mask) {
     return w.polls % 16 == 0 ? Next::yield : Next::step;
 }
 
-bool is_any(Type t, std::initializer_list<Type> all) { return std::find(all.begin(), all.end(), t) != all.end(); }
-// The ISA's table of operations and types; bf16 and vectors come with sm_90.
-bool legal(Kind k, Type t, bool noftz, bool vector, bool red) {
-    const bool half = is_any(t, {Type::f16, Type::f16x2, Type::bf16, Type::bf16x2});
-    if (noftz != half || (red && (k == k_cas || k == k_exch))) return false;
-    if (vector) return (half && (k == k_add || k >= k_min)) || (t == Type::f32 && k == k_add);
-    switch (k) {
-        case k_and:
-        case k_or:
-        case k_xor:
-        case k_exch:
-            return is_any(t, {Type::b32, Type::b64});
-        case k_cas:
-            return is_any(t, {Type::b16, Type::b32, Type::b64});
-        case k_add:
-            return half || is_any(t, {Type::u32, Type::s32, Type::u64, Type::f32, Type::f64});
-        case k_inc:
-        case k_dec:
-            return t == Type::u32;
-        default:
-            return is_any(t, {Type::u32, Type::s32, Type::u64, Type::s64});
-    }
-}
-
 Next fence_(Warp& w, const Op&, uint32_t) {
     fence(w);
     return Next::step;
@@ -208,28 +182,23 @@ Next fence_(Warp& w, const Op&, uint32_t) {
 
 void decode_atom(Decoder& d) {
     bool red = d.in.parts[0] == "red";
-    if (d.take("async")) d.fail("red.async");
     int order = d.take_one({"relaxed", "acquire", "release", "acq_rel", "seq_cst"});
     d.take_one({"cta", "cluster", "gpu", "sys"});
     int space = d.take_one({"global", "shared", "shared::cta"});
     Space s = space == 0 ? Space::global : space > 0 ? Space::shared : Space::generic;
     int op = d.take_one({"and", "or", "xor", "cas", "exch", "add", "inc", "dec", "min", "max"});
-    if (op < 0) d.fail("operation");
-    bool noftz = d.take("noftz");
-    d.take("L2::cache_hint");
+    d.take("noftz");
+    const bool hint = d.take("L2::cache_hint");  // the policy is an operand
     int v = d.take_one({"v2", "v4", "v8"});
     int count = v < 0 ? 1 : 2 << v;
     Type t = d.take_type();
-    if (!legal(Kind(op), t, noftz, v >= 0, red)) d.fail("no such operation of this type");
-    if (v >= 0 && s == Space::shared) d.fail("vectors are of global memory");
-    if (v >= 0 || is_any(t, {Type::bf16, Type::bf16x2})) d.needs_sm(90);
     d.op.flags |=
         kStrong | (order == 1 || order >= 3 ? kAcquire : 0) | (order >= 2 ? kRelease : 0) | (red ? kNoReturn : 0);
     d.op.mode = uint8_t(op);
     d.op.size = uint8_t(size_of(t));
     d.op.count = uint8_t(count);
     size_t first = red ? 0 : 1, sources = op == k_cas ? 2 : 1;
-    d.expect_operands(first + 1 + sources, first + 2 + sources);
+    d.expect_operands(first + 1 + sources + hint, first + 1 + sources + hint);
     d.address(first, s);
     OpExtra& x = d.extra();
     x.numbers = {uint64_t(t)};
@@ -252,8 +221,7 @@ void decode_atom(Decoder& d) {
 }
 
 void decode_fence(Decoder& d) {
-    if (d.peek() == "proxy") d.fail("proxy fence");
-    if (d.take("mbarrier_init")) d.fail("mbarrier fence");
+    d.expect_operands(0, 0);
     d.take_one({"sc", "acq_rel", "acquire", "release"});
     d.take_one({"cta", "cluster", "gpu", "gl", "sys"});
     d.set(fence_);

@@ -178,30 +178,27 @@ void warp_finished(Warp& w) {
 
 void decode_barrier(Decoder& d) {
     if (d.take("warp")) {
-        if (!d.take("sync")) d.fail("form");
+        d.take("sync");
         d.expect_operands(1, 1);
         d.op.a = d.must(d.operand(0), 4, Type::b32);
         return d.set(bar_warp);
     }
     bool bar_name = d.in.parts[0] == "bar";
-    if (d.peek() == "cluster") d.fail("cluster barrier");
     d.take("cta");
     int form = d.take_one({"sync", "arrive", "red"});
-    if (form < 0) d.fail("form");
     if (d.take("aligned") || bar_name) d.op.flags |= kAligned;
     size_t at = 0;
     d.op.mode = uint8_t(form);
     if (form == 2) {
         int op = d.take_one({"popc", "and", "or"});
-        Type t = d.take_type();
-        if (op < 0 || (op == 0) != (t == Type::u32)) d.fail("form");
+        d.take_type();
         d.op.mode = uint8_t(form_popc + op);
         d.own_destinations = true;  // undefined for all if the predicate of one is
         d.op.d = op == 0 ? d.destination(0, 4) : d.predicate_destination(0);
         at = 1;
     }
+    d.expect_operands(at + 1 + (form == 2), at + 2 + (form == 2));
     size_t last = d.operands() - (form == 2);
-    d.expect_operands(at + 1, at + 3);
     d.op.a = d.must(d.operand(at), 4, Type::u32);
     if (last > at + 1) d.op.b = d.must(d.operand(at + 1), 4, Type::u32);
     if (form == 2) {

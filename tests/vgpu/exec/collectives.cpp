@@ -213,9 +213,9 @@ Next movmatrix(Warp& w, const Op& o, uint32_t mask) {
 }  // namespace
 
 void decode_shfl(Decoder& d) {
-    bool sync = d.take("sync");
+    d.take("sync");  // without it: gone from sm_70 on
     int mode = d.take_one({"up", "down", "bfly", "idx"});
-    if (!sync || mode < 0 || d.take_type() != Type::b32) d.fail("form");  // without .sync: gone from sm_70 on
+    d.take_type();
     d.expect_operands(5, 5);
     d.own_destinations = true;
     d.op.mode = uint8_t(mode);
@@ -232,10 +232,9 @@ void decode_shfl(Decoder& d) {
     d.set(shfl);
 }
 void decode_vote(Decoder& d) {
-    bool sync = d.take("sync");
+    d.take("sync");
     int mode = d.take_one({"all", "any", "uni", "ballot"});
-    Type t = d.take_type();
-    if (!sync || mode < 0 || t != (mode == 3 ? Type::b32 : Type::pred)) d.fail("form");  // without .sync: as shfl
+    d.take_type();
     d.expect_operands(3, 3);
     bool negated;
     d.op.mode = uint8_t(mode);
@@ -248,24 +247,21 @@ void decode_vote(Decoder& d) {
 }
 void decode_match(Decoder& d) {
     int mode = d.take_one({"any", "all"});
-    if (!d.take("sync") || mode < 0) d.fail("form");
+    d.take("sync");
     Type t = d.take_type();
-    if (t != Type::b32 && t != Type::b64) d.fail("type");
     int bytes = size_of(t);
     d.expect_operands(3, 3);
     d.op.mode = uint8_t(mode);
     d.op.a = d.source(1, bytes, t);
     d.op.b = d.must(d.operand(2), 4);
     d.op.d = d.destination(0, 4);
-    d.op.e = d.predicate_destination_second(0);
+    if (mode == 1) d.op.e = d.predicate_destination_second(0);
     d.set(bytes == 8 ? match<uint64_t> : match<uint32_t>);
 }
 void decode_redux(Decoder& d) {
-    if (!d.take("sync")) d.fail("form");
+    d.take("sync");
     int mode = d.take_one({"add", "min", "max", "and", "or", "xor"});
     Type t = d.take_type();
-    bool whole = mode < 3 ? t == Type::u32 || t == Type::s32 : t == Type::b32;
-    if (mode < 0 || !whole) d.fail("form");
     d.expect_operands(3, 3);
     d.op.mode = uint8_t(mode);
     d.op.imm = t == Type::s32;
@@ -277,12 +273,12 @@ void decode_redux(Decoder& d) {
 }
 void decode_activemask(Decoder& d) {
     d.take_type();
+    d.expect_operands(1, 1);
     d.op.d = d.destination(0, 4);
     d.set(activemask);
 }
 void decode_elect(Decoder& d) {
-    if (!d.take("sync")) d.fail("form");
-    d.needs_sm(90);
+    d.take("sync");
     d.expect_operands(2, 2);
     d.op.a = d.must(d.operand(1), 4);
     d.op.d = d.destination(0, 4);
@@ -290,8 +286,8 @@ void decode_elect(Decoder& d) {
     d.set(elect);
 }
 void decode_movmatrix(Decoder& d) {
-    if (!d.take("sync") || !d.take("aligned") || !d.take("m8n8") || !d.take("trans")) d.fail("form");
-    if (d.take_type() != Type::b16) d.fail("type");
+    for (std::string_view part : {"sync", "aligned", "m8n8", "trans"}) d.take(part);
+    d.take_type();
     d.expect_operands(2, 2);
     d.op.a = d.source(1, 4);
     d.op.d = d.destination(0, 4);

@@ -234,7 +234,6 @@ int width(Type t) { return size_of(t) == 8 ? 8 : 4; }
 int take_compare(Decoder& d, Type* t) {
     int c = d.take_one(kCompareNames), combine = d.take_one({"and", "or", "xor"});
     bool ftz = d.take("ftz");
-    if (c < 0) d.fail("comparison");
     d.op.mode = uint8_t((combine + 1) | (ftz ? 8 : 0));
     *t = d.take_type();
     return c;
@@ -260,7 +259,7 @@ void decode_setp(Decoder& d) {
     if (!h) d.fail("type");
     compare_sources(d, t);
     d.op.d = d.predicate_destination(0);
-    d.op.e = d.predicate_destination_second(0);
+    if (t != Type::f16 && t != Type::bf16) d.op.e = d.predicate_destination_second(0);
     d.set(h);
 }
 
@@ -268,9 +267,8 @@ void decode_set(Decoder& d) {
     Type result, t;
     int c = d.take_one(kCompareNames), combine = d.take_one({"and", "or", "xor"});
     bool ftz = d.take("ftz");
-    if (c < 0) d.fail("comparison");
     result = d.take_type();
-    t = d.has_type() ? d.take_type() : result;
+    t = d.take_type();
     d.op.mode = uint8_t((combine + 1) | (ftz ? 8 : 0));
     Handler h = find_compare(c, t);
     if (!h) d.fail("type");
@@ -328,7 +326,6 @@ void decode_selp(Decoder& d) {
 void decode_slct(Decoder& d) {
     if (d.take("ftz")) d.op.mode = 8;
     Type t = d.take_type(), s = d.take_type();
-    if (d.op.mode && s != Type::f32) d.fail(".ftz of an integer");
     d.expect_operands(4, 4);
     d.op.a = d.source(1, width(t), t);
     d.op.b = d.source(2, width(t), t);

@@ -284,7 +284,6 @@ void decode_trap(Decoder& d) {
     d.set(trap);
 }
 void decode_nop(Decoder& d) {
-    if (d.in.parts[0] == "griddepcontrol") d.needs_sm(90);
     while (!d.peek().empty()) d.take_next();
     d.set(nop);
 }

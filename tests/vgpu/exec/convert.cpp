@@ -292,7 +292,6 @@ int register_size(Decoder& d, const Operand& o, Type t) {
 
 void decode_cvt(Decoder& d) {
     int r = d.take_one({"rn", "rz", "rm", "rp", "rna", "rni", "rzi", "rmi", "rpi"});
-    if (d.take("pack")) d.fail("cvt.pack");
     Plan p{};
     constexpr Rounding kOf[] = {Rounding::nearest, Rounding::zero, Rounding::down, Rounding::up, Rounding::away,
                                 Rounding::nearest, Rounding::zero, Rounding::down, Rounding::up};
@@ -317,21 +316,10 @@ void decode_cvt(Decoder& d) {
     }
     d.expect_operands(2, 2);
     if (to_pair) {
-        if (size_of(p.from) > 4 ||
-            (p.from != Type::f16x2 && p.from != Type::bf16x2 && p.from != Type::e4m3x2 && p.from != Type::e5m2x2))
-            d.fail("type");
         d.op.a = d.source(1, 4, p.from);
         d.op.d = d.destination(0, 4);
         store();
         return d.set(cvt_pairs);
-    }
-    auto known = [](Type t) { return is_integer_type(t) || is_float(t); };
-    if (!known(p.to) || !known(p.from)) d.fail("type");
-    if (is_float(p.from) && !is_float(p.to) && r < 5) d.fail("float to integer needs .rni, .rzi, .rmi or .rpi");
-    if (p.flags & kSat && is_integer_type(p.from) && is_integer_type(p.to)) {
-        const bool from_signed = p.from >= Type::s8, to_signed = p.to >= Type::s8;
-        const int spare = size_of(p.to) - size_of(p.from);
-        if (from_signed == to_signed ? spare >= 0 : to_signed && spare > 0) d.fail(".sat where every value fits");
     }
     p.from_register = uint8_t(register_size(d, d.operand(1), p.from));
     p.to_register = uint8_t(register_size(d, d.operand(0), p.to));

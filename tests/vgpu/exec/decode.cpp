@@ -56,11 +56,6 @@ Decoder::Decoder(ImageBuilder& b, int f, const Instruction& i, Op& o)
 }
 
 void Decoder::fail(const std::string& why) const { throw DecodeError(why); }
-void Decoder::needs_sm(int least) const {
-    const std::string& target = builder.module.target;  // "sm_90a": the parser has checked its beginning
-    if (std::stoi(target.substr(3)) < least)
-        fail("not before sm_" + std::to_string(least) + ", and .target is " + target);
-}
 
 bool Decoder::take(std::string_view part) {
     for (size_t i = 0; i < left_.size(); ++i)
@@ -107,6 +102,11 @@ std::string Decoder::take_next() {
 }
 void Decoder::expect_operands(size_t least, size_t most) const {
     if (in.operands.size() < least || in.operands.size() > most) fail("wrong number of operands");
+}
+void Decoder::expect_width(size_t i, Type type) const {
+    const Operand& o = operand(i);
+    if (o.kind == OperandKind::reg && o.reg >= 0 && size_of(function.registers[o.reg].type) != size_of(type))
+        fail("register " + function.registers[o.reg].name + " has the wrong width");
 }
 const Operand& Decoder::operand(size_t i) const {
     if (i >= in.operands.size()) fail("operand missing");
@@ -200,12 +200,14 @@ uint32_t Decoder::predicate(size_t i, bool* negated) { return predicate(operand(
 uint32_t Decoder::predicate_destination(size_t i) {
     const Operand& o = operand(i);
     if (o.kind == OperandKind::sink || (o.kind == OperandKind::reg && o.reg < 0)) return kNoRow;
+    if (o.kind != OperandKind::reg) fail("destination is no register");
     uint32_t r = raw(o, 0);
     if (!own_destinations) destinations_.push_back(id(o));
     return r;
 }
 uint32_t Decoder::predicate_destination_second(size_t i) {
     const Operand& o = operand(i);
+    pair_taken_ = true;
     if (o.reg2 < 0) return kNoRow;
     Operand second;
     second.kind = OperandKind::reg;
@@ -296,6 +298,7 @@ OpExtra& Decoder::extra() {
 void Decoder::finish(Class cls) {
     if (!left_.empty()) fail("modifier ." + std::string(left_.front()));
     if (!op.fn) fail("no handler");
+    if (!pair_taken_ && !in.operands.empty() && in.operands[0].reg2 >= 0) fail("second destination");
     op.cls = cls;
     if (sources_.size() > 255 || destinations_.size() > 255) fail("too many operands");
     op.sources = uint8_t(sources_.size());

@@ -53,8 +53,8 @@ class Decoder {
     std::string_view peek(size_t i = 0) const;  // i-th part not taken yet, "" if none
     std::string take_next();
     [[noreturn]] void fail(const std::string& why) const;
-    void needs_sm(int least) const;  // throws where the module's .target is an older part
     void expect_operands(size_t least, size_t most) const;
+    void expect_width(size_t i, Type type) const;  // of a register; only ld, st and cvt may have wider ones
     size_t operands() const { return in.operands.size(); }
     const Operand& operand(size_t i) const;
 
@@ -96,10 +96,14 @@ class Decoder {
     bool own_destinations = false;  // the handler writes definedness of its destinations itself
 
   private:
+    bool pair_taken_ = false;
     void address_of(size_t i, Space space, bool checked);
     std::vector<std::string_view> left_;
     std::vector<uint16_t> sources_, musts_, destinations_;
 };
+
+// Throws DecodeError unless the opcode has these modifiers with these types on the part of the module's .target.
+void check_form(const Instruction& in, const std::string& target);
 
 using DecodeFunction = void (*)(Decoder&);
 struct OpcodeRow {

@@ -92,6 +92,13 @@ VGPU_DOOR const char* vgpu_door_result(void* d, int with_lines) {
                 ", \"counters\": " + door.last.counters.json(with_lines) + "}";
     return door.text.c_str();
 }
+// What the module's kernels hold that the engine does not know, found without a launch: "<PTX line> <opcode>: <why>".
+VGPU_DOOR const char* vgpu_door_refused(void* d) {
+    Door& door = *static_cast<Door*>(d);
+    door.text.clear();
+    for (const std::string& r : door.program->refused()) door.text += r + "\n";
+    return door.text.c_str();
+}
 // Names of the opcode table, one a line.
 VGPU_DOOR const char* vgpu_door_opcodes(void* d) {
     Door& door = *static_cast<Door*>(d);

@@ -97,6 +97,7 @@ class Program {
 
     const KernelInfo* kernel(const std::string& name) const;  // null if there is none
     std::vector<std::string> kernels() const;
+    std::vector<std::string> refused() const;  // "<PTX line> <opcode>: <why>" of all that the kernels cannot execute
     void* variable(const std::string& name, size_t* bytes) const;  // null if there is none
     // Runs the whole grid. Not reentrant for one Memory: callers serialise launches.
     LaunchResult launch(const std::string& kernel, const LaunchConfig&, const Options&);

@@ -128,11 +128,7 @@ Next half_op(Warp& w, const Op& o, uint32_t mask) {
     }
     alignas(32) uint32_t t[32];
     (kBf16 ? narrow_bf16 : narrow_half)(r[0], kPair ? r[1] : nullptr, t);
-    uint32_t* d = row<uint32_t>(w, o.d);
-    if (mask == ~0u)
-        std::memcpy(d, t, sizeof t);
-    else
-        blend(d, t, mask);
+    store_row(row<uint32_t>(w, o.d), t, mask);
     return Next::step;
 }
 
@@ -175,7 +171,7 @@ void decode_half(Decoder& d) {  // add sub mul fma min max abs neg ex2 tanh of f
     d.take("approx");
     bool ftz = d.take("ftz"), sat = d.take("sat"), relu = d.take("relu"), nan = d.take("NaN"),
          xorsign = d.take("xorsign");
-    if (xorsign && !d.take("abs")) d.fail(".xorsign needs .abs");
+    d.take("abs");
     Type t = d.take_type();
     bool bf = t == Type::bf16 || t == Type::bf16x2, pair = t == Type::f16x2 || t == Type::bf16x2;
     if (n == "ex2" && bf)
@@ -197,6 +193,7 @@ void decode_half(Decoder& d) {  // add sub mul fma min max abs neg ex2 tanh of f
     if (ftz && n == "abs") h = pair ? lanes<flushed<abs16x2>> : lanes<flushed<abs16>>;
     if (!h) d.fail("type");
     d.expect_operands(sources + 1, sources + 1);
+    for (int i = 0; i <= sources; ++i) d.expect_width(i, t);
     d.op.a = d.source(1, 4, t);
     if (sources > 1) d.op.b = d.source(2, 4, t);
     if (sources > 2) d.op.c = d.source(3, 4, t);

@@ -1,4 +1,4 @@
-// Cache hints: accepted in the ISA's forms, and without effect on values. A form it has not is refused as elsewhere.
+// Cache hints: without effect on values.
 #include "exec/classes.h"
 #include "exec/worker.h"
 
@@ -18,34 +18,22 @@ Next policy(Warp& w, const Op& o, uint32_t mask) {
 
 void decode_prefetch(Decoder& d) {
     const std::string& name = d.in.parts[0];
+    while (!d.peek().empty()) d.take_next();
     d.set(hint);
-    if (name == "prefetchu") {
-        if (!d.take("L1")) d.fail("cache level");
-        return d.expect_operands(1, 1);
-    }
-    const int space = name == "prefetch" ? d.take_one({"global", "local"}) : d.take("global") ? 0 : -1;
-    if (name == "prefetch") {
-        if (d.take_one({"L1", "L2"}) < 0 && (space != 0 || d.take_one({"L2::evict_last", "L2::evict_normal"}) < 0))
-            d.fail("cache level");
-        return d.expect_operands(1, 1);
-    }
-    if (!d.take(name == "discard" ? "L2" : "L2::evict_normal")) d.fail("cache level");
+    if (name == "prefetch" || name == "prefetchu") return d.expect_operands(1, 1);
     d.expect_operands(2, 2);
     if (d.immediate(1) != 128) d.fail("the size is 128 bytes");
 }
 
 void decode_createpolicy(Decoder& d) {
     const int form = d.take_one({"fractional", "range", "cvt"});
-    if (form < 0) d.fail("form");
-    if (form == 1) d.take("global");
-    const bool primary =
-        form == 2 ? d.take("L2")
-                  : d.take_one({"L2::evict_last", "L2::evict_normal", "L2::evict_first", "L2::evict_unchanged"}) >= 0;
-    if (!primary) d.fail("cache level");
-    if (form != 2) d.take_one({"L2::evict_first", "L2::evict_unchanged"});
-    if (d.take_type() != Type::b64) d.fail("type");
+    d.take_type();
+    while (!d.peek().empty()) d.take_next();
     const size_t most[] = {2, 4, 2}, least[] = {1, 4, 2};
     d.expect_operands(least[form], most[form]);
+    if (form == 0 && d.operands() > 1) d.source(1, 4, Type::f32);
+    if (form == 1) d.source(2, 4), d.source(3, 4);
+    if (form == 2 && d.register_bytes(d.operand(1)) != 8) d.fail("the policy comes in a register");
     d.op.d = d.destination(0, 8);
     d.set(policy);
 }

@@ -66,6 +66,7 @@ u32 mul24_hi_s(u32 a, u32 b) { return u32((s64(sign24(s32(a))) * sign24(s32(b)))
 u32 mad24_lo(u32 a, u32 b, u32 c) { return mul24_lo(a, b) + c; }
 u32 mad24_hi(u32 a, u32 b, u32 c) { return mul24_hi(a, b) + c; }
 u32 mad24_lo_s(u32 a, u32 b, u32 c) { return mul24_lo_s(a, b) + c; }
+s32 mad24_hi_sat(s32 a, s32 b, s32 c) { return add_sat(s32(mul24_hi_s(u32(a), u32(b))), c); }
 u32 mad24_hi_s(u32 a, u32 b, u32 c) { return mul24_hi_s(a, b) + c; }
 // Division by zero is unspecified by the ISA; the quotient is all ones and the remainder the dividend, as devices give.
 template <class T>
@@ -238,7 +239,6 @@ C dp2a(u32 a, u32 b, C c) {
 }
 
 Next lop3(Warp& w, const Op& o, uint32_t mask) {
-    u32* d = row<u32>(w, o.d);
     const u32 *a = row<u32>(w, o.a), *b = row<u32>(w, o.b), *c = row<u32>(w, o.c);
     alignas(32) u32 t[32] = {};
     for (int bit = 0; bit < 8; ++bit) {
@@ -246,10 +246,17 @@ Next lop3(Warp& w, const Op& o, uint32_t mask) {
         u32 fa = bit & 4 ? 0 : ~0u, fb = bit & 2 ? 0 : ~0u, fc = bit & 1 ? 0 : ~0u;
         for (int i = 0; i < 32; ++i) t[i] |= (a[i] ^ fa) & (b[i] ^ fb) & (c[i] ^ fc);
     }
-    if (mask == ~0u)
-        std::memcpy(d, t, sizeof t);
-    else
-        blend(d, t, mask);
+    store_row(row<u32>(w, o.d), t, mask);
+    return Next::step;
+}
+
+// Op::mode: bit 0 and instead of or, bit 1 the predicate negated.
+Next lop3_predicate(Warp& w, const Op& o, uint32_t mask) {
+    const uint32_t with = read_predicate(w, o.x->rows[0]) ^ (o.mode & 2 ? ~0u : 0);
+    lop3(w, o, mask);
+    uint32_t some = 0;
+    for (uint32_t i = 0; i < 32; ++i) some |= uint32_t(row<u32>(w, o.d)[i] != 0) << i;
+    write_predicate(w, o.e, mask, o.mode & 1 ? some & with : some | with);
     return Next::step;
 }
 
@@ -302,6 +309,7 @@ bool sign(Type t) { return is(t, {Type::s8, Type::s16, Type::s32, Type::s64}); }
 
 void bind(Decoder& d, int sources, Type t, Handler h) {
     d.expect_operands(sources + 1, sources + 1);
+    for (int i = 0; i <= sources; ++i) d.expect_width(i, t);
     d.op.a = d.source(1, width(t), t);
     if (sources > 1) d.op.b = d.source(2, width(t), t);
     if (sources > 2) d.op.c = d.source(3, width(t), t);
@@ -328,20 +336,13 @@ bool is_integer_type(Type t) {
 void decode_integer_add(Decoder& d) {  // add, sub, addc, subc
     std::string name = d.in.parts[0];
     bool subtract = name[0] == 's', with = name.back() == 'c', cc = d.take("cc"), sat = d.take("sat");
-    if (d.take("u16x2") || d.take("s16x2")) {
-        if (subtract || cc || with || sat) d.fail("no such packed form");
-        return bind(d, 2, Type::u32, lanes<add_pair>);
-    }
+    if (d.take("u16x2") || d.take("s16x2")) return bind(d, 2, Type::u32, lanes<add_pair>);
     Type t = d.take_type();
     if (cc || with) {
         d.op.mode = uint8_t(with | cc << 1 | subtract << 2);
         return bind(d, 2, t, width(t) == 8 ? add_carry<u64> : add_carry<u32>);
     }
-    if (sat) {
-        if (t != Type::s32) d.fail(".sat needs .s32");
-        return bind(d, 2, t, subtract ? lanes<sub_sat> : lanes<add_sat>);
-    }
-    if (!is_integer_type(t) || size_of(t) == 1) d.fail("type");
+    if (sat) return bind(d, 2, t, subtract ? lanes<sub_sat> : lanes<add_sat>);
     bind(d, 2, t, subtract ? BY_BITS(t, sub) : BY_BITS(t, add));
 }
 
@@ -350,10 +351,9 @@ void decode_integer_mul(Decoder& d) {  // mul, mad, madc, mul24, mad24
     bool mad = name[1] == 'a', with = name == "madc", cc = d.take("cc"), sat = d.take("sat");
     int part = d.take_one({"lo", "hi", "wide"});
     Type t = d.take_type();
-    if (part < 0) d.fail("needs .lo, .hi or .wide");
     if (name.find("24") != std::string::npos) {
-        if (width(t) != 4 || sat || part == 2) d.fail("form");
         bool s = sign(t);
+        if (sat) return bind(d, 3, t, lanes<mad24_hi_sat>);
         if (!mad)
             return bind(d, 2, t,
                         part ? (s ? lanes<mul24_hi_s> : lanes<mul24_hi>) : (s ? lanes<mul24_lo_s> : lanes<mul24_lo>));
@@ -368,13 +368,9 @@ void decode_integer_mul(Decoder& d) {  // mul, mad, madc, mul24, mad24
         if (part == 1 && t == Type::s32) h = mad_carry<s32, s64, true>;
         if (part == 1 && t == Type::u64) h = mad_carry<u64, unsigned __int128, true>;
         if (part == 1 && t == Type::s64) h = mad_carry<s64, __int128, true>;
-        if (!h || !mad) d.fail("form");
         return bind(d, 3, t, h);
     }
-    if (sat) {
-        if (!mad || part != 1 || t != Type::s32) d.fail(".sat needs mad.hi.s32");
-        return bind(d, 3, t, lanes<mad_hi_sat>);
-    }
+    if (sat) return bind(d, 3, t, lanes<mad_hi_sat>);
     if (part == 0) return mad ? bind(d, 3, t, BY_BITS(t, mad_lo)) : bind(d, 2, t, BY_BITS(t, mul_lo));
     if (part == 1) {
         Handler m = nullptr, h = nullptr;
@@ -421,9 +417,12 @@ void decode_integer_mul(Decoder& d) {  // mul, mad, madc, mul24, mad24
     }
     int wide = size_of(t) == 4 ? 8 : 4;
     d.expect_operands(mad ? 4 : 3, mad ? 4 : 3);
+    const Type product = wide == 8 ? Type::u64 : Type::u32;
+    d.expect_width(0, product), d.expect_width(1, t), d.expect_width(2, t);
+    if (mad) d.expect_width(3, product);
     d.op.a = d.source(1, 4, t);
     d.op.b = d.source(2, 4, t);
-    if (mad) d.op.c = d.source(3, wide, wide == 8 ? Type::u64 : Type::u32);
+    if (mad) d.op.c = d.source(3, wide, product);
     d.op.d = d.destination(0, wide);
     d.set(mad ? m : h);
 }
@@ -435,7 +434,7 @@ void decode_integer_unary(Decoder& d) {  // abs, neg, cnot, popc, clz, brev, bfi
     if (n == "min" || n == "max") {
         if (d.take("u16x2")) return bind(d, 2, Type::u32, lo ? lanes<min_pair<u16>> : lanes<max_pair<u16>>);
         if (d.take("s16x2")) {
-            if (relu) d.fail("relu of s16x2");
+            if (relu) d.fail("relu of s16x2");  // exists, and is not here
             return bind(d, 2, Type::u32, lo ? lanes<min_pair<s16>> : lanes<max_pair<s16>>);
         }
     }
@@ -502,7 +501,7 @@ void decode_shift(Decoder& d) {  // shl, shr, shf
     if (n == "shf") {
         bool left = d.take_one({"l", "r"}) == 0;
         int clamp = d.take_one({"wrap", "clamp"});
-        if (d.take_type() != Type::b32 || clamp < 0) d.fail("form");
+        d.take_type();
         return bind(
             d, 3, Type::b32,
             left ? (clamp ? lanes<shf_l_clamp> : lanes<shf_l_wrap>) : (clamp ? lanes<shf_r_clamp> : lanes<shf_r_wrap>));
@@ -522,16 +521,22 @@ void decode_shift(Decoder& d) {  // shl, shr, shf
 }
 
 void decode_lop3(Decoder& d) {
-    int boolean = d.take_one({"or", "and"});
-    if (boolean >= 0) d.fail("lop3 with a predicate result");
-    if (d.take_type() != Type::b32) d.fail("type");
-    d.expect_operands(5, 5);
+    const int join = d.take_one({"or", "and"});  // the result is no zero, joined with a predicate: d|p, or p alone
+    d.take_type();
+    d.expect_operands(join < 0 ? 5 : 6, join < 0 ? 5 : 6);
     d.op.a = d.source(1, 4);
     d.op.b = d.source(2, 4);
     d.op.c = d.source(3, 4);
     d.op.imm = d.immediate(4) & 0xff;
     d.op.d = d.destination(0, 4);
-    d.set(lop3);
+    if (join < 0) return d.set(lop3);
+    bool negated;
+    const uint32_t with = d.predicate(5, &negated);
+    d.op.e = d.predicate_destination_second(0);
+    if (d.op.e == kNoRow) d.fail("needs two destinations");
+    d.op.mode = uint8_t(join | negated << 1);
+    d.extra().rows = {with};
+    d.set(lop3_predicate);
 }
 
 void decode_bitfield(Decoder& d) {  // bfe, bfi, bmsk, szext, fns

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "exec/warp.h"
 
@@ -42,69 +43,37 @@ inline void blend(T* d, const T* value, uint32_t mask) {
     for (int i = 0; i < 32; ++i) d[i] = (mask >> i & 1) ? value[i] : d[i];
 }
 
+// A row made elsewhere goes to the lanes of the mask.
+template <class T>
+inline void store_row(T* d, const T* value, uint32_t mask) {
+    if (mask == ~0u)
+        std::memcpy(d, value, 32 * sizeof(T));
+    else
+        blend(d, value, mask);
+}
+
 template <auto F>
 struct LanesOf;
 
-template <class D, class A, D (*F)(A)>
+template <class D, class... A, D (*F)(A...)>
 struct LanesOf<F> {
     static void go(Warp& w, const Op& o, uint32_t mask) {
-        Cell<D>* d = row<Cell<D>>(w, o.d);
-        const Cell<A>* a = row<Cell<A>>(w, o.a);
+        const uint32_t sources[] = {o.a, o.b, o.c, o.e};
+        go(w, o.d, sources, mask, std::index_sequence_for<A...>());
+    }
+    template <size_t... I>
+    static void go(Warp& w, uint32_t to, const uint32_t* sources, uint32_t mask, std::index_sequence<I...>) {
+        loop(row<Cell<D>>(w, to), mask, row<Cell<A>>(w, sources[I])...);
+    }
+    static void loop(Cell<D>* d, uint32_t mask, const Cell<A>*... s) {
         if (mask == ~0u) {
 #pragma GCC ivdep
-            for (int i = 0; i < 32; ++i) d[i] = pack<D>(F(unpack<A>(a[i])));
+            for (int i = 0; i < 32; ++i) d[i] = pack<D>(F(unpack<A>(s[i])...));
         } else {
             alignas(32) Cell<D> t[32];
-            for (int i = 0; i < 32; ++i) t[i] = pack<D>(F(unpack<A>(a[i])));
+            for (int i = 0; i < 32; ++i) t[i] = pack<D>(F(unpack<A>(s[i])...));
             blend(d, t, mask);
         }
-    }
-};
-template <class D, class A, class B, D (*F)(A, B)>
-struct LanesOf<F> {
-    static void go(Warp& w, const Op& o, uint32_t mask) {
-        Cell<D>* d = row<Cell<D>>(w, o.d);
-        const Cell<A>* a = row<Cell<A>>(w, o.a);
-        const Cell<B>* b = row<Cell<B>>(w, o.b);
-        if (mask == ~0u) {
-#pragma GCC ivdep
-            for (int i = 0; i < 32; ++i) d[i] = pack<D>(F(unpack<A>(a[i]), unpack<B>(b[i])));
-        } else {
-            alignas(32) Cell<D> t[32];
-            for (int i = 0; i < 32; ++i) t[i] = pack<D>(F(unpack<A>(a[i]), unpack<B>(b[i])));
-            blend(d, t, mask);
-        }
-    }
-};
-template <class D, class A, class B, class C, D (*F)(A, B, C)>
-struct LanesOf<F> {
-    static void go(Warp& w, const Op& o, uint32_t mask) {
-        Cell<D>* d = row<Cell<D>>(w, o.d);
-        const Cell<A>* a = row<Cell<A>>(w, o.a);
-        const Cell<B>* b = row<Cell<B>>(w, o.b);
-        const Cell<C>* c = row<Cell<C>>(w, o.c);
-        if (mask == ~0u) {
-#pragma GCC ivdep
-            for (int i = 0; i < 32; ++i) d[i] = pack<D>(F(unpack<A>(a[i]), unpack<B>(b[i]), unpack<C>(c[i])));
-        } else {
-            alignas(32) Cell<D> t[32];
-            for (int i = 0; i < 32; ++i) t[i] = pack<D>(F(unpack<A>(a[i]), unpack<B>(b[i]), unpack<C>(c[i])));
-            blend(d, t, mask);
-        }
-    }
-};
-template <class D, class A, class B, class C, class E, D (*F)(A, B, C, E)>
-struct LanesOf<F> {
-    static void go(Warp& w, const Op& o, uint32_t mask) {
-        Cell<D>* d = row<Cell<D>>(w, o.d);
-        const Cell<A>* a = row<Cell<A>>(w, o.a);
-        const Cell<B>* b = row<Cell<B>>(w, o.b);
-        const Cell<C>* c = row<Cell<C>>(w, o.c);
-        const Cell<E>* e = row<Cell<E>>(w, o.e);
-        alignas(32) Cell<D> t[32];
-        for (int i = 0; i < 32; ++i)
-            t[i] = pack<D>(F(unpack<A>(a[i]), unpack<B>(b[i]), unpack<C>(c[i]), unpack<E>(e[i])));
-        blend(d, t, mask);
     }
 };
 

@@ -80,18 +80,16 @@ Next matrix(Warp& w, const Op& o, uint32_t mask) {
 
 void decode_ldmatrix(Decoder& d) {
     bool store = d.in.parts[0] == "stmatrix";
-    if (!d.take("sync") || !d.take("aligned") || !d.take("m8n8")) d.fail("form");
-    if (store) d.needs_sm(90);
+    for (std::string_view part : {"sync", "aligned", "m8n8"}) d.take(part);
     int count = d.take_one({"x1", "x2", "x4"});
-    if (count < 0) d.fail("count");
     if (d.take("trans")) d.op.mode = 1;
     bool shared = d.take_one({"shared", "shared::cta"}) >= 0;
-    if (d.take_type() != Type::b16) d.fail("type");
+    d.take_type();
     d.expect_operands(2, 2);
     d.op.count = uint8_t(1 << count);
     OpExtra& x = d.extra();
     const Operand& value = d.operand(store ? 1 : 0);
-    std::vector<Operand> elements = value.kind == OperandKind::vector ? value.elements : std::vector<Operand>{value};
+    const std::vector<Operand>& elements = value.elements;
     if (elements.size() != d.op.count) d.fail("vector of another length");
     x.ids.assign(5, kNoId);
     for (size_t i = 0; i < elements.size(); ++i) {

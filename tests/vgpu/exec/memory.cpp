@@ -86,21 +86,24 @@ void trim(Warp& w, const Op& o, uint32_t mask) {
     }
 }
 
+// `part` for the lanes of each window that a request falls into: space, lanes, addresses within the space.
+template <bool kGeneric, class Part>
+bool each_window(Warp& w, const Op& o, uint32_t mask, Part part) {
+    alignas(32) uint64_t address[32], plain[32];
+    request_addresses(w, o, address);
+    if (!kGeneric) return part(w, o, Space(o.space), mask, address);
+    for (uint32_t rest = mask; rest;) {
+        Space space;
+        uint32_t lanes = next_window(rest, address, plain, &space);
+        if (!part(w, o, space, lanes, plain)) return false;
+        rest &= ~lanes;
+    }
+    return true;
+}
+
 template <bool kGeneric>
 Next load(Warp& w, const Op& o, uint32_t mask) {
-    alignas(32) uint64_t address[32];
-    request_addresses(w, o, address);
-    if (!kGeneric) {
-        if (!load_part(w, o, Space(o.space), mask, address)) return Next::failed;
-    } else {
-        alignas(32) uint64_t plain[32];
-        for (uint32_t rest = mask; rest;) {
-            Space space;
-            uint32_t part = next_window(rest, address, plain, &space);
-            if (!load_part(w, o, space, part, plain)) return Next::failed;
-            rest &= ~part;
-        }
-    }
+    if (!each_window<kGeneric>(w, o, mask, load_part)) return Next::failed;
     if (o.mode & 1) trim(w, o, mask);
     return o.flags & kStrong ? polled(w, o) : Next::step;
 }
@@ -150,17 +153,7 @@ bool store_part(Warp& w, const Op& o, Space space, uint32_t mask, const uint64_t
 }
 template <bool kGeneric>
 Next store(Warp& w, const Op& o, uint32_t mask) {
-    alignas(32) uint64_t address[32];
-    request_addresses(w, o, address);
-    if (!kGeneric) return store_part(w, o, Space(o.space), mask, address) ? Next::step : Next::failed;
-    alignas(32) uint64_t plain[32];
-    for (uint32_t rest = mask; rest;) {
-        Space space;
-        uint32_t part = next_window(rest, address, plain, &space);
-        if (!store_part(w, o, space, part, plain)) return Next::failed;
-        rest &= ~part;
-    }
-    return Next::step;
+    return each_window<kGeneric>(w, o, mask, store_part) ? Next::step : Next::failed;
 }
 
 Space take_space(Decoder& d) {
@@ -184,36 +177,22 @@ Space take_space(Decoder& d) {
 }
 // .weak or nothing, .volatile, or an order with its scope.
 uint16_t take_strength(Decoder& d, bool load) {
-    const bool mmio = d.take("mmio");
+    d.take("mmio");
     const int order = d.take_one({"weak", "volatile", "relaxed", load ? "acquire" : "release"});
-    const int scope = d.take_one({"cta", "cluster", "gpu", "sys"});
-    if ((order >= 2) != (scope >= 0)) d.fail("an order goes with a scope");
-    if (mmio && (order != 2 || scope != 3)) d.fail("mmio is relaxed.sys");
-    if (scope == 1) d.needs_sm(90);
+    d.take_one({"cta", "cluster", "gpu", "sys"});
     return (order >= 1 ? kStrong : 0) | (order == 3 ? load ? kAcquire : kRelease : 0);
 }
-void take_hints(Decoder& d, Space space, bool load) {
-    const int cache = load ? d.take_one({"ca", "cg", "cs", "lu", "cv"}) : d.take_one({"wb", "cg", "cs", "wt"});
-    const bool strong = d.op.flags & kStrong;
-    if (strong && cache >= 0) d.fail("cache operator of a strong access");
-    if (load && d.take("nc") && (strong || space != Space::global)) d.fail("nc is of weak loads of global memory");
-    while (d.take_one({"L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last",
-                       "L1::no_allocate", "L2::cache_hint", "L2::64B", "L2::128B", "L2::256B", "unified"}) >= 0) {
+void take_hints(Decoder& d) {
+    const size_t count = d.take("L2::cache_hint") ? 3 : 2;  // the policy is an operand
+    d.expect_operands(count, count);
+    while (d.take_one({"ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "L1::evict_normal", "L1::evict_unchanged",
+                       "L1::evict_first", "L1::evict_last", "L1::no_allocate", "L2::64B", "L2::128B", "L2::256B"}) >=
+           0) {
     }
 }
 int take_vector(Decoder& d) {
-    int v = d.take_one({"v2", "v4", "v8"});
+    int v = d.take_one({"v2", "v4"});
     return v < 0 ? 1 : 2 << v;
-}
-
-// Integers, bits, f32 and f64, together up to 16 bytes; b128 and the 32-byte vectors of sm_100 are not here.
-Type take_memory_type(Decoder& d, int count) {
-    const Type t = d.take_type();
-    if (t == Type::b128) d.fail("128-bit type");
-    const bool plain = (t >= Type::b8 && t <= Type::s64) || t == Type::f32 || t == Type::f64;
-    if (!plain) d.fail("type");
-    if (count * size_of(t) > 16) d.fail("vector of " + std::to_string(count * size_of(t)) + " bytes");
-    return t;
 }
 
 void bind_value(Decoder& d, const Operand& value, int count, Type t, bool load) {
@@ -244,10 +223,9 @@ void bind_value(Decoder& d, const Operand& value, int count, Type t, bool load) 
 void decode_ld(Decoder& d) {
     d.op.flags |= take_strength(d, true);
     Space space = take_space(d);
-    take_hints(d, space, true);
+    take_hints(d);
     int count = take_vector(d);
-    Type t = take_memory_type(d, count);
-    d.expect_operands(2, 3);  // a third operand is a cache policy
+    Type t = d.take_type();
     d.op.size = uint8_t(size_of(t));
     d.op.count = uint8_t(count);
     bind_value(d, d.operand(0), count, t, true);
@@ -269,10 +247,9 @@ void decode_ld(Decoder& d) {
 void decode_st(Decoder& d) {
     d.op.flags |= take_strength(d, false);
     Space space = take_space(d);
-    take_hints(d, space, false);
+    take_hints(d);
     int count = take_vector(d);
-    Type t = take_memory_type(d, count);
-    d.expect_operands(2, 3);
+    Type t = d.take_type();
     d.op.size = uint8_t(size_of(t));
     d.op.count = uint8_t(count);
     d.address(0, space);

@@ -288,35 +288,16 @@ Next mma_double(Warp& w, const Op& o, uint32_t mask) {
 }  // namespace
 
 void decode_mma(Decoder& d) {
-    if (!d.take("sync") || !d.take("aligned")) d.fail("form");
+    for (std::string_view part : {"sync", "aligned", "row", "col"}) d.take(part);
     Shape s{};
     int shape = d.take_one({"m16n8k4", "m16n8k8", "m16n8k16", "m16n8k32", "m8n8k16", "m8n8k4"});
-    if (shape < 0) d.fail("shape");
     static const int sizes[6][3] = {{16, 8, 4}, {16, 8, 8}, {16, 8, 16}, {16, 8, 32}, {8, 8, 16}, {8, 8, 4}};
     s.m = sizes[shape][0], s.n = sizes[shape][1], s.k = sizes[shape][2];
-    if (!d.take("row") || !d.take("col")) d.fail("layout");
     s.saturate = d.take("satfinite");
     s.d = d.take_type(), s.a = d.take_type(), s.b = d.take_type(), s.c = d.take_type();
     auto eight = [](Type t) { return t == Type::s8 || t == Type::u8; };
-    auto fp8 = [](Type t) { return t == Type::e4m3 || t == Type::e5m2; };
     bool f64 = s.a == Type::f64, integer = eight(s.a) && eight(s.b);
-    int bits = f64                                     ? 64
-               : s.a == Type::tf32                     ? 32
-               : s.a == Type::f16 || s.a == Type::bf16 ? 16
-               : integer || fp8(s.a)                   ? 8
-                                                       : 0;
-    bool known = false;
-    if (f64) known = s.m == 8 && s.k == 4 && s.b == Type::f64 && s.c == Type::f64 && s.d == Type::f64;
-    if (integer) known = s.k >= 16 && s.c == Type::s32 && s.d == Type::s32;
-    if (bits == 16)
-        known = s.m == 16 && (s.k == 8 || s.k == 16) && s.b == s.a && s.c == s.d &&
-                (s.c == Type::f32 || (s.a == Type::f16 && s.c == Type::f16));
-    if (bits == 32) known = s.m == 16 && (s.k == 4 || s.k == 8) && s.b == s.a && s.c == Type::f32 && s.d == Type::f32;
-    if (bits == 8 && !integer)
-        known =
-            s.m == 16 && (s.k == 16 || s.k == 32) && fp8(s.b) && s.c == s.d && (s.c == Type::f32 || s.c == Type::f16);
-    if (!known || (s.saturate && !integer)) d.fail("combination of shape and types");
-    if (fp8(s.a)) d.needs_sm(89);
+    const int bits = f64 ? 64 : s.a == Type::tf32 ? 32 : s.a == Type::f16 || s.a == Type::bf16 ? 16 : 8;
     s.a_regs = f64 ? 1 : s.m * s.k * bits / 1024, s.b_regs = f64 ? 1 : 8 * s.k * bits / 1024;
     s.c_regs = s.m == 8 ? 2 : s.c == Type::f16 ? 2 : 4;
     d.expect_operands(4, 4);

@@ -111,10 +111,18 @@ Next isspacep(Warp& w, const Op& o, uint32_t mask) {
     write_predicate(w, o.d, mask, r);
     return Next::step;
 }
+// A vector in mov: 2 or 4 elements of the same size that fill a value of bits.
+void check_pack(Decoder& d, Type t, const std::vector<Operand>& elements) {
+    if (t != Type::b32 && t != Type::b64 && t != Type::b16) d.fail("a vector goes with bits");
+    if (elements.size() != 2 && elements.size() != 4) d.fail("vector of another length");
+    for (const Operand& e : elements)
+        if (e.kind == OperandKind::reg && e.reg >= 0 &&
+            size_of(d.function.registers[e.reg].type) * elements.size() != size_t(size_of(t)))
+            d.fail("elements that do not fill the type");
+}
 uint64_t tag_of(Decoder& d) {
     int s =
         d.take_one({"shared", "shared::cta", "shared::cluster", "local", "global", "const", "param", "param::entry"});
-    if (s < 0) d.fail("space");
     return s <= 2 ? kSharedTag : s == 3 ? kLocalTag : s >= 6 ? kParamTag : 0;
 }
 
@@ -131,8 +139,9 @@ void decode_mov(Decoder& d) {
         d.op.d = d.predicate_destination(0);
         return d.set(mov_pred);
     }
-    if (t == Type::b128) d.fail("mov.b128");
     int bytes = size_of(t), wide = bytes == 8 ? 8 : 4;
+    for (const Operand* o : {&to, &from})
+        if (o->kind == OperandKind::vector) check_pack(d, t, o->elements);
     if (from.kind == OperandKind::vector) {
         OpExtra& x = d.extra();
         d.op.count = uint8_t(from.elements.size());
@@ -174,7 +183,7 @@ void decode_mov(Decoder& d) {
 }
 
 void decode_prmt(Decoder& d) {
-    if (d.take_type() != Type::b32) d.fail("type");
+    d.take_type();
     int m = d.take_one({"f4e", "b4e", "rc8", "ecl", "ecr", "rc16"});
     d.expect_operands(4, 4);
     d.op.a = d.source(1, 4);
@@ -204,7 +213,6 @@ void decode_cvta(Decoder& d) {
     uint64_t tag = tag_of(d);
     Type t = d.take_type();
     d.expect_operands(2, 2);
-    if (t != Type::u64) d.fail("type");
     d.op.a = d.source(1, 8, t);
     d.op.d = d.destination(0, 8);
     d.op.imm = tag;

@@ -18,26 +18,17 @@ struct Format {
 constexpr Format kF16{5, 10, true}, kBf16{8, 7, true}, kTf32{8, 10, true}, kF32{8, 23, true}, kF64{11, 52, true};
 constexpr Format kE4m3{4, 3, false}, kE5m2{5, 2, true};
 
-inline double bits_to_double(uint64_t b) {
-    double d;
-    std::memcpy(&d, &b, 8);
-    return d;
+template <class To, class From>
+inline To same_bits(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    std::memcpy(&to, &from, sizeof to);
+    return to;
 }
-inline uint64_t double_to_bits(double d) {
-    uint64_t b;
-    std::memcpy(&b, &d, 8);
-    return b;
-}
-inline float bits_to_float(uint32_t b) {
-    float d;
-    std::memcpy(&d, &b, 4);
-    return d;
-}
-inline uint32_t float_to_bits(float d) {
-    uint32_t b;
-    std::memcpy(&b, &d, 4);
-    return b;
-}
+inline double bits_to_double(uint64_t b) { return same_bits<double>(b); }
+inline uint64_t double_to_bits(double d) { return same_bits<uint64_t>(d); }
+inline float bits_to_float(uint32_t b) { return same_bits<float>(b); }
+inline uint32_t float_to_bits(float d) { return same_bits<uint32_t>(d); }
 
 inline uint64_t canonical_nan(const Format& f) {
     if (!f.infinity) return 0x7f;

@@ -102,6 +102,11 @@ struct OpInfo {
     uint32_t line = 0, file = 0, source_line = 0;
 };
 
+struct Refusal {
+    std::string opcode, why;
+    uint32_t line = 0, source_line = 0, file = 0;
+};
+
 // Special registers that are rows of a warp, filled when it starts.
 struct SpecialRow {
     std::string name;
@@ -126,10 +131,9 @@ struct KernelImage {
     std::vector<uint8_t> constants;  // the constant file
     std::vector<SpecialRow> specials;
     uint32_t static_smem = 0, local_bytes = 0, param_bytes = 0;
-    uint32_t dynamic_offset = 0;  // of the unsized .extern .shared array
-    uint32_t frame_bytes = 0;     // params, returns and .param locals of device functions, per thread
-    std::string undecodable, undecodable_opcode;
-    uint32_t undecodable_line = 0, undecodable_source_line = 0, undecodable_file = 0;
+    uint32_t dynamic_offset = 0;   // of the unsized .extern .shared array
+    uint32_t frame_bytes = 0;      // params, returns and .param locals of device functions, per thread
+    std::vector<Refusal> refused;  // what could not be decoded, in the order of the code
     std::vector<std::string> files;
 };
 

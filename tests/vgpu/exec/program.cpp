@@ -85,9 +85,7 @@ std::unique_ptr<KernelImage> Program::Impl::build(int kernel) {
     std::set<int> open, done;
     bool recursive = !reach(module, kernel, order, open, done);
     if (recursive) {
-        image->undecodable = "recursive call";
-        image->undecodable_opcode = "call";
-        image->undecodable_line = entry.line;
+        image->refused.push_back({"call", "recursive call", entry.line});
         order = {kernel};
     }
 
@@ -197,6 +195,7 @@ std::unique_ptr<KernelImage> Program::Impl::build(int kernel) {
                 try {
                     const OpcodeRow* row = find_opcode(in.parts[0]);
                     if (!row) throw DecodeError("opcode");
+                    check_form(in, module.target);
                     Decoder d(b, f, in, op);
                     op.mode = uint8_t(part);
                     if (row->cls != Class::control || part == 0) op.mode = 0;
@@ -204,12 +203,7 @@ std::unique_ptr<KernelImage> Program::Impl::build(int kernel) {
                     row->decode(d);
                     d.finish(row->cls == Class::other && op.cls != Class::other ? op.cls : row->cls);
                 } catch (const std::exception& e) {
-                    if (!image->undecodable.empty()) continue;
-                    image->undecodable = e.what();
-                    image->undecodable_opcode = in.opcode;
-                    image->undecodable_line = in.line;
-                    image->undecodable_source_line = in.source_line;
-                    image->undecodable_file = in.file;
+                    image->refused.push_back({in.opcode, e.what(), in.line, in.source_line, in.file});
                 }
             }
         }
@@ -221,9 +215,10 @@ std::unique_ptr<KernelImage> Program::Impl::build(int kernel) {
     if (entry.maxntid[0]) info.max_threads = product(entry.maxntid);
     if (entry.reqntid[0]) info.max_threads = product(entry.reqntid);
     std::copy(entry.reqntid, entry.reqntid + 3, info.reqntid);
-    if (!image->undecodable.empty())
-        info.undecodable = image->undecodable_opcode + " (PTX line " + std::to_string(image->undecodable_line) +
-                           "): " + image->undecodable;
+    if (!image->refused.empty()) {
+        const Refusal& first = image->refused.front();
+        info.undecodable = first.opcode + " (PTX line " + std::to_string(first.line) + "): " + first.why;
+    }
     return image;
 }
 
@@ -247,6 +242,12 @@ std::vector<std::string> Program::kernels() const {
     std::vector<std::string> names;
     for (const auto& [name, image] : impl_->images) names.push_back(name);
     return names;
+}
+std::vector<std::string> Program::refused() const {
+    std::vector<std::string> all;
+    for (const auto& [name, image] : impl_->images)
+        for (const Refusal& r : image->refused) all.push_back(std::to_string(r.line) + " " + r.opcode + ": " + r.why);
+    return all;
 }
 void* Program::variable(const std::string& name, size_t* bytes) const {
     auto it = impl_->variables.find(name);
@@ -298,12 +299,13 @@ LaunchResult Program::launch(const std::string& kernel, const LaunchConfig& conf
         fail("launch", mutation.error);
         return result;
     }
-    if (!image.undecodable.empty()) {
-        Report& r = fail("unsupported", "cannot execute `" + image.undecodable_opcode + "`: " + image.undecodable);
-        r.opcode = image.undecodable_opcode;
-        r.ptx_line = image.undecodable_line;
-        r.source_line = image.undecodable_source_line;
-        if (image.undecodable_file < image.files.size()) r.source_file = image.files[image.undecodable_file];
+    if (!image.refused.empty()) {
+        const Refusal& first = image.refused.front();
+        Report& r = fail("unsupported", "cannot execute `" + first.opcode + "`: " + first.why);
+        r.opcode = first.opcode;
+        r.ptx_line = first.line;
+        r.source_line = first.source_line;
+        if (first.file < image.files.size()) r.source_file = image.files[first.file];
         return result;
     }
     std::string refused = refuse(image, config, impl_->device);

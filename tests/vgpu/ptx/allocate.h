@@ -9,12 +9,12 @@
 
 namespace vgpu {
 
-struct Access {
+struct RowAccess {
     std::vector<int32_t> reads, writes;  // registers, maybe repeated
     bool certain = true;                 // false: a guarded write keeps the old value in some lanes
 };
 
-Access access_of(const Instruction&);
+RowAccess access_of(const Instruction&);
 
 // Points: 2 i is "before instruction i" (what it reads), 2 i + 1 is "after" (what it writes).
 using Span = std::pair<int32_t, int32_t>;  // first and last point

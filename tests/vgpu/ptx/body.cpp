@@ -78,7 +78,7 @@ void BodyParser::parse_statement() {
 }
 
 void BodyParser::parse_label(const Token& name) {
-    Block& block = scopes_.block();
+    BlockScope& block = scopes_.block();
     if (lexer_.take(".branchtargets") || lexer_.peek().is(".calltargets")) {
         lexer_.take(".calltargets");
         std::vector<std::string_view> targets;
@@ -249,7 +249,7 @@ void BodyParser::resolve() {
 void BodyParser::resolve_operand(Operand& operand) {
     if (operand.kind != OperandKind::label) return;
     const Pending& pending = pending_[size_t(operand.label)];
-    if (const int32_t* index = scopes_.find_in(pending.block, &Block::labels, pending.name)) {
+    if (const int32_t* index = scopes_.find_in(pending.block, &BlockScope::labels, pending.name)) {
         operand.label = *index;
         return;
     }
@@ -272,8 +272,8 @@ void BodyParser::resolve_call(Instruction& instruction) {
         bool known = false;
         if (operand.kind == OperandKind::label) {
             const Pending& pending = pending_[size_t(operand.label)];
-            found = scopes_.find_in(pending.block, &Block::prototypes, pending.name);
-            known = found || scopes_.find_in(pending.block, &Block::targets, pending.name);
+            found = scopes_.find_in(pending.block, &BlockScope::prototypes, pending.name);
+            known = found || scopes_.find_in(pending.block, &BlockScope::targets, pending.name);
         }
         if (!known) lexer_.fail("unknown call prototype or target list", instruction.line);
         if (found) instruction.prototype = *found;
@@ -303,12 +303,12 @@ void BodyParser::resolve_targets(Instruction& instruction) {
     if (instruction.operands.size() != 2 || instruction.operands[1].kind != OperandKind::label)
         lexer_.fail("brx.idx needs an index and a target list", instruction.line);
     const Pending pending = pending_[size_t(instruction.operands[1].label)];
-    const auto* targets = scopes_.find_in(pending.block, &Block::targets, pending.name);
+    const auto* targets = scopes_.find_in(pending.block, &BlockScope::targets, pending.name);
     if (!targets) lexer_.fail("unknown target list", pending.line);
     Operand labels;
     labels.kind = OperandKind::vector;
     for (std::string_view name : *targets) {
-        const int32_t* index = scopes_.find_in(pending.block, &Block::labels, name);
+        const int32_t* index = scopes_.find_in(pending.block, &BlockScope::labels, name);
         if (!index) lexer_.fail("unknown label '" + std::string(name.substr(0, 80)) + "'", pending.line);
         Operand label;
         label.kind = OperandKind::label;

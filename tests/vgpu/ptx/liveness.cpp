@@ -82,8 +82,8 @@ struct Event {  // of one register
 
 }  // namespace
 
-Access access_of(const Instruction& instruction) {
-    Access access;
+RowAccess access_of(const Instruction& instruction) {
+    RowAccess access;
     access.certain = instruction.guard < 0;
     if (instruction.guard >= 0) access.reads.push_back(instruction.guard);
     const size_t written = size_t(destination_count(instruction));
@@ -106,7 +106,7 @@ Liveness find_liveness(const Function& function) {
     std::vector<std::vector<Event>> events(count);  // in order of the code
     const std::vector<int32_t> in_flight = registers_in_flight(code);
     for (size_t i = 0; i < n; ++i) {
-        Access access = access_of(code[i]);
+        RowAccess access = access_of(code[i]);
         if (code[i].parts[0] == "wgmma" && code[i].parts.size() > 1 && code[i].parts[1] == "wait_group")
             access.reads.insert(access.reads.end(), in_flight.begin(), in_flight.end());
         for (int pass = 0; pass < 2; ++pass)

@@ -8,7 +8,7 @@ namespace vgpu {
 bool Scopes::open() {
     if (depth_ >= kDeepest) return false;
     ++depth_;
-    Block block;
+    BlockScope block;
     block.parent = current_;
     current_ = int32_t(blocks_.size());
     blocks_.push_back(std::move(block));
@@ -24,7 +24,7 @@ bool Scopes::close() {
 
 const Name* Scopes::find(std::string_view name, std::vector<Register>& registers) {
     for (int32_t at = current_; at >= 0; at = blocks_[size_t(at)].parent) {
-        Block& block = blocks_[size_t(at)];
+        BlockScope& block = blocks_[size_t(at)];
         const auto found = block.names.find(name);
         if (found != block.names.end()) return &found->second;
         if (block.ranges.empty()) continue;

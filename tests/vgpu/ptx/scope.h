@@ -21,7 +21,7 @@ struct RegisterRange {  // `%f<12>` declares %f0 … %f11; a register is made wh
     Type type = Type::none;
 };
 
-struct Block {
+struct BlockScope {
     int32_t parent = -1;
     std::unordered_map<std::string_view, Name> names;
     std::unordered_map<std::string_view, RegisterRange> ranges;
@@ -39,8 +39,8 @@ class Scopes {
     bool close();  // false if this is the function's own block
     int32_t current() const { return current_; }
     int32_t size() const { return int32_t(blocks_.size()); }
-    Block& block() { return blocks_[size_t(current_)]; }
-    const Block& block(int32_t index) const { return blocks_[size_t(index)]; }
+    BlockScope& block() { return blocks_[size_t(current_)]; }
+    const BlockScope& block(int32_t index) const { return blocks_[size_t(index)]; }
 
     // The innermost declaration, or null. May append to registers.
     const Name* find(std::string_view name, std::vector<Register>& registers);
@@ -49,7 +49,7 @@ class Scopes {
 
     // A label, target list or prototype as seen from a block.
     template <class Value>
-    const Value* find_in(int32_t block, std::unordered_map<std::string_view, Value> Block::* map,
+    const Value* find_in(int32_t block, std::unordered_map<std::string_view, Value> BlockScope::* map,
                          std::string_view name) const {
         for (; block >= 0; block = blocks_[size_t(block)].parent) {
             const auto found = (blocks_[size_t(block)].*map).find(name);
@@ -59,7 +59,7 @@ class Scopes {
     }
 
   private:
-    std::vector<Block> blocks_;  // all of the function; labels are looked up when it is complete
+    std::vector<BlockScope> blocks_;  // all of the function; labels are looked up when it is complete
     int32_t current_ = -1;
     int depth_ = 0;
 };

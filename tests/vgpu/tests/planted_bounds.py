@@ -79,7 +79,9 @@ CASES = {
         extra=CONSTANT,
     ),
     "const: store": outside(
-        "mov.u64 %rd6, c; HERE st.const.u8 [%rd6], 1;", "mov.u64 %rd6, c; ld.const.u8 %h, [%rd6];", extra=CONSTANT
+        "mov.u64 %rd6, c; cvta.const.u64 %rd6, %rd6; HERE st.u8 [%rd6], 1;",
+        "mov.u64 %rd6, c; cvta.const.u64 %rd6, %rd6; ld.u8 %h, [%rd6];",
+        extra=CONSTANT,
     ),
     "shared: byte past static memory": outside(
         f"{HIGH} HERE st.shared.u8 [s+61], %r1;", f"{HIGH} st.shared.u8 [s+60], %r1;", shared=61, thread=37, **ON_CHIP

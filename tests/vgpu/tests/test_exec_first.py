@@ -1,4 +1,4 @@
-"""Whole kernels through the engine: addressing, loops, divergence, barriers, calls."""
+"""Whole kernels through the engine: addressing, loops, divergence, barriers, calls, also of the device runtime."""
 
 from __future__ import annotations
 
@@ -108,3 +108,29 @@ def test_divergent_call(engine):
     assert result.clean, result.reports
     lanes = np.arange(64, dtype=np.uint32)
     assert (door.get(out, 64, np.uint32) == np.where(lanes % 2, lanes * lanes + 5, 7)).all()
+
+
+def test_printf_and_assert(engine):
+    text = """.extern .func (.param .b32 r) vprintf(.param .b64 f, .param .b64 a);
+.extern .func __assertfail(.param .b64 m, .param .b64 f, .param .b32 l, .param .b64 n, .param .b64 s);
+.global .align 1 .b8 fmt[18] = {118, 61, 37, 100, 32, 102, 61, 37, 46, 50, 102, 32, 37, 115, 10, 0};
+.global .align 1 .b8 word[3] = {111, 107, 0};
+.visible .entry k(.param .u32 bad) { .local .align 8 .b8 l[24]; .reg .b64 %rd<9>; .reg .b32 %r<9>; .reg .pred %p;
+.reg .f64 %fd;
+mov.u32 %r1, %tid.x; mov.u64 %rd1, l; cvta.local.u64 %rd2, %rd1; st.local.u32 [%rd1], %r1;
+mov.f64 %fd, 0d3FF8000000000000; st.local.f64 [%rd1+8], %fd;
+mov.u64 %rd3, word; st.local.u64 [%rd1+16], %rd3; mov.u64 %rd4, fmt;
+{ .param .b64 p0; .param .b64 p1; .param .b32 r0; st.param.b64 [p0], %rd4; st.param.b64 [p1], %rd2;
+call.uni (r0), vprintf, (p0, p1); ld.param.b32 %r2, [r0]; }
+ld.param.u32 %r3, [bad]; setp.eq.u32 %p, %r3, 0; @%p bra DONE;
+{ .param .b64 p0; .param .b64 p1; .param .b32 p2; .param .b64 p3; .param .b64 p4; st.param.b64 [p0], %rd3;
+st.param.b64 [p1], %rd3; st.param.b32 [p2], 42; st.param.b64 [p3], %rd3; st.param.b64 [p4], 1;
+call.uni __assertfail, (p0, p1, p2, p3, p4); }
+DONE: ret; }"""
+    door = Door(engine, text)
+    result = door.launch("k", [np.uint32(0)], block=2)
+    assert result.clean
+    assert result.printed == "v=0 f=1.50 ok\nv=1 f=1.50 ok\n"
+    result = door.launch("k", [np.uint32(1)], block=2)
+    assert result.codes == {"assert"}
+    assert "ok:42" in result.reports[0]["text"]

@@ -98,7 +98,7 @@ def test_asked_for_by_name_it_fails(old_processor: Path, tmp_path: Path) -> None
 
 def test_rows_on_the_real_runtime() -> None:
     """--cuda=real: on a GPU the rows pass there, elsewhere every one is skipped and says why."""
-    file = ROOT / "tests/vgpu/tests/test_ops_control_forms.py"
+    file = ROOT / "tests/vgpu/tests/test_ops_control.py"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-m", "rows", "--cuda=real", str(file)]
     environment = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)

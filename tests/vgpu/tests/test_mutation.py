@@ -9,8 +9,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from door import HEADER, Door
+from door import Door
 from mutation import FOUND, MODES, SAME, SYNC, TILE, judge
+from vgpu_micro import HEADER
 
 import vgpu
 

@@ -1,178 +1,198 @@
-"""Control flow, calls, selection by table, and what unknown instructions do, through the runtime front."""
+"""Branches, loops, calls, exits, sleeps and traps with lanes on paths of their own; and what is refused, by name."""
 
 from __future__ import annotations
 
-import itertools
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from vgpu_lanes import lanes
+from vgpu_micro import CudaError
 
-LANES = np.arange(32, dtype=np.uint32)
-RANDOM = np.random.default_rng(2)
-HEADER = ".version 9.0\n.target sm_80\n.address_size 64\n"
+LANES = np.arange(32)
+RANDOM = np.random.default_rng(1).integers(0, 2**32, (4, 128), np.uint32)
+
+MIX = """
+.func (.param .align 8 .b8 r[16]) mix(.param .align 8 .b8 s[16], .param .b32 k, .param .b64 w, .param .b16 h, .param .b8 c) {
+    .reg .b32 %x<4>; .reg .b64 %y<2>;
+    ld.param.u32 %x0, [s]; ld.param.u32 %x1, [s+4]; ld.param.u64 %y0, [s+8]; ld.param.u32 %x2, [k]; ld.param.s16 %x3, [h];
+    mad.lo.u32 %x0, %x0, %x2, %x3; ld.param.u8 %x3, [c]; xor.b32 %x1, %x1, %x3; ld.param.u64 %y1, [w]; add.u64 %y0, %y0, %y1;
+    st.param.b32 [r], %x1; st.param.v2.u32 [r+8], {%x0, %x1}; st.param.u32 [r+4], %x2; ret; }
+"""
+
+
+def test_call_by_value(micro: Any) -> None:
+    """Structures, all widths of scalars with their signs, and a structure back; the argument block stays the caller's."""
+    text = """{ .param .align 8 .b8 s[16]; .param .b32 k; .param .b64 w; .param .b16 h; .param .b8 c; .param .align 8 .b8 r[16];
+        .reg .b16 %h; st.param.v2.u32 [s], {%a, %b}; mov.b64 %w, {%c, %a}; st.param.b64 [s+8], %w; st.param.b32 [k], %e;
+        st.param.u64 [w], %w; cvt.u16.u32 %h, %b; st.param.u16 [h], %h; st.param.u8 [c], %c;
+        call.uni (r), mix, (s, k, w, h, c);
+        ld.param.u32 %d0, [r]; ld.param.u32 %d1, [r+4]; ld.param.u64 %w, [r+8]; mov.b64 {%d2, %d3}, %w; }"""
+    a, b, c, e = RANDOM
+    got = lanes(micro, text, [a, b, c, e], ["u32"] * 4, before=MIX, block=128)
+    mixed = a * e + b.astype(np.int16).astype(np.int32).view(np.uint32)
+    for found, expected in zip(got, (b ^ (c & 255), e, mixed, b ^ (c & 255)), strict=True):
+        assert (found == expected).all()
+
+
+NESTED = """
+.func (.param .b32 r) collatz(.param .b32 n) {
+    .reg .b32 %n, %k, %o; .reg .pred %p; ld.param.u32 %n, [n]; mov.u32 %k, 0;
+    AGAIN: setp.le.u32 %p, %n, 1; st.param.u32 [r], %k; @%p ret;
+    add.u32 %k, %k, 1; and.b32 %o, %n, 1; setp.eq.u32 %p, %o, 0; @%p bra HALF; mad.lo.u32 %n, %n, 3, 1; bra.uni AGAIN;
+    HALF: shr.u32 %n, %n, 1; bra.uni AGAIN; }
+.func (.param .b32 r) twice(.param .b32 n) {
+    .local .align 8 .b8 keep[64]; .reg .b32 %n, %x, %y, %i, %at; .reg .b64 %l; .reg .pred %p;
+    ld.param.u32 %n, [n]; mov.u32 %i, 0; mov.u32 %at, keep;
+    FILL: add.u32 %x, %n, %i; st.local.u32 [%at], %x; add.u32 %at, %at, 4; add.u32 %i, %i, 1; setp.lt.u32 %p, %i, 16; @%p bra FILL;
+    { .param .b32 a; .param .b32 v; st.param.u32 [a], %n; call (v), collatz, (a); ld.param.u32 %x, [v]; }
+    { .param .b32 a; .param .b32 v; st.param.u32 [a], %x; call (v), collatz, (a); ld.param.u32 %y, [v]; }
+    mad.lo.u32 %x, %x, 1000, %y; ld.local.u32 %y, [keep+60]; shl.b32 %y, %y, 20; add.u32 %x, %x, %y; st.param.u32 [r], %x; ret; }
+"""
 
 
 def collatz(n: int) -> int:
     steps = 0
-    while n != 1:
-        n, steps = (3 * n + 1 if n % 2 else n // 2), steps + 1
+    while n > 1:
+        n, steps = n // 2 if n % 2 == 0 else 3 * n + 1, steps + 1
     return steps
 
 
+def test_divergent_and_nested_calls(micro: Any) -> None:
+    """Lanes in different functions, loops of different lengths with early returns; local memory of a frame is kept."""
+    text = """{ .param .b32 a; .param .b32 v; st.param.u32 [a], %a; and.b32 %u, %t, 1; setp.eq.u32 %q, %u, 0; setp.gt.u32 %r, %t, 99;
+        mov.u32 %d0, 7; @%r bra OUT; @%q bra EVEN; call (v), collatz, (a); ld.param.u32 %d0, [v]; bra OUT;
+        EVEN: call (v), twice, (a); ld.param.u32 %d0, [v]; OUT: }"""
+    n = (RANDOM[0] % 5000 + 1).astype(np.uint32)
+    (got,) = lanes(micro, text, [n], ["u32"], before=NESTED, block=128)
+    for i in range(128):
+        steps = collatz(int(n[i]))
+        twice = 1000 * steps + collatz(steps) + ((int(n[i]) + 15) << 20)
+        assert got[i] == (7 if i > 99 else twice % 2**32 if i % 2 == 0 else steps), i
+
+
+def test_predicated_call_and_exit_inside_a_function(micro: Any) -> None:
+    leave = """.func leave(.param .b32 n) { .reg .b32 %n; .reg .pred %p; ld.param.u32 %n, [n]; setp.gt.u32 %p, %n, 9; @%p exit;
+        setp.eq.u32 %p, %n, 5; @!%p ret; trap; }"""
+    text = """{ .param .b32 n; st.param.u32 [n], %t; setp.ne.u32 %q, %t, 5; setp.gt.u32 %r, %t, 20; mov.u32 %d0, 1;
+        @%r exit; @%q call leave, (n); mov.u32 %d0, 2; }"""
+    (got,) = lanes(micro, text, [], ["u32"], before=leave)
+    assert (got == np.where(LANES <= 9, 2, 0)).all()  # the others leave before they store anything
+
+
 def test_divergent_loops(micro: Any) -> None:
-    code = """mov.u32 %n, $a; mov.u32 $0, 0;
-    LOOP: setp.eq.u32 %q, %n, 1; @%q bra DONE; and.b32 %m, %n, 1; setp.eq.u32 %q, %m, 0; @%q bra EVEN;
-    mad.lo.u32 %n, %n, 3, 1; bra NEXT; EVEN: shr.u32 %n, %n, 1; NEXT: add.u32 $0, $0, 1; bra LOOP; DONE:"""
-    found = micro.words(code, [LANES + 1], registers=".reg .b32 %n, %m; .reg .pred %q;")
-    assert found[0].tolist() == [collatz(i + 1) for i in range(32)]
+    """Euclid's algorithm by subtraction inside a loop over divisors, with continue and break; then the warp is whole."""
+    text = """mov.u32 %d0, 0; mov.u32 %v, 0;
+        OUTER: add.u32 %v, %v, 1; setp.gt.u32 %q, %v, %b; @%q bra DONE; and.b32 %u, %v, 3; setp.eq.u32 %q, %u, 2; @%q bra OUTER;
+        mov.u32 %x, %a; mov.u32 %y, %v;
+        INNER: setp.eq.u32 %q, %x, %y; @%q bra FOUND; setp.gt.u32 %q, %x, %y; @%q sub.u32 %x, %x, %y; @!%q sub.u32 %y, %y, %x;
+        bra INNER; FOUND: add.u32 %d0, %d0, %x; setp.gt.u32 %r, %d0, 60; @!%r bra OUTER;
+        DONE: bar.warp.sync -1; vote.sync.ballot.b32 %d1, 1, -1;"""
+    a, b = (RANDOM[0, :32] % 100 + 1).astype(np.uint32), (RANDOM[1, :32] % 40).astype(np.uint32)
+    got, whole = lanes(micro, text, [a, b], ["u32", "u32"], registers=".reg .b32 %x, %y;")
+    for i in range(32):
+        total = 0
+        for v in range(1, int(b[i]) + 1):
+            if v % 4 != 2 and total <= 60:
+                total += math.gcd(int(a[i]), v)
+        assert got[i] == total
+    assert (whole == 0xFFFFFFFF).all()
 
 
-def test_predicated_exit_and_return(micro: Any) -> None:
-    for leave in ("ret", "exit"):
-        ptx = f"""{HEADER}.visible .entry k(.param .u64 out) {{ .reg .b64 %p, %o; .reg .b32 %t; .reg .pred %q;
-        mov.u32 %t, %tid.x; ld.param.u64 %p, [out]; mul.wide.u32 %o, %t, 4; add.u64 %p, %p, %o;
-        st.global.u32 [%p], 1; setp.lt.u32 %q, %t, 9; @%q {leave}; st.global.u32 [%p], 2; bar.warp.sync 0xfffffe00; ret; }}"""
-        (found,) = micro.launch(ptx, [np.zeros(32, np.uint32)])
-        assert found.tolist() == [1] * 9 + [2] * 23
+@pytest.mark.parametrize("form", ["brx.idx", "brx.idx.uni"])
+def test_brx(micro: Any, form: str) -> None:
+    """A table with repeated labels, from one index per lane or one for all, in a loop that walks it."""
+    table = [0, 1, 2, 1, 3, 0, 2, 3]
+    labels = ", ".join("ABCD"[k] for k in table)
+    text = f"""TABLE: .branchtargets {labels}; mov.u32 %d0, 0; mov.u32 %v, 0;
+        NEXT: and.b32 %u, %a, 7; shr.u32 %a, %a, 3; {form} %u, TABLE;
+        A: mad.lo.u32 %d0, %d0, 5, 1; bra JOIN; B: mad.lo.u32 %d0, %d0, 5, 2; bra JOIN; C: mad.lo.u32 %d0, %d0, 5, 3; bra JOIN;
+        D: mad.lo.u32 %d0, %d0, 5, 4; JOIN: add.u32 %v, %v, 1; setp.lt.u32 %q, %v, 8; @%q bra NEXT;"""
+    values = np.full(32, RANDOM[2, 0]) if form.endswith("uni") else RANDOM[2, :32]
+    (got,) = lanes(micro, text, [values], ["u32"])
+    for i in range(32):
+        expected = 0
+        for k in range(8):
+            expected = (5 * expected + table[int(values[i]) >> 3 * k & 7] + 1) % 2**32
+        assert got[i] == expected
 
 
-def test_jump_tables(micro: Any) -> None:
-    code = """ts: .branchtargets A, B, C, D; and.b32 %n, $a, 3; brx.idx %n, ts;
-    A: mov.u32 $0, 100; bra OUT; B: mov.u32 $0, 200; bra OUT; C: mov.u32 $0, 300; bra OUT; D: mov.u32 $0, 400; OUT:"""
-    values = RANDOM.integers(0, 1000, 32).astype(np.uint32)
-    assert (micro.words(code, [values], registers=".reg .b32 %n;")[0] == (values % 4 + 1) * 100).all()
+GUARDED = ["mov.u32 %d0, 5;", "ld.global.u32 %d0, [%m0];", "add.u32 %d0, %d0, 2;", "atom.global.add.u32 %d0, [%m0+4], 0;",
+           "bra SET;", "{ .reg .b32 %n; mov.u32 %n, 5; mov.u32 %d0, %n; }"]  # fmt: skip
 
 
-FUNCTIONS = """
-.func (.param .b32 out) square(.param .b32 x) { .reg .b32 %x; ld.param.b32 %x, [x]; mul.lo.u32 %x, %x, %x;
-    st.param.b32 [out], %x; ret; }
-.func (.param .b64 out) spread(.param .align 8 .b8 pair[16], .param .b32 times) {
-    .reg .b64 %a, %b; .reg .b32 %n;
-    ld.param.b64 %a, [pair]; ld.param.b64 %b, [pair+8]; ld.param.b32 %n, [times]; cvt.u64.u32 %b, %n;
-    mad.lo.u64 %a, %a, %b, %b; st.param.b64 [out], %a; ret; }
-.func (.param .b32 out) factorial(.param .b32 n) {
-    .reg .b32 %n, %m, %r; .reg .pred %q;
-    ld.param.b32 %n, [n]; mov.u32 %r, 1; setp.lt.u32 %q, %n, 2; @%q bra DONE; mov.u32 %r, %n;
-    LOOP: sub.u32 %n, %n, 1; setp.lt.u32 %q, %n, 2; @%q bra DONE; mul.lo.u32 %r, %r, %n; bra LOOP;
-    DONE: st.param.b32 [out], %r; ret; }
+@pytest.mark.parametrize("guard", ["@%q", "@!%q"])
+@pytest.mark.parametrize("text", GUARDED)
+def test_guards(micro: Any, text: str, guard: str) -> None:
+    if text.startswith("{"):
+        text = text.replace("mov.u32 %d0", f"{guard} mov.u32 %d0")
+        guard_text = text
+    else:
+        guard_text = f"{guard} {text}"
+    code = f"mov.u32 %d0, 3; setp.lt.u32 %q, %t, 9; {guard_text} bra OUT; SET: mov.u32 %d0, 5; OUT:"
+    got, _ = lanes(micro, code, [], ["u32"], [np.array([5, 5], np.uint32)])
+    assert (got == np.where((LANES < 9) == (guard == "@%q"), 5, 3)).all()
+
+
+@pytest.mark.parametrize("end", ["ret;", "exit;", "ret.uni;", "@%q ret;", "@%q exit;", "@!%q exit;"])
+def test_ret_and_exit_of_the_kernel(micro: Any, end: str) -> None:
+    stay = {"@%q": LANES >= 9, "@!%q": LANES < 9}.get(end.split()[0], LANES < 0)
+    (got,) = lanes(micro, f"setp.lt.u32 %q, %t, 9; mov.u32 %d0, 1; {end}", [], ["u32"])
+    assert (got == stay).all()
+
+
+@pytest.mark.parametrize("leave", ["ret", "exit"])
+def test_barrier_of_those_that_stay(micro: Any, leave: str) -> None:
+    text = f"""mov.u32 %u, 1; setp.lt.u32 %q, %t, 9; mul.wide.u32 %w, %t, 4; add.u64 %w, %w, %m0; st.global.u32 [%w], %u;
+        @%q {leave}; st.global.u32 [%w], 2; bar.warp.sync 0xfffffe00;"""
+    (found,) = lanes(micro, text, [], [], [np.zeros(32, np.uint32)])
+    assert found.tolist() == [1] * 9 + [2] * 23
+
+
+def test_nanosleep(micro: Any) -> None:
+    """Sleeping is no barrier and changes no value: a warp that sleeps in a loop sees another one's store."""
+    text = """mov.u32 %d0, 1; mov.u32 %u, 8; setp.eq.u32 %q, %t, 0; @%q bra TELL; setp.lt.u32 %q, %t, 32; @%q bra END;
+        WAIT: nanosleep.u32 %u; ld.acquire.cta.global.u32 %d0, [%m0]; setp.eq.u32 %q, %d0, 0; @%q bra WAIT; bra END;
+        TELL: nanosleep.u32 2000; st.release.cta.global.u32 [%m0], 4; nanosleep.u32 0; END:"""
+    got, _ = lanes(micro, text, [], ["u32"], [np.zeros(1, np.uint32)], block=64)
+    assert (got == [1] * 32 + [4] * 32).all()
+
+
+def test_events_and_dependent_launches_change_nothing(micro: Any) -> None:
+    """griddepcontrol, from 9.0 on: without a launch that waits for it, or that it waits for, it goes on."""
+    (got,) = lanes(micro, "mov.u32 %d0, 5; pmevent 3;", [], ["u32"])
+    assert (got == 5).all()
+    with micro.part(90) as header:
+        text = "griddepcontrol.wait; add.u32 $0, $a, 1; griddepcontrol.launch_dependents;"
+        assert (micro.words(text, [LANES.astype(np.uint32)], header=header)[0] == LANES + 1).all()
+
+
+@pytest.mark.parametrize(("text", "says"), [("trap;", "trap"), ("brkpt;", "brkpt"), ("@%q trap;", "trap")])
+def test_traps(micro: Any, virtual_only: None, text: str, says: str) -> None:
+    with pytest.raises(CudaError, match=says):
+        lanes(micro, f"setp.eq.u32 %q, %t, 17; {text}", [], [])
+    (got,) = lanes(micro, f"setp.eq.u32 %q, %t, 99; @%q {text.split()[-1]} mov.u32 %d0, 1;", [], ["u32"])
+    assert (got == 1).all()
+
+
+# What is not in the ISA or not on this part, or what the virtual GPU has not, and how the refusal names it.
+REFUSED = {
+    "frobnicate.u32 %u, %t;": "frobnicate.u32",
+    "bra OUT; frobnicate.u32 %u, %t; OUT:": "frobnicate.u32",  # never reached: a kernel is decoded whole
+    "add.u128 %u, %t, %t;": "add.u128",
+    "tex.1d.v4.f32.s32 {%u, %u, %u, %u}, [x, {%t}];": "tex.1d.v4.f32.s32",
+    "griddepcontrol.wait;": "griddepcontrol",
+    "{ .param .b32 n; st.param.u32 [n], %t; call again, (n); }": "recursive",
+    "{ .reg .b64 %f; mov.u64 %f, again; }": "address of a function",
+}
+AGAIN = """
+.func again(.param .b32 n) { .reg .b32 %n; .reg .pred %p; .param .b32 m; ld.param.u32 %n, [n];
+    setp.eq.u32 %p, %n, 0; @%p ret; sub.u32 %n, %n, 1; st.param.u32 [m], %n; call again, (m); ret; }
 """
 
 
-def test_calls(micro: Any) -> None:
-    code = """{ .param .b32 x; .param .b32 r; st.param.b32 [x], $a; call (r), square, (x); ld.param.b32 $0, [r]; }
-    { .param .align 8 .b8 pair[16]; .param .b32 times; .param .b64 r;
-      mov.b64 %w, 7; st.param.b64 [pair], %w; st.param.b64 [pair+8], %w; st.param.b32 [times], $a;
-      call.uni (r), spread, (pair, times); ld.param.b64 %w, [r]; }
-    cvt.u32.u64 $1, %w; mov.u32 $2, 0; setp.gt.u32 %q, %t, 9; @%q bra OUT;
-    { .param .b32 n; .param .b32 r; st.param.b32 [n], %t; call (r), factorial, (n); ld.param.b32 $2, [r]; } OUT:"""
-    values = RANDOM.integers(0, 1000, 32).astype(np.uint32)
-    registers = ".reg .b64 %w; .reg .pred %q;"
-    found = micro.words(code, [values], outputs=3, registers=registers, outside=FUNCTIONS)
-    assert (found[0] == values**2).all()
-    assert (found[1] == 7 * values + values).all()
-    assert found[2].tolist() == [int(np.prod(np.arange(1, i + 1))) if i < 10 else 0 for i in range(32)]
-
-
-def test_every_table_of_lop3(micro: Any) -> None:
-    a, b, c = (RANDOM.integers(0, 2**32, 32, dtype=np.uint32) for _ in range(3))
-    for begin in range(0, 256, 32):
-        code = " ".join(f"lop3.b32 ${i}, $a, $b, $c, {begin + i};" for i in range(32))
-        found = micro.words(code, [a, b, c], outputs=32)
-        for i, row in enumerate(found):
-            expected = np.zeros(32, np.uint32)
-            for index in range(8):
-                if begin + i >> index & 1:
-                    terms = [v if index & bit else ~v for v, bit in ((a, 4), (b, 2), (c, 1))]
-                    expected |= terms[0] & terms[1] & terms[2]
-            assert (row == expected).all(), begin + i
-
-
-def permuted(a: int, b: int, selector: int, mode: str) -> int:
-    """The tables of prmt: bytes of {b, a} by index; the top bit of a selector replicates the sign."""
-    pool = [(a | b << 32) >> 8 * i & 255 for i in range(8)]
-    s = selector & 3
-    if mode == "":
-        out = []
-        for i in range(4):
-            nibble = selector >> 4 * i & 15
-            byte = pool[nibble & 7]
-            out.append((255 if byte & 128 else 0) if nibble & 8 else byte)
-    else:
-        index = {
-            "f4e": [s + i for i in range(4)],
-            "b4e": [(s - i) % 8 for i in range(4)],
-            "rc8": [s] * 4,
-            "ecl": [max(i, s) for i in range(4)],
-            "ecr": [min(i, s) for i in range(4)],
-            "rc16": [2 * (s & 1), 2 * (s & 1) + 1] * 2,
-        }[mode]
-        out = [pool[i] for i in index]
-    return sum(byte << 8 * i for i, byte in enumerate(out))
-
-
-@pytest.mark.parametrize("mode", ["", "f4e", "b4e", "rc8", "ecl", "ecr", "rc16"])
-def test_prmt(micro: Any, mode: str) -> None:
-    a, b = (RANDOM.integers(0, 2**32, 32, dtype=np.uint32) for _ in range(2))
-    selectors = RANDOM.integers(0, 2**16, 32).astype(np.uint32)
-    dot = f".b32.{mode}" if mode else ".b32"
-    found = micro.words(f"prmt{dot} $0, $a, $b, $c;", [a, b, selectors])[0]
-    assert found.tolist() == [permuted(int(x), int(y), int(s), mode) for x, y, s in zip(a, b, selectors)]
-
-
-def test_special_registers(micro: Any) -> None:
-    names = [
-        "tid.x",
-        "ntid.x",
-        "ctaid.x",
-        "nctaid.x",
-        "laneid",
-        "warpid",
-        "lanemask_eq",
-        "lanemask_lt",
-        "lanemask_ge",
-        "tid.z",
-    ]
-    code = " ".join(f"mov.u32 ${i}, %{name};" for i, name in enumerate(names))
-    found = micro.words(code, [np.zeros(96, np.uint32)], outputs=len(names), block=96)
-    t = np.arange(96)
-    lane = t % 32
-    expected = [t, 96, 0, 1, lane, t // 32, 1 << lane, (1 << lane) - 1, 0xFFFFFFFF - ((1 << lane) - 1), 0]
-    for name, row, want in zip(names, found, expected):
-        assert (row == want).all(), name
-
-
-def test_sleep_and_events_go_on(micro: Any) -> None:
-    assert (micro.words("nanosleep.u32 100; pmevent 3; mov.u32 $0, 5;", [LANES])[0] == 5).all()
-
-
-@pytest.mark.parametrize(("code", "name"), [("trap;", "trap"), ("brkpt;", "trap|brkpt")])
-def test_traps_fail_the_launch(micro: Any, virtual_only: None, code: str, name: str) -> None:
-    with pytest.raises(RuntimeError, match=name):
-        micro.words(f"setp.eq.u32 %q, %t, 7; @%q {code} mov.u32 $0, 1;", [LANES], registers=".reg .pred %q;")
-
-
-UNKNOWN = ["frobnicate.u32 $0, $a;", "add.u128 $0, $a, $a;", "tex.1d.v4.f32.s32 {$0, $0, $0, $0}, [x, {$a}];"]
-
-
-@pytest.mark.parametrize("code", UNKNOWN, ids=lambda c: c.split()[0])
-def test_an_unknown_instruction_is_a_failure_that_names_it(micro: Any, virtual_only: None, code: str) -> None:
-    """Through the whole stack: the launch fails and the report has the instruction and its line; nothing is skipped."""
-    with pytest.raises(RuntimeError, match=code.split()[0]):
-        micro.words(code, [LANES])
-
-
-def test_what_is_not_reached_counts_too(micro: Any, virtual_only: None) -> None:
-    """Behind a branch that is never taken: still refused, because a kernel is decoded whole."""
-    with pytest.raises(RuntimeError, match="frobnicate"):
-        micro.words("bra OUT; frobnicate.u32 $0, $a; OUT: mov.u32 $0, 1;", [LANES])
-
-
-def test_slct_and_set(micro: Any) -> None:
-    pairs = list(itertools.product([0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF], repeat=2))
-    a, b = (np.resize(np.array(v, np.uint32), 32) for v in zip(*pairs))
-    code = "slct.u32.s32 $0, 11, 22, $a; set.lt.u32.s32 $1, $a, $b; set.ge.f32.u32 $2, $a, $b;"
-    found = micro.words(code, [a, b], outputs=3)
-    assert (found[0] == np.where(a.view(np.int32) >= 0, 11, 22)).all()
-    assert (found[1] == np.where(a.view(np.int32) < b.view(np.int32), 0xFFFFFFFF, 0)).all()
-    assert (found[2] == np.where(a >= b, 0x3F800000, 0)).all()
+@pytest.mark.parametrize("text", REFUSED)
+def test_refused_by_name(micro: Any, virtual_only: None, text: str) -> None:
+    with pytest.raises(CudaError, match=REFUSED[text]):
+        lanes(micro, f"setp.eq.u32 %r, %t, 0; {text}", [], [], before=AGAIN)

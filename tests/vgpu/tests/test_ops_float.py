@@ -1,9 +1,11 @@
-"""Floating arithmetic against exact fractions: every rounding, flush, saturation, and the signs of zero and infinity."""
+"""f32 and f64 against exact fractions: every rounding with every flush and saturation, signs of zero and infinity.
+
+Pairs and halves: test_ops_half.py. Functions that are only near: test_ops_approximate.py.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -102,25 +104,23 @@ def check(
     assert not len(wrong), [(cases[i], float(found[i]).hex(), float(expected[i]).hex()) for i in wrong[:4]]
 
 
-ROWS = [
-    (kind, name, mode, "")
-    for kind in ("add", "sub", "mul", "fma", "div", "sqrt", "rcp")
-    for name in ("f32", "f64")
-    for mode in MODES
-]
-ROWS += [(kind, "f32", "rn", extra) for kind in ("add", "sub", "mul", "fma") for extra in (".ftz", ".sat", ".ftz.sat")]
-ROWS += [(kind, "f32", "rz", ".ftz") for kind in ("add", "mul", "fma", "div", "sqrt", "rcp")]
-ROWS += [(kind, "f16", "rn", extra) for kind in ("add", "sub", "mul", "fma") for extra in ("", ".ftz", ".sat")]
-ROWS += [("fma", "f16", "rn", ".relu"), ("fma", "bf16", "rn", ""), ("fma", "bf16", "rn", ".relu")]
+ARITHMETIC = ("add", "sub", "mul", "fma")
+FLAGS = ("", ".ftz", ".sat", ".ftz.sat")
+ROWS = [(k, m, x, "f32") for k in ARITHMETIC for m in MODES for x in FLAGS]
+ROWS += [(k, m, x, "f32") for k in ("div", "sqrt", "rcp") for m in MODES for x in ("", ".ftz")]
+ROWS += [(k, m, "", "f64") for k in (*ARITHMETIC, "div", "sqrt", "rcp") for m in MODES]
+# Without a rounding: to nearest.
+ROWS += [(k, "", x, "f32") for k in ("add", "sub", "mul") for x in FLAGS]
+ROWS += [(k, "", "", "f64") for k in ("add", "sub", "mul")]
 
 
-@pytest.mark.parametrize(("kind", "name", "mode", "extra"), ROWS, ids=["-".join(r).rstrip("-") for r in ROWS])
-def test_arithmetic(micro: Any, kind: str, name: str, mode: str, extra: str) -> None:
+@pytest.mark.parametrize(("kind", "mode", "extra", "name"), ROWS, ids=["-".join(filter(None, r)) for r in ROWS])
+def test_arithmetic(micro: Any, kind: str, mode: str, extra: str, name: str) -> None:
     count = {"fma": 3, "sqrt": 1, "rcp": 1}.get(kind, 2)
     cases = combinations(*(numbers(name, seed=i + 1) for i in range(count)), limit=1500)
-    text = f"{kind}.{mode}{extra}.{name} $d, {', '.join('$' + x for x in 'abc'[:count])};"
-    ftz, sat, relu = (flag in extra for flag in (".ftz", ".sat", ".relu"))
-    check(micro, text, name, cases, [expect(kind, name, case, mode, ftz, sat, relu) for case in cases])
+    text = f"{kind}{'.' + mode if mode else ''}{extra}.{name} $d, {', '.join('$' + x for x in 'abc'[:count])};"
+    expected = [expect(kind, name, case, mode or "rn", ".ftz" in extra, ".sat" in extra, False) for case in cases]
+    check(micro, text, name, cases, expected)
 
 
 @pytest.mark.parametrize("name", ["f32", "f64"])
@@ -130,26 +130,8 @@ def test_mad_is_fma(micro: Any, name: str) -> None:
     check(micro, f"mad.rn.{name} $d, $a, $b, $c;", name, cases, expected)
 
 
-PACKED = [*((kind, "f16x2") for kind in ("add", "sub", "mul", "fma")), ("fma", "bf16x2")]  # the rest needs sm_90
-
-
-@pytest.mark.parametrize(("kind", "name"), PACKED)
-def test_packed(micro: Any, kind: str, name: str) -> None:
-    half = name[:-2]
-    count = 3 if kind == "fma" else 2
-    cases = combinations(*(numbers(half, seed=i + 1) for i in range(2 * count)), limit=1500)
-    columns = [to_bits(np.array(column), half).astype(np.uint32) for column in zip(*cases)]
-    packed = [columns[2 * i] | columns[2 * i + 1] << 16 for i in range(count)]
-    found = micro.each(
-        f"{kind}.rn.{name} $d, {', '.join('$' + x for x in 'abc'[:count])};", name, [name] * count, packed
-    )
-    for part in range(2):
-        bits = (found >> 16 * part).astype(np.uint16)
-        expected = [expect(kind, half, case[part::2], "rn", False, False, False) for case in cases]
-        assert same(from_bits(bits, half), np.array(expected)).all()
-
-
 def extreme(kind: str, a: float, b: float, nan: bool) -> float:
+    """A number wins against what is none, unless .NaN says otherwise."""
     if math.isnan(a) or math.isnan(b):
         return math.nan if nan or (math.isnan(a) and math.isnan(b)) else a if math.isnan(b) else b
     if a == b == 0:  # +0 is above -0
@@ -157,38 +139,32 @@ def extreme(kind: str, a: float, b: float, nan: bool) -> float:
     return min(a, b) if kind == "min" else max(a, b)
 
 
-EXTREMES = [(k, n, e) for k in ("min", "max") for n in ("f32", "f16", "bf16") for e in ("", ".NaN")]
-EXTREMES += [
-    (k, "f32", f"{ftz}{nan}.xorsign.abs") for k in ("min", "max") for ftz in ("", ".ftz") for nan in ("", ".NaN")
-]
-EXTREMES += [(k, "f64", "") for k in ("min", "max")] + [
-    (k, "f32", e) for k in ("min", "max") for e in (".ftz", ".ftz.NaN")
+def signed_extreme(kind: str, a: float, b: float) -> float:
+    return math.copysign(extreme(kind, abs(a), abs(b), False), math.copysign(1, a) * math.copysign(1, b))
+
+
+EXTREMES = [("f32", f + n + x) for f in ("", ".ftz") for n in ("", ".NaN") for x in ("", ".xorsign.abs")] + [
+    ("f64", "")
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "extra"), EXTREMES)
+@pytest.mark.parametrize(("name", "extra"), EXTREMES)
+@pytest.mark.parametrize("kind", ["min", "max"])
 def test_extremes(micro: Any, kind: str, name: str, extra: str) -> None:
+    """.xorsign.abs (8.6 and later): of the absolute values, with the product's sign."""
     cases = combinations(numbers(name, 1), numbers(name, 2))
-    if "xorsign" in extra:  # the sign of what is not a number is open
-        cases = [case for case in cases if not any(map(math.isnan, case))]
-    inputs = [tuple(flush(x, name) for x in case) if ".ftz" in extra else case for case in cases]
-    if "xorsign" in extra:
-        signs = [math.copysign(1, a) * math.copysign(1, b) for a, b in inputs]
-        results = [extreme(kind, abs(a), abs(b), False) for a, b in inputs]
-        expected = [math.copysign(x, sign) for x, sign in zip(results, signs)]
-        with micro.part("l4", 86):
-            check(micro, f"{kind}{extra}.{name} $d, $a, $b;", name, cases, expected, HEADER.replace("sm_80", "sm_86"))
+    given = [tuple(flush(x, name) for x in case) if ".ftz" in extra else case for case in cases]
+    text = f"{kind}{extra}.{name} $d, $a, $b;"
+    if "xorsign" not in extra:
+        check(micro, text, name, cases, [extreme(kind, a, b, "NaN" in extra) for a, b in given])
         return
-    check(
-        micro,
-        f"{kind}{extra}.{name} $d, $a, $b;",
-        name,
-        cases,
-        [extreme(kind, a, b, "NaN" in extra) for a, b in inputs],
-    )
+    cases, given = zip(*(pair for pair in zip(cases, given) if not any(map(math.isnan, pair[0]))))  # their sign is open
+    expected = [signed_extreme(kind, a, b) for a, b in given]
+    with micro.part(86) as header:
+        check(micro, text, name, list(cases), expected, header)
 
 
-@pytest.mark.parametrize("name", ["f16", "bf16", "f32", "f64"])
+@pytest.mark.parametrize("name", ["f32", "f64"])
 def test_signs(micro: Any, name: str) -> None:
     cases = [(x,) for x in numbers(name)]
     check(micro, f"abs.{name} $d, $a;", name, cases, [abs(x) for (x,) in cases])
@@ -196,10 +172,8 @@ def test_signs(micro: Any, name: str) -> None:
     if name == "f32":
         check(micro, "abs.ftz.f32 $d, $a;", name, cases, [abs(flush(x, name)) for (x,) in cases])
         check(micro, "neg.ftz.f32 $d, $a;", name, cases, [-flush(x, name) for (x,) in cases])
-    if name in ("f32", "f64"):
-        pairs = combinations(numbers(name, 1), [x for x in numbers(name, 2) if not math.isnan(x)])
-        pairs = [(a, b) for a, b in pairs if not math.isnan(a)]
-        check(micro, f"copysign.{name} $d, $a, $b;", name, pairs, [math.copysign(b, a) for a, b in pairs])
+    pairs = combinations(*([x for x in numbers(name, seed) if not math.isnan(x)] for seed in (1, 2)))
+    check(micro, f"copysign.{name} $d, $a, $b;", name, pairs, [math.copysign(b, a) for a, b in pairs])
 
 
 def classify(x: float, name: str) -> dict[str, bool]:
@@ -220,79 +194,3 @@ def test_testp(micro: Any, name: str, test: str) -> None:
     values = numbers(name)
     found = micro.each(f"testp.{test}.{name} $d, $a;", "pred", [name], [to_bits(np.array(values), name)])
     assert [bool(x) for x in found] == [classify(x, name)[test] for x in values]
-
-
-# Instruction, function, inputs, bound relative to the result, bound absolute: the ISA's figures.
-APPROXIMATE: list[tuple[str, Callable[[np.ndarray], np.ndarray], np.ndarray, float, float]] = [
-    ("rcp.approx.f32", lambda x: 1 / x, np.geomspace(1e-30, 1e30, 900), 2**-23, 0),
-    ("rcp.approx.ftz.f32", lambda x: 1 / x, -np.geomspace(1e-30, 1e30, 900), 2**-23, 0),
-    ("sqrt.approx.f32", np.sqrt, np.geomspace(1e-30, 1e30, 900), 2**-23, 0),
-    ("rsqrt.approx.f32", lambda x: 1 / np.sqrt(x), np.geomspace(1e-30, 1e30, 900), 2**-22.9, 0),
-    ("rsqrt.approx.ftz.f32", lambda x: 1 / np.sqrt(x), np.geomspace(1e-30, 1e30, 900), 2**-22.9, 0),
-    ("sin.approx.f32", np.sin, np.linspace(-np.pi, np.pi, 900), 0, 2**-20.5),
-    ("cos.approx.f32", np.cos, np.linspace(-np.pi, np.pi, 900), 0, 2**-20.5),
-    ("lg2.approx.f32", np.log2, np.linspace(0.51, 1.99, 900), 0, 2**-22),
-    ("lg2.approx.f32", np.log2, np.geomspace(2.1, 1e30, 900), 2**-22, 0),
-    ("ex2.approx.f32", np.exp2, np.linspace(-120, 120, 900), 2**-22, 0),
-    ("ex2.approx.ftz.f32", np.exp2, np.linspace(-120, 120, 900), 2**-22, 0),
-    ("tanh.approx.f32", np.tanh, np.linspace(-9, 9, 900), 2**-11, 0),
-    ("sqrt.approx.ftz.f32", np.sqrt, np.geomspace(1e-30, 1e30, 900), 2**-23, 0),
-    ("sin.approx.ftz.f32", np.sin, np.linspace(-np.pi, np.pi, 900), 0, 2**-20.5),
-    ("cos.approx.ftz.f32", np.cos, np.linspace(-np.pi, np.pi, 900), 0, 2**-20.5),
-    ("lg2.approx.ftz.f32", np.log2, np.geomspace(2.1, 1e30, 900), 2**-22, 0),
-]
-
-
-@pytest.mark.parametrize(("text", "function", "inputs", "relative", "absolute"), APPROXIMATE)
-def test_approximations(
-    micro: Any, text: str, function: Any, inputs: np.ndarray, relative: float, absolute: float
-) -> None:
-    x = inputs.astype(np.float32)
-    found = micro.each(f"{text} $d, $a;", "f32", ["f32"], [x]).astype(np.float64)
-    expected = function(x.astype(np.float64))
-    assert (np.abs(found - expected) <= relative * np.abs(expected) + absolute).all()
-
-
-@pytest.mark.parametrize(("text", "function"), [("rcp", lambda x: 1 / x), ("rsqrt", lambda x: 1 / np.sqrt(x))])
-def test_gross_f64(micro: Any, text: str, function: Any) -> None:
-    """The upper 32 bits of the operand count, the lower 32 of the result are zero; an error of 2^-20 and a bit."""
-    x = np.geomspace(1e-200, 1e200, 900)
-    found = micro.each(f"{text}.approx.ftz.f64 $d, $a;", "f64", ["f64"], [x])
-    assert (found.view(np.uint64) & 0xFFFFFFFF == 0).all()
-    assert (np.abs(found - function(x)) <= 2.0**-19 * function(x)).all()
-
-
-N, I = math.nan, math.inf
-SPECIAL = [
-    ("rcp.approx.f32", [0.0, -0.0, I, -I, N], [I, -I, 0.0, -0.0, N]),
-    ("sqrt.approx.f32", [0.0, -0.0, I, -1.0, N], [0.0, -0.0, I, N, N]),
-    ("rsqrt.approx.f32", [0.0, -0.0, I, -1.0, N], [I, -I, 0.0, N, N]),
-    ("lg2.approx.f32", [0.0, -0.0, I, -1.0, N, 1.0], [-I, -I, I, N, N, 0.0]),
-    ("ex2.approx.f32", [0.0, -0.0, I, -I, N], [1.0, 1.0, I, 0.0, N]),
-    ("tanh.approx.f32", [0.0, -0.0, I, -I, N], [0.0, -0.0, 1.0, -1.0, N]),
-    ("sin.approx.f32", [0.0, -0.0, I, -I, N], [0.0, -0.0, N, N, N]),
-    ("cos.approx.f32", [0.0, -0.0, I, -I, N], [1.0, 1.0, N, N, N]),
-    ("ex2.approx.ftz.f32", [1e-40, -130.0], [1.0, 0.0]),
-    ("rcp.approx.ftz.f32", [1e-40, -1e-40], [I, -I]),
-    ("sqrt.approx.ftz.f32", [1e-40, -1e-40, I], [0.0, -0.0, I]),
-    ("rsqrt.approx.ftz.f32", [1e-40, -1e-40], [I, -I]),
-    ("lg2.approx.ftz.f32", [1e-40, -1e-40], [-I, -I]),
-    ("sin.approx.ftz.f32", [1e-40, -1e-40], [0.0, -0.0]),
-    ("cos.approx.ftz.f32", [1e-40], [1.0]),
-]
-
-
-@pytest.mark.parametrize(("text", "inputs", "expected"), SPECIAL, ids=[row[0] for row in SPECIAL])
-def test_special_values_of_approximations(micro: Any, text: str, inputs: list[float], expected: list[float]) -> None:
-    found = micro.each(f"{text} $d, $a;", "f32", ["f32"], [np.array(inputs, np.float32)])
-    assert same(found, np.array(expected)).all(), list(zip(inputs, found, expected))
-
-
-@pytest.mark.parametrize(("text", "bound"), [("div.approx.f32", 2**-22), ("div.full.f32", 2**-22)])
-def test_quick_division(micro: Any, text: str, bound: float) -> None:
-    rng = np.random.default_rng(1)
-    a, b = (rng.uniform(1, 2, 1000) * 2.0 ** rng.integers(-60, 60, 1000) for _ in range(2))
-    a, b = a.astype(np.float32), b.astype(np.float32)
-    found = micro.each(f"{text} $d, $a, $b;", "f32", ["f32", "f32"], [a, b]).astype(np.float64)
-    expected = a.astype(np.float64) / b
-    assert (np.abs(found - expected) <= bound * np.abs(expected)).all()

@@ -1,103 +1,124 @@
-"""Loads, stores and asynchronous copies: every width, vector, space, qualifier; address conversions."""
+"""Loads and stores: every width, vector and space, parameters, constants and variables; what qualifiers and hints must not change.
+
+Asynchronous copies: test_ops_copy.py. Addresses: test_ops_move.py.
+"""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
+from vgpu_exact import signed
+from vgpu_lanes import lanes
+from vgpu_micro import HEADER, CudaError
 
-HEADER = ".version 9.0\n.target sm_80\n.address_size 64\n"
-RANDOM = np.random.default_rng(5)
-BYTES = RANDOM.integers(0, 256, 4096).astype(np.uint8)
-TYPES = [f"{k}{w}" for w in (8, 16, 32, 64) for k in "bus"] + ["f32", "f64"]
-SPACES = ["global", "shared", "local", "generic"]
-
-
-def extended(raw: np.ndarray, kind: str) -> np.ndarray:
-    """What a 64-bit register holds after ld of ``kind``: s sign-extends, b and u fill with zeros."""
-    width = int(kind[1:])
-    if kind[0] == "s":
-        return raw.view(f"i{width // 8}").astype(np.int64).view(np.uint64)
-    return raw.view(f"u{width // 8}").astype(np.uint64)
-
-
-def through(space: str, kind: str, count: int) -> str:
-    """From [%p] to 64-bit registers by way of ``space``: stored there with st, read back with ld. 32 lanes."""
-    size = int(kind[1:]) // 8 * count
-    vector = "" if count == 1 else f".v{count}"
-    group = "%r0" if count == 1 else "{" + ", ".join(f"%r{i}" for i in range(count)) + "}"
-    if space == "global":
-        return f"ld.global{vector}.{kind} {group}, [%p];"
-    moved = f"ld.global{vector}.{kind} {group}, [%p];"
-    if space == "shared":
-        here, dot = f"mov.u32 %s, m; mad.lo.u32 %s, %t, {size}, %s;", ".shared"
-        return f"{moved} {here} st{dot}{vector}.{kind} [%s], {group}; ld{dot}{vector}.{kind} {group}, [%s];"
-    if space == "local":
-        return f"{moved} mov.u64 %q, l; st.local{vector}.{kind} [%q+32], {group}; ld.local{vector}.{kind} {group}, [%q+32];"
-    here = f"mov.u64 %q, l; cvta.local.u64 %q, %q; st{vector}.{kind} [%q], {group}; ld{vector}.{kind} {group}, [%q];"
-    return f"{moved} {here}"
+TYPES = [f"{k}{n}" for k in "bus" for n in (8, 16, 32, 64)] + ["f32", "f64"]
+PLACE = 16  # bytes of each thread
+DATA = np.random.default_rng(1).integers(0, 256, 32 * PLACE, np.uint8)
+CONSTANT = f".const .align 16 .b8 c[{len(DATA)}] = {{{', '.join(map(str, DATA))}}};"
+LOCAL, SHARED = f".local .align 16 .b8 l[{PLACE}];", f".shared .align 16 .b8 s[{32 * PLACE}];"
+# Every thread's own 16 bytes in a space: %z is their address. %w: those in global memory, which hold DATA.
+OWN = f"mul.lo.u32 %u, %t, {PLACE}; cvt.u64.u32 %o, %u; add.u64 %w, %m0, %o;"
+WHERE = {
+    "global": f"{OWN} mov.u64 %z, %w;",
+    "shared": f"{OWN} mov.u64 %z, s; add.u64 %z, %z, %o;",
+    "local": f"{OWN} mov.u64 %z, l;",
+    "const": f"{OWN} mov.u64 %z, c; add.u64 %z, %z, %o;",
+}
 
 
-@pytest.mark.parametrize("space", SPACES)
+def copy(to: str, source: str) -> str:
+    return " ".join(f"ld.{source}.b32 %u, [{{}}+{k}]; st.{to}.b32 [{{}}+{k}], %u;" for k in range(0, PLACE, 4))
+
+
+def fill(space: str) -> str:
+    return copy(space, "global").format(*["%w", "%z"] * 4) if space in ("shared", "local") else ""
+
+
+def drain(space: str) -> str:
+    return copy("global", space).format(*["%z", "%w"] * 4) if space in ("shared", "local") else ""
+
+
+def forms(kind: str) -> list[tuple[int, int]]:
+    """Elements and register width: vectors of up to 16 bytes, registers as wide as the type or wider."""
+    n = int(kind[1:])
+    widths = [n] if kind[0] == "f" else [w for w in (16, 32, 64) if w >= n]
+    return [(count, width) for count in (1, 2, 4) if count * n <= 128 for width in widths]
+
+
+def element(kind: str, data: np.ndarray, k: int, width: int) -> int:
+    """What a load leaves in the register: signed types carry their sign, all others zeros."""
+    size = int(kind[1:]) // 8
+    bits = int.from_bytes(data[k * size : (k + 1) * size].tobytes(), "little")
+    return signed(bits, 8 * size) % (1 << width) if kind[0] == "s" else bits
+
+
+def vector(count: int) -> tuple[str, str]:
+    names = [f"%x{k}" for k in range(count)]
+    return ("", names[0]) if count == 1 else (f".v{count}", f"{{{', '.join(names)}}}")
+
+
+def widen(width: int) -> str:
+    return "mov.b64 %d{0}, %x{0};" if width == 64 else f"cvt.u64.u{width} %d{{0}}, %x{{0}};"
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["", "generic"])
+@pytest.mark.parametrize("space", WHERE)
 @pytest.mark.parametrize("kind", TYPES)
-def test_widths_and_vectors(micro: Any, kind: str, space: str) -> None:
-    for count in (1, 2, 4):
-        size = int(kind[1:]) // 8 * count
-        if size > 16:
-            continue
-        register = kind if kind[0] == "f" else "b64"
-        names = "".join(f".reg .{register} %r{i};" for i in range(count))
-        out = []
-        for i in range(count):
-            if kind == "f32":
-                out.append(f"mov.b32 %x32, %r{i}; cvt.u64.u32 %x64, %x32; st.global.b64 [%o+{8 * i}], %x64;")
-            else:
-                out.append(f"mov.b64 %x64, %r{i}; st.global.b64 [%o+{8 * i}], %x64;")
-        ptx = f"""{HEADER}.visible .entry k(.param .u64 a, .param .u64 b) {{
-        .reg .b64 %p, %o, %q, %x64; .reg .b32 %t, %s, %x32; {names}
-        .shared .align 16 .b8 m[512]; .local .align 16 .b8 l[64];
-        mov.u32 %t, %tid.x; mul.wide.u32 %p, %t, {size}; ld.param.u64 %o, [a]; add.u64 %p, %p, %o;
-        mul.wide.u32 %q, %t, {8 * count}; ld.param.u64 %o, [b]; add.u64 %o, %o, %q;
-        {through(space, kind, count)}
-        {"".join(out)} ret; }}"""
-        data = BYTES[: 32 * size]
-        _, found = micro.launch(ptx, [data, np.zeros(32 * count, np.uint64)])
-        assert (found == extended(data, kind)).all(), count
+def test_ld(micro: Any, kind: str, space: str, generic: bool) -> None:
+    for count, width in forms(kind):
+        suffix, registers = vector(count)
+        load = f"cvta.{space}.u64 %z, %z; ld" if generic else f"ld.{space}"
+        moves = " ".join(widen(width).format(k) for k in range(count))
+        text = f"{WHERE[space]} {fill(space)} {load}{suffix}.{kind} {registers}, [%z]; {moves}"
+        declared = f".reg .b{width} %x<4>; {LOCAL} {SHARED}"
+        *got, _ = lanes(micro, text, [], ["b64"] * count, [DATA], registers=declared, before=CONSTANT)
+        for lane, k in itertools.product(range(32), range(count)):
+            assert got[k][lane] == element(kind, DATA[PLACE * lane :], k, width), (text, lane)
 
 
-QUALIFIERS = [
-    *(f"ld.{q}.global.u32" for q in ("weak", "relaxed.gpu", "relaxed.sys", "acquire.gpu", "acquire.cta")),
-    *(f"ld.global.{q}.u32" for q in ("ca", "cg", "cs", "lu", "cv", "nc", "ca.nc", "cg.nc")),
-    "ld.volatile.global.u32",
-    "ld.global.L1::evict_last.u32",
-    "ld.global.nc.L1::no_allocate.u32",
-    "ld.global.L2::128B.u32",
-    "ld.global.L1::evict_first.L2::256B.u32",
-    "ldu.global.u32",
-]
+@pytest.mark.parametrize("generic", [False, True], ids=["", "generic"])
+@pytest.mark.parametrize("space", ["global", "shared", "local"])
+@pytest.mark.parametrize("kind", TYPES)
+def test_st(micro: Any, kind: str, space: str, generic: bool) -> None:
+    """The low bits of the registers arrive, at the last place that fits, and the bytes beside it stay."""
+    size = int(kind[1:]) // 8
+    for count, width in forms(kind):
+        suffix, registers = vector(count)
+        at = PLACE - count * size
+        store = f"cvta.{space}.u64 %z, %z; st" if generic else f"st.{space}"
+        cut = "mov.b64 %x{0}, %{1};" if width == 64 else f"cvt.u{width}.u64 %x{{0}}, %{{1}};"
+        moves = " ".join(cut.format(k, "abce"[k]) for k in range(count))
+        back = "cvta.to.local.u64 %z, %z;" if generic and space == "local" else ""
+        back += "cvta.to.shared.u64 %z, %z;" if generic and space == "shared" else ""
+        text = (
+            f"{WHERE[space]} {fill(space)} {moves} {store}{suffix}.{kind} [%z+{at}], {registers}; {back} {drain(space)}"
+        )
+        values = np.random.default_rng(count).integers(0, 2**64, (4, 32), np.uint64)
+        declared = f".reg .b{width} %x<4>; {LOCAL} {SHARED}"
+        (got,) = lanes(micro, text, list(values), [], [DATA], registers=declared)
+        expected = DATA.reshape(32, PLACE).copy()
+        expected[:, at:] = (
+            values[:count].view(np.uint8).reshape(count, 32, 8)[:, :, :size].swapaxes(0, 1).reshape(32, -1)
+        )
+        assert (got.reshape(32, PLACE) == expected).all(), text
 
 
-@pytest.mark.parametrize("text", QUALIFIERS)
-def test_qualified_loads(micro: Any, text: str) -> None:
-    data = RANDOM.integers(0, 2**32, 32, dtype=np.uint32)
-    found = micro.words(f"{text} $0, [%p];", [data])
-    assert (found[0] == data).all()
-
-
-STORES = [
-    *(f"st.{q}.global.u32" for q in ("weak", "volatile", "relaxed.gpu", "release.gpu", "release.sys")),
-    *(f"st.global.{q}.u32" for q in ("wb", "cg", "cs", "wt")),
-    "st.global.L1::no_allocate.u32",
-]
-
-
-@pytest.mark.parametrize("text", STORES)
-def test_qualified_stores(micro: Any, text: str) -> None:
-    ptx = f"""{HEADER}.visible .entry k(.param .u64 a) {{ .reg .b64 %p, %o; .reg .b32 %t;
-    mov.u32 %t, %tid.x; ld.param.u64 %p, [a]; mul.wide.u32 %o, %t, 4; add.u64 %p, %p, %o; {text} [%p], %t; ret; }}"""
-    (found,) = micro.launch(ptx, [np.zeros(32, np.uint32)])
-    assert (found == np.arange(32)).all()
+@pytest.mark.parametrize("kind", TYPES)
+def test_ld_param(micro: Any, kind: str) -> None:
+    """The bytes of a kernel parameter: an address that the kernel also stores as a whole."""
+    size = int(kind[1:]) // 8
+    for count, width in forms(kind):
+        for offset in range(0, 8 - count * size + 1, count * size):
+            suffix, registers = vector(count)
+            moves = " ".join(widen(width).format(k) for k in range(count))
+            text = f"ld.param{suffix}.{kind} {registers}, [p_m0+{offset}]; {moves} mov.b64 %d{count}, %m0;"
+            *got, whole, _ = lanes(micro, text, [], ["b64"] * (count + 1), [DATA], registers=f".reg .b{width} %x<4>;")
+            data = whole[:1].view(np.uint8)[offset:]
+            for k in range(count):
+                assert (got[k] == element(kind, data, k, width)).all(), text
 
 
 def test_parameters_constants_and_module_variables(micro: Any) -> None:
@@ -113,110 +134,118 @@ def test_parameters_constants_and_module_variables(micro: Any) -> None:
     assert found.tolist() == [2, 0xFFFFFFFF, 0x0102, 41, 0x3F000000, 0x01020304]
 
 
-def test_address_windows(micro: Any) -> None:
-    code = """mov.u32 %s, m; cvt.u64.u32 %x, %s; cvta.shared.u64 %y, %x; cvta.to.shared.u64 %z, %y;
-    setp.eq.u64 %q, %x, %z; selp.u32 $0, 1, 0, %q;
-    mov.u64 %x, l; cvta.local.u64 %w, %x; cvta.to.local.u64 %z, %w; setp.eq.u64 %q, %x, %z; selp.u32 $1, 1, 0, %q;
-    isspacep.shared %q, %y; selp.u32 $2, 1, 0, %q; isspacep.local %q, %y; selp.u32 $3, 1, 0, %q;
-    isspacep.local %q, %w; selp.u32 $4, 1, 0, %q; isspacep.global %q, %w; selp.u32 $5, 1, 0, %q;
-    isspacep.global %q, %p; selp.u32 $6, 1, 0, %q; isspacep.shared %q, %p; selp.u32 $7, 1, 0, %q;"""
-    registers = ".reg .b32 %s; .reg .b64 %x, %y, %z, %w; .reg .pred %q; .shared .b32 m; .local .b32 l;"
-    found = micro.words(code, [np.zeros(32, np.uint32)], outputs=8, registers=registers)
-    assert (found == np.array([1, 1, 1, 0, 1, 0, 1, 0])[:, None]).all()
+def test_generic_requests_that_mix_spaces(micro: Any) -> None:
+    """Lanes of one load and of one store in global, shared and local memory."""
+    text = f"""{OWN} mov.u64 %z, s; add.u64 %z, %z, %o; cvta.shared.u64 %z, %z; mov.u64 %y, l; cvta.local.u64 %y, %y;
+        ld.global.u32 %u, [%w]; st.u32 [%z], %u; add.u32 %u, %u, 1; st.u32 [%y], %u;
+        rem.u32 %v, %t, 3; setp.eq.u32 %q, %v, 1; setp.eq.u32 %r, %v, 2; selp.b64 %y, %y, %w, %q; selp.b64 %y, %z, %y, %r;
+        ld.u32 %d0, [%y]; st.u32 [%y], 7; ld.u32 %d1, [%z]; ld.u32 %d2, [%w];"""
+    *got, _ = lanes(micro, text, [], ["u32"] * 3, [DATA], registers=f".reg .b64 %y; {LOCAL} {SHARED}")
+    own, third = DATA.view(np.uint32)[::4], np.arange(32) % 3
+    assert (got[0] == own + (third == 1)).all()
+    assert (got[1] == np.where(third == 2, 7, own)).all()
+    assert (got[2] == np.where(third == 0, 7, own)).all()
 
 
-def test_hints_do_nothing(micro: Any) -> None:
-    code = """prefetch.global.L1 [%p]; prefetch.global.L2 [%p]; prefetchu.L1 [%p]; prefetch.global.L2::evict_last [%p];
-    createpolicy.fractional.L2::evict_last.b64 %x, 0f3F800000; ld.global.L2::cache_hint.u32 $0, [%p], %x;
-    ld.param.u64 %x, [p_out]; applypriority.global.L2::evict_normal [%x], 128; discard.global.L2 [%x], 128;"""
-    data = np.arange(32, dtype=np.uint32)
-    assert (micro.words(code, [data], registers=".reg .b64 %x;")[0] == data).all()
+SCOPED = [f".{order}.{scope}" for order in ("relaxed", "acquire") for scope in ("cta", "gpu", "sys")]
+ALLOCATE = ["L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last", "L1::no_allocate"]
+LOADS = [f"ld{x}.global" for x in ("", ".weak", ".volatile", *SCOPED)]
+LOADS += [f"ld.global.{x}" for x in ("ca", "cg", "cs", "lu", "cv", "nc", "ca.nc", "cg.nc", "cs.nc", *ALLOCATE)]
+LOADS += [f"ld.global{nc}.{x}" for nc in ("", ".nc") for x in ("L2::64B", "L2::128B", "L2::256B", "L2::cache_hint")]
+LOADS += [
+    "ld.global.nc.L1::no_allocate",
+    "ld.global.nc.L1::no_allocate.L2::128B",
+    "ld.weak.global.L1::evict_last.L2::cache_hint.L2::256B",
+    "ld.global.L1::evict_first.L2::256B",
+    "ldu.global",
+]
+STORES = ["st.global", "st.weak.global", "st.volatile.global", *(f"st.global.{x}" for x in ("wb", "cg", "cs", "wt"))]
+STORES += [f"st{x.replace('acquire', 'release')}.global" for x in SCOPED]
+STORES += [f"st.global.{x}" for x in (*ALLOCATE, "L2::cache_hint", "L1::no_allocate.L2::cache_hint")]
+POLICY = ".reg .b64 %y; createpolicy.fractional.L2::evict_last.b64 %y, 0.5;"
 
 
-# --- cp.async ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", LOADS)
+def test_qualified_loads(micro: Any, name: str) -> None:
+    policy = ", %y" if "cache_hint" in name else ""
+    for suffix, count in (("", 1), (".v2", 2), (".v4", 4)):
+        registers = vector(count)[1].replace("%x", "%d")
+        text = f"{POLICY} {OWN} {name}{suffix}.u32 {registers}, [%w]{policy};"
+        *got, _ = lanes(micro, text, [], ["u32"] * count, [DATA])
+        words = np.stack(got, axis=1)
+        assert (words == DATA.view(np.uint32).reshape(32, 4)[:, :count]).all()
 
 
-def copy_kernel(instruction: str, size: int, after: str) -> str:
-    """Each of 32 threads copies ``size`` bytes to shared memory that held 0xee, waits, reads its neighbour's bytes."""
-    return f"""{HEADER}.visible .entry k(.param .u64 a, .param .u64 b) {{
-    .reg .b64 %p, %o; .reg .b32 %t, %s, %n, %x, %i; .reg .pred %q; .shared .align 16 .b8 m[512];
-    mov.u32 %t, %tid.x; mov.u32 %s, m; mad.lo.u32 %s, %t, {size}, %s; mov.u32 %i, 0;
-    FILL: add.u32 %x, %s, %i; st.shared.b32 [%x], 0xeeeeeeee; add.u32 %i, %i, 4; setp.lt.u32 %q, %i, {size}; @%q bra FILL;
-    bar.sync 0; mul.wide.u32 %o, %t, {size}; ld.param.u64 %p, [a]; add.u64 %p, %p, %o; {instruction}
-    {after}
-    bar.sync 0; xor.b32 %n, %t, 1; mov.u32 %s, m; mad.lo.u32 %s, %n, {size}, %s;
-    ld.param.u64 %p, [b]; mul.wide.u32 %o, %n, {size}; add.u64 %p, %p, %o; mov.u32 %i, 0;
-    BACK: add.u32 %x, %s, %i; ld.shared.b32 %n, [%x]; st.global.b32 [%p], %n; add.u64 %p, %p, 4; add.u32 %i, %i, 4;
-    setp.lt.u32 %q, %i, {size}; @%q bra BACK; ret; }}"""
+@pytest.mark.parametrize("name", STORES)
+def test_qualified_stores(micro: Any, name: str) -> None:
+    policy = ", %y" if "cache_hint" in name else ""
+    values = np.random.default_rng(2).integers(0, 2**32, (2, 32), np.uint32)
+    for suffix, registers, count in (("", "%a", 1), (".v2", "{%a, %b}", 2)):
+        text = f"{POLICY} {OWN} {name}{suffix}.u32 [%w+8], {registers}{policy};"
+        (got,) = lanes(micro, text, list(values), [], [DATA])
+        expected = DATA.view(np.uint32).reshape(32, 4).copy()
+        expected[:, 2 : 2 + count] = values[:count].T
+        assert (got.view(np.uint32).reshape(32, 4) == expected).all(), text
 
 
-WAITS = ["cp.async.commit_group; cp.async.wait_group 0;", "cp.async.wait_all;"]
-COPIES = [("ca", 4), ("ca", 8), ("ca", 16), ("cg", 16)]
-HINTS = ["", ".L2::64B", ".L2::128B", ".L2::256B"]
+def test_addresses_and_sinks(micro: Any) -> None:
+    text = f"""{WHERE["shared"]} {fill("shared")} bar.sync 0; cvt.u32.u64 %u, %z; ld.shared.u32 %d0, [%u+4];
+        add.u64 %z, %z, 12; ld.shared.u32 %d1, [%z+-4]; ld.shared.u32 %d2, [s]; ld.shared.u32 %d3, [s+20];
+        ld.const.u32 %d4, [c+40]; ld.global.v4.u32 {{_, %d5, _, %d6}}, [%w];"""
+    *got, _ = lanes(micro, text, [], ["u32"] * 7, [DATA], registers=SHARED, before=CONSTANT)
+    words = DATA.view(np.uint32)
+    own = words.reshape(32, 4)
+    for found, expected in zip(got, (own[:, 1], own[:, 2], words[0], words[5], words[10], own[:, 1], own[:, 3])):
+        assert (found == expected).all()
 
 
-@pytest.mark.parametrize("wait", WAITS, ids=["group", "all"])
-@pytest.mark.parametrize(("kind", "size"), COPIES)
-def test_asynchronous_copies(micro: Any, kind: str, size: int, wait: str) -> None:
-    data = BYTES[: 32 * size]
-    for hint in HINTS:
-        text = f"cp.async.{kind}.shared.global{hint} [%s], [%p], {size};"
-        _, found = micro.launch(copy_kernel(text, size, wait), [data, np.zeros_like(data)])
-        assert (found == data).all(), hint
+HINTS = ["prefetch.global.L1 [%w];", "prefetch.global.L2 [%w];", "prefetch.L1 [%w];", "prefetch.L2 [%w];"]
+HINTS += ["prefetch.local.L1 [l];", "prefetch.local.L2 [l];", "prefetchu.L1 [%w];"]
+HINTS += ["prefetch.global.L2::evict_last [%w];", "prefetch.global.L2::evict_normal [%w];"]
+HINTS += ["applypriority.global.L2::evict_normal [%m0], 128;", "applypriority.L2::evict_normal [%m0], 128;"]
+HINTS += ["discard.global.L2 [%m0+512], 128;", "discard.L2 [%m0+512], 128;"]
+HINTS += [f"createpolicy.fractional.L2::{x}.b64 %z, 1.0;" for x in ("evict_last", "evict_normal", "evict_first")]
+HINTS += ["createpolicy.fractional.L2::evict_unchanged.b64 %z;"]
+HINTS += ["createpolicy.fractional.L2::evict_last.L2::evict_first.b64 %z, 0.25;"]
+HINTS += ["createpolicy.range.global.L2::evict_last.L2::evict_unchanged.b64 %z, [%m0], 128, 256;"]
+HINTS += ["createpolicy.cvt.L2.b64 %z, %m0;"]
 
 
-@pytest.mark.parametrize(("kind", "size"), COPIES)
-def test_short_sources_are_filled_with_zeros(micro: Any, kind: str, size: int) -> None:
-    data = BYTES[: 32 * size]
-    for given in {0, 1, 3, size // 2, size - 1, size}:
-        text = f"cp.async.{kind}.shared.global [%s], [%p], {size}, {given};"
-        _, found = micro.launch(copy_kernel(text, size, WAITS[0]), [data, np.zeros_like(data)])
-        expected = data.reshape(32, size).copy()
-        expected[:, given:] = 0
-        assert (found.reshape(32, size) == expected).all(), given
+@pytest.mark.parametrize("text", HINTS)
+def test_hints_change_nothing(micro: Any, text: str) -> None:
+    memory = np.concatenate([DATA, np.zeros(128, np.uint8)])  # what is discarded is never read
+    got = lanes(micro, f"{OWN} {text} ld.global.u32 %d0, [%w];", [], ["u32"], [memory], registers=LOCAL)
+    assert (got[0] == DATA.view(np.uint32)[::4]).all()
 
 
-def test_source_size_of_each_lane(micro: Any) -> None:
-    data = BYTES[:512]
-    text = "rem.u32 %n, %t, 17; cp.async.cg.shared.global [%s], [%p], 16, %n;"
-    _, found = micro.launch(copy_kernel(text, 16, WAITS[0]), [data, np.zeros_like(data)])
-    expected = data.reshape(32, 16).copy()
-    for lane in range(32):
-        expected[lane, lane % 17 :] = 0
-    assert (found.reshape(32, 16) == expected).all()
+ILLEGAL = [
+    "ld.shared.nc.u32 %u, [%z]",
+    "ld.acquire.global.u32 %u, [%w]",
+    "ld.global.f16 %x, [%w]",
+    "ld.global.v3.u32 {%u, %u, %v}, [%w]",
+]
+ILLEGAL += [
+    "ld.global.wb.u32 %u, [%w]",
+    "st.global.ca.u32 [%w], %u",
+    "st.const.u32 [c], %u",
+    "st.acquire.gpu.global.u32 [%w], %u",
+]
+ILLEGAL += [
+    "ld.release.gpu.global.u32 %u, [%w]",
+    "ld.global.u64 %u, [%w]",
+    "ld.global.v4.u64 {%o, %o, %o, %o}, [%m0]",
+    "prefetch.shared.L1 [%z]",
+]
+ILLEGAL += [
+    "discard.global.L2 [%m0], 64",
+    "prefetch.global.L3 [%w]",
+    "createpolicy.fractional.L1::evict_last.b64 %z, 1.0",
+    "ld.volatile.global.ca.u32 %u, [%w]",
+]
 
 
-def test_ignored_sources(micro: Any) -> None:
-    data = BYTES[:512]
-    text = "and.b32 %n, %t, 2; setp.ne.u32 %q, %n, 0; cp.async.cg.shared.global [%s], [%p], 16, %q;"
-    _, found = micro.launch(copy_kernel(text, 16, WAITS[0]), [data, np.zeros_like(data)])
-    expected = np.where((np.arange(32) & 2 != 0)[:, None], 0, data.reshape(32, 16))
-    assert (found.reshape(32, 16) == expected).all()
-
-
-def test_groups_complete_in_order(micro: Any) -> None:
-    """wait_group 1 leaves the newest of three groups pending: what the older two brought may be read."""
-    stage = "cp.async.ca.shared.global [%s+{0}], [%p+{1}], 4; cp.async.commit_group;"
-    code = f"""mov.u32 %s, m; mad.lo.u32 %s, %t, 4, %s; {stage.format(0, 0)} {stage.format(128, 128)} {stage.format(256, 256)}
-    cp.async.wait_group 1; ld.shared.u32 $0, [%s]; ld.shared.u32 $1, [%s+128];
-    cp.async.wait_group 0; ld.shared.u32 $2, [%s+256];"""
-    data = np.arange(96, dtype=np.uint32) * 3
-    registers = ".reg .b32 %s; .shared .align 16 .b8 m[384];"
-    found = micro.words(code, [data], outputs=3, registers=registers)
-    assert (found == data.reshape(3, 32)).all()
-
-
-def test_constants_are_no_global_memory(micro: Any) -> None:
-    """A generic address is in global memory unless it lies in another window, and constants have theirs."""
-    code = """cvta.const.u64 %x, c; isspacep.const %q, %x; selp.u32 $0, 1, 0, %q; isspacep.global %q, %x; selp.u32 $1, 1, 0, %q;
-    cvta.global.u64 %x, g; isspacep.const %q, %x; selp.u32 $2, 1, 0, %q; isspacep.global %q, %x; selp.u32 $3, 1, 0, %q;"""
-    outside = ".const .align 4 .u32 c = 1; .global .align 4 .u32 g = 2;\n"
-    found = micro.words(code, [], outputs=4, registers=".reg .b64 %x; .reg .pred %q;", outside=outside)
-    assert found[:, 0].tolist() == [1, 0, 0, 1]
-
-
-def test_moves_of_floats(micro: Any) -> None:
-    code = "mov.f32 $0, $a; setp.lt.u32 %q, %t, 9; selp.f32 $1, $a, 0fBF800000, %q;"
-    x = np.arange(32, dtype=np.float32) + 0.5
-    found = micro.words(code, [x.view(np.uint32)], outputs=2, registers=".reg .pred %q;").view(np.float32)
-    assert found.tolist() == [x.tolist(), np.where(np.arange(32) < 9, x, -1).tolist()]
+@pytest.mark.parametrize("text", ILLEGAL)
+def test_what_the_isa_has_not(micro: Any, text: str) -> None:
+    registers = f".reg .b16 %x; {LOCAL} {SHARED}"
+    with pytest.raises(CudaError):
+        lanes(micro, f"{WHERE['shared']} {text};", [], [], [DATA], registers=registers, before=CONSTANT)

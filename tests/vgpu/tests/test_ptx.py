@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vgpu_micro import HEADER
 
-HEADER = ".version 9.0\n.target sm_80\n.address_size 64\n"
 REGISTERS = (
     ".reg .pred %p<8>; .reg .b16 %rs<8>; .reg .b32 %r<40>; .reg .b64 %rd<20>; .reg .f32 %f<12>; .reg .f64 %fd<4>;\n"
 )

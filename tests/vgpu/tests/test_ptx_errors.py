@@ -7,8 +7,7 @@ import re
 from typing import Any
 
 import pytest
-
-HEADER = ".version 9.0\n.target sm_80\n.address_size 64\n"
+from vgpu_micro import HEADER
 
 
 def body(text: str) -> str:

@@ -167,7 +167,7 @@ def test_error_names_and_texts_are_the_real_ones(toolkit: Any, cuda: Cuda) -> No
 
 
 def test_a_real_runtime_in_the_process_is_noticed(toolkit: Any, vgpu_build: Path) -> None:
-    real = toolkit.home / "lib" / "libcudart.so.13"
+    real = (toolkit.home / "lib" / "libcudart.so.13").resolve()
     script = f"import ctypes; ctypes.CDLL({str(real)!r}); import vgpu; vgpu.activate()"
     env = os.environ | {"PYTHONPATH": str(HERE.parent), "VGPU_BUILD": str(vgpu_build)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)

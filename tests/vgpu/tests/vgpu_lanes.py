@@ -20,6 +20,7 @@ def lanes(
     block: int = 32,
     grid: int = 1,
     shared: int = 0,
+    header: str = HEADER,
 ) -> list[np.ndarray]:
     """`text` in grid * block threads. %a, %b, … hold the thread's elements of the inputs, %d0, %d1, … are stored as
     the results (types by PTX name), %m0, %m1, … are addresses of memory that all threads share. Gives the results,
@@ -41,7 +42,7 @@ def lanes(
     for k, kind in enumerate(results):
         lines.append(f".reg {bits_type(kind)} %d{k};")
         stores.append(f"{place(f'p_d{k}', NUMPY[kind].itemsize)} st.global.b{8 * NUMPY[kind].itemsize} [%p], %d{k};")
-    ptx = f"""{HEADER}{before}
+    ptx = f"""{header}{before}
     .visible .entry k({", ".join(f".param .u64 {n}" for n in names)}) {{
         .reg .b32 %i, %t, %u, %v; .reg .b64 %o, %p, %w, %z; .reg .pred %q, %r; {registers}
         mov.u32 %t, %tid.x; mov.u32 %i, %ctaid.x; mov.u32 %u, %ntid.x; mad.lo.u32 %i, %i, %u, %t;

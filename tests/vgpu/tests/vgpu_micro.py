@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from raw_cuda import Dim3
 
-HEADER = ".version 9.0\n.target sm_80\n.address_size 64\n"
+PARTS = {80: "a100", 86: "l4", 89: "l4", 90: "h100"}  # of that compute capability (89 for 8.9), or a later one
 NUMPY = {f"{k}{n}": np.dtype(f"{d}{n // 8}") for k, d in (("u", "u"), ("s", "i"), ("b", "u")) for n in (8, 16, 32, 64)}
 NUMPY |= {"f16": np.dtype("u2"), "bf16": np.dtype("u2"), "f16x2": np.dtype("u4"), "bf16x2": np.dtype("u4")}
 NUMPY |= {"f32": np.dtype("f4"), "f64": np.dtype("f8"), "pred": np.dtype("u4"), "tf32": np.dtype("u4")}
@@ -29,8 +30,11 @@ def bits_type(name: str) -> str:
     return f".b{max(16, 8 * NUMPY[name].itemsize)}"
 
 
-class Dim3(ctypes.Structure):
-    _fields_ = [("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint)]
+def header(capability: int) -> str:
+    return f".version 9.0\n.target sm_{capability}\n.address_size 64\n"
+
+
+HEADER = header(80)
 
 
 class CudaError(RuntimeError):
@@ -75,18 +79,18 @@ class Micro:
             raise CudaError(f"{name}: {said}")
 
     @contextlib.contextmanager
-    def part(self, name: str, capability: int) -> Iterator[None]:
-        """The virtual GPU as another part; a real one has to be of that compute capability (89 for 8.9) or the test is skipped."""
+    def part(self, capability: int) -> Iterator[str]:
+        """The header of modules for the capability, and the virtual GPU as a part that has it; a real one has it or skips."""
         if not self.virtual:
             major, minor = ctypes.c_int(), ctypes.c_int()
             self.call("cudaDeviceGetAttribute", ctypes.byref(major), 75, 0)
             self.call("cudaDeviceGetAttribute", ctypes.byref(minor), 76, 0)
             if 10 * major.value + minor.value < capability:
                 pytest.skip(f"needs compute capability {capability / 10}")
-            yield
+            yield header(capability)
             return
-        with self.option("device", name, "a100"):
-            yield
+        with self.option("device", PARTS[capability], "a100"):
+            yield header(capability)
 
     @contextlib.contextmanager
     def option(self, key: str, value: str, usual: str) -> Iterator[None]:
@@ -108,8 +112,6 @@ class Micro:
     ) -> list[Any]:
         """Runs the kernel `k` whose parameters are addresses; every array is copied in, and back out as new arrays."""
         library, kernel = ctypes.c_void_p(), ctypes.c_void_p()
-        body = re.sub(r"@!?%\w+|\w+:(?!:)", " ", ptx)  # without guards and labels
-        self.seen.update(found.partition(".")[0] for found in re.findall(r"(?:^|[;{}\n])\s*([a-z][\w.:]*)", body))
         text = ptx.encode() + b"\0"
         none = ctypes.c_void_p()
         self.call("cudaLibraryLoadData", ctypes.byref(library), text, none, none, 0, none, none, 0)
@@ -132,6 +134,8 @@ class Micro:
             self.call("cudaFree", address)
         self.call("cudaLibraryUnload", library)
         self.modules[ptx] = None
+        body = re.sub(r"@!?%\w+|\w+:(?!:)", " ", ptx)  # without guards and labels
+        self.seen.update(found.partition(".")[0] for found in re.findall(r"(?:^|[;{}\n])\s*([a-z][\w.:]*)", body))
         return results
 
     def each(

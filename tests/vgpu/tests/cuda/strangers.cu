@@ -11,6 +11,14 @@ template <int M, int N, int K>
 using Shape = cutlass::gemm::GemmShape<M, N, K>;
 using Swizzle = cutlass::gemm::threadblock::GemmIdentityThreadblockSwizzle<>;
 
+// A and B of one type, 16 bytes of D at a time.
+template <class T, class LayoutA, class LayoutB, class D, class Sum, class Tile, class Warp, class Mma, int Stages,
+          bool Serial = false>
+using Stranger = cutlass::gemm::device::Gemm<T, LayoutA, T, LayoutB, D, Row, Sum, cutlass::arch::OpClassTensorOp,
+                                             cutlass::arch::Sm80, Tile, Warp, Mma,
+                                             cutlass::epilogue::thread::LinearCombination<D, 16 / sizeof(D), Sum, Sum>,
+                                             Swizzle, Stages, 16 / sizeof(T), 16 / sizeof(T), Serial>;
+
 #if STRANGER == 0
 using Element = cutlass::bfloat16_t;
 using Gemm = cutlass::gemm::device::GemmUniversal<
@@ -21,28 +29,17 @@ using Gemm = cutlass::gemm::device::GemmUniversal<
 #elif STRANGER == 1
 using Element = cutlass::half_t;
 using Gemm =
-    cutlass::gemm::device::Gemm<Element, Row, Element, Column, Element, Row, float, cutlass::arch::OpClassTensorOp,
-                                cutlass::arch::Sm80, Shape<64, 64, 32>, Shape<32, 32, 32>, Shape<16, 8, 16>,
-                                cutlass::epilogue::thread::LinearCombination<Element, 8, float, float>, Swizzle, 3, 8,
-                                8, true>;
+    Stranger<Element, Row, Column, Element, float, Shape<64, 64, 32>, Shape<32, 32, 32>, Shape<16, 8, 16>, 3, true>;
 #elif STRANGER == 2
 using Element = float;
-using Gemm =
-    cutlass::gemm::device::Gemm<Element, Row, Element, Column, Element, Row, float, cutlass::arch::OpClassTensorOp,
-                                cutlass::arch::Sm80, Shape<64, 64, 16>, Shape<32, 32, 16>, Shape<16, 8, 8>,
-                                cutlass::epilogue::thread::LinearCombination<Element, 4, float, float>, Swizzle, 4>;
+using Gemm = Stranger<Element, Row, Column, Element, float, Shape<64, 64, 16>, Shape<32, 32, 16>, Shape<16, 8, 8>, 4>;
 #elif STRANGER == 3
 using Element = int8_t;
 using Gemm =
-    cutlass::gemm::device::Gemm<Element, Row, Element, Column, int32_t, Row, int32_t, cutlass::arch::OpClassTensorOp,
-                                cutlass::arch::Sm80, Shape<64, 64, 64>, Shape<32, 32, 64>, Shape<16, 8, 32>,
-                                cutlass::epilogue::thread::LinearCombination<int32_t, 4, int32_t, int32_t>, Swizzle, 3>;
+    Stranger<Element, Row, Column, int32_t, int32_t, Shape<64, 64, 64>, Shape<32, 32, 64>, Shape<16, 8, 32>, 3>;
 #else
 using Element = cutlass::half_t;
-using Gemm =
-    cutlass::gemm::device::Gemm<Element, Column, Element, Row, Element, Row, float, cutlass::arch::OpClassTensorOp,
-                                cutlass::arch::Sm80, Shape<64, 64, 32>, Shape<32, 32, 32>, Shape<16, 8, 16>,
-                                cutlass::epilogue::thread::LinearCombination<Element, 8, float, float>, Swizzle, 3>;
+using Gemm = Stranger<Element, Column, Row, Element, float, Shape<64, 64, 32>, Shape<32, 32, 32>, Shape<16, 8, 16>, 3>;
 #endif
 
 using Out = typename Gemm::ElementC;
