@@ -123,7 +123,12 @@ int main(int count, char** values) {
     alarm(120);
     if (count > 1 && std::string(values[1]) == "race") {
         int64_t sum = 0;
-        parallel_for(100000, 1, 2, [&](int64_t, int64_t) { ++sum; });
+        std::atomic<int> arrived{0};
+        parallel_for(2, 1, 2, [&](int64_t, int64_t) {
+            arrived.fetch_add(1, std::memory_order_relaxed);
+            while (arrived.load(std::memory_order_relaxed) < 2) std::this_thread::yield();
+            ++sum;
+        });
         return sum < 0;
     }
     jobs_of_all_sizes(20000);
