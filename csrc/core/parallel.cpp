@@ -78,6 +78,7 @@ class Pool {
         if (!turn.owns_lock()) return false;
         helpers = std::min(helpers, grow(helpers));
         job_ = &job;
+        caller_processor_.store(sched_getcpu(), std::memory_order_relaxed);
         state_.store(State::open(++generation_, helpers));
         for (int i = 0; i < helpers; ++i) workers_[i]->wake(helpers + 1);
         inside_pool = true;
@@ -101,13 +102,14 @@ class Pool {
         std::atomic<bool> sleeps{false};
         pthread_t thread{};
         int barred = -1;
+        bool crowded = false;  // others than the caller want its processor
 
         void wake(int threads) {
             if (!sleeps.load()) return;
             {
                 std::lock_guard<std::mutex> lock(mutex);
                 if (!sleeps.load()) return;
-                barred = bar(thread, threads);
+                if (!crowded) barred = bar(thread, threads);
                 sleeps.store(false);
             }
             woken.notify_one();
@@ -115,8 +117,9 @@ class Pool {
 
         // `ready` is asked again after `sleeps` is seen by a caller, which looks at `sleeps` after opening its job.
         template <typename Ready>
-        void sleep(Ready&& ready) {
+        void sleep(Ready&& ready, bool in_crowd) {
             std::unique_lock<std::mutex> lock(mutex);
+            crowded = in_crowd;
             thread = pthread_self();
             sleeps.store(true);
             if (ready()) sleeps.store(false);
@@ -147,13 +150,16 @@ class Pool {
     [[noreturn]] void loop(Worker& mine, int index) {
         inside_pool = true;
         uint64_t seen = 0;
-        int threads = 1;
+        int threads = 1, rest = 0;
         const auto ready = [&] {
             const State now = state();
             return now.is_open() && now.generation() != seen && index < now.helpers();
         };
         for (;;) {
-            if (!spin(threads, ready)) mine.sleep(ready);
+            bool lost = false;
+            const bool come = rest > 0 ? ready() : spin(threads, ready, &lost);
+            rest = lost && sched_getcpu() != caller_processor_.load() ? kRest : std::max(rest - 1, 0);
+            if (!come) mine.sleep(ready, rest > 0);
             State now = state();
             while (now.is_open() && now.generation() != seen && index < now.helpers()) {
                 if (!state_.compare_exchange_weak(now.word, now.word + 1)) continue;
@@ -176,6 +182,7 @@ class Pool {
     alignas(64) std::mutex turn_;
     std::vector<std::unique_ptr<Worker>> workers_;  // read and changed by the caller that has the turn
     uint64_t generation_ = 0;
+    std::atomic<int> caller_processor_{-1};
     Job* job_ = nullptr;  // read by workers that joined
     std::mutex mutex_;
     std::condition_variable left_;

@@ -10,6 +10,10 @@
 
 namespace ivk {
 
+// A worker that lost its processor to others while it spun sleeps at once after this many jobs, and wakes up wherever
+// the system puts it: torch's threads spin for milliseconds after each of torch's own parallel regions.
+constexpr int kRest = 16;
+
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -46,9 +50,9 @@ inline void lift(int processor) {
 
 // Waits for `ready` without sleeping, because being woken costs more than a short job. Gives up after kSpin, at once
 // where `threads` do not have a processor each, and when this one was taken away. Whoever else is runnable here
-// (torch's threads, the caller itself) goes first: that is sched_yield.
+// (torch's threads, the caller itself) goes first: that is sched_yield. `lost` is set when the processor was taken.
 template <typename Ready>
-bool spin(int threads, Ready&& ready) {
+bool spin(int threads, Ready&& ready, bool* lost = nullptr) {
     using Clock = std::chrono::steady_clock;
     constexpr auto kSpin = std::chrono::microseconds(100), kLost = std::chrono::microseconds(20);
     if (ready()) return true;
@@ -61,7 +65,10 @@ bool spin(int threads, Ready&& ready) {
         }
         sched_yield();
         last = std::exchange(now, Clock::now());
-        if (now - last > kLost) break;
+        if (now - last > kLost) {
+            if (lost != nullptr) *lost = true;
+            break;
+        }
     }
     return ready();
 }
