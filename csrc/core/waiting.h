@@ -17,8 +17,6 @@ constexpr int kRest = 16;
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
 #endif
 }
 
