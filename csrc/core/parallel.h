@@ -9,8 +9,9 @@ namespace ivk {
 using ItemRange = void (*)(void* context, int64_t begin, int64_t end);
 
 // Runs items [0, n) in chunks of `grain` on at most `threads` threads, the caller's included; returns when all are
-// done. The first exception of an item is rethrown here. Safe after fork (the child starts a new pool) and when nested
-// (inner calls run on the calling thread).
+// done. Workers spin for up to 0.1 ms between jobs, then sleep; torch's own (OpenMP) threads spin for milliseconds and
+// hold a processor meanwhile, so a run of small ops is best all ours or all torch's. The first exception of an item is
+// rethrown here. Safe after fork (the child starts a new pool) and when nested (inner calls run on the calling thread).
 void parallel_for(int64_t n, int64_t grain, int threads, ItemRange items, void* context);
 
 template <typename F>
