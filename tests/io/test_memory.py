@@ -18,6 +18,7 @@ import json, sys, threading, time
 from pathlib import Path
 import torch
 from internvl_kernels.io.checkpoint import load_weights, read_config
+from internvl_kernels.models import storage
 path, dtype, loader = sys.argv[1:]
 torch.set_num_threads(1)
 
@@ -49,10 +50,12 @@ except OSError:
 before, before_all = status("RssAnon"), status("VmRSS")
 thread = threading.Thread(target=sample)
 thread.start()
-weights = plain(path, dtype) if loader == "plain" else load_weights(path, config, dtype, progress=False)
+place = storage(config, getattr(torch, dtype)) if loader == "packed" else None
+weights = plain(path, dtype) if loader == "plain" else load_weights(path, config, dtype, progress=False, storage=place)
 done.set()
 thread.join()
-size = sum(t.numel() * t.element_size() for t in weights.values())
+held = [getattr(t, "data", t) for t in weights.values()]
+size = sum(t.numel() * t.element_size() for t in held)
 result = {"size": size, "anonymous": max(peak[0], status("RssAnon")) - before}
 result["all"] = status("VmHWM") - before_all if resets else None
 print(json.dumps(result))
@@ -78,9 +81,10 @@ def measure(path: Path, dtype: str, loader: str = "ours") -> dict[str, int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("loader", ["ours", "packed"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_anonymous_memory(checkpoint, dtype):
-    found = measure(checkpoint, dtype)
+def test_anonymous_memory(checkpoint, dtype, loader):
+    found = measure(checkpoint, dtype, loader)
     assert found["size"] > 70e6
     assert found["size"] * 0.9 < found["anonymous"] < found["size"] * 1.2, found
     if found["all"] is not None:
