@@ -1,4 +1,4 @@
-// The two passes around the patch projection, whose matrix product is torch's on this backend.
+// The two passes around the patch projection, whose product is gemm.h's.
 //
 //   patchify        a[t N + gy (W/p) + gx, (c p + py) p + px] = n_c(tile t, channel c, row gy p + py, column gx p + px)
 //                   n_c(u) = (u / 255 - mean[c]) / std[c] in fp32 for uint8 tiles, u itself for float tiles; rounded to
