@@ -9,6 +9,7 @@
 namespace py = pybind11;
 
 namespace ivk::binding {
+void bind_attention(py::module_& m);
 void bind_embed(py::module_& m);
 void bind_gemm(py::module_& m);
 void bind_swiglu(py::module_& m);
@@ -42,6 +43,7 @@ PYBIND11_MODULE(_cpu, m) {
 #else
     m.attr("compiler") = "g++ " __VERSION__;
 #endif
+    binding::bind_attention(m);
     binding::bind_embed(m);
     binding::bind_gemm(m);
     binding::bind_swiglu(m);

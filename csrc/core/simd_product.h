@@ -44,14 +44,19 @@ struct Weights {
     const W* next;
 };
 
+// Where sums go: elements between rows, and between panels.
+struct Sums {
+    float* data;
+    int64_t row, panel;
+};
+
 // c[R][P panels] (+)= the chain over k of x [k][R] and the weights.
 template <int R, int P, typename W>
-void micro_panels(int64_t k, const float* __restrict x, const Weights<W>& weights, int panel, float* c, bool add) {
+void micro_panels(int64_t k, const float* __restrict x, const Weights<W>& weights, int panel, const Sums& c, bool add) {
     constexpr int kWide = P * kParts;
     const int64_t pitch = weights.pitch;
     const W* __restrict w = weights.data + panel * pitch;
     const W* next = weights.next + panel * pitch;
-    c += panel * kPanel;
     native_f32 sum[R][kWide];
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < kWide; ++v) sum[r][v] = native_f32{};
@@ -70,18 +75,19 @@ void micro_panels(int64_t k, const float* __restrict x, const Weights<W>& weight
     }
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < kWide; ++v) {
-            float* to = c + r * kTile + v * kNative;
+            float* to = c.data + r * c.row + (panel + v / kParts) * c.panel + v % kParts * kNative;
             const native_f32 value = add ? part_of(to, 0) + sum[r][v] : sum[r][v];
             std::memcpy(to, &value, sizeof value);
         }
 }
 
-// c[rows][kTile] for any number of rows up to R; x is packed for exactly that many.
-template <typename W, int R = kRows>
-void micro(int rows, int64_t k, const float* x, const Weights<W>& w, float* c, bool add) {
+// c[rows][P panels] for any number of rows up to R; x is packed for exactly that many.
+template <typename W, int R = kRows, int P = 2>
+void micro(int rows, int64_t k, const float* x, const Weights<W>& w, const Sums& c, bool add) {
     if constexpr (R > 1)
-        if (rows < R) return micro<W, R - 1>(rows, k, x, w, c, add);
-    for (int panel = 0; panel < 2; panel += kPanelsAtOnce) micro_panels<R, kPanelsAtOnce, W>(k, x, w, panel, c, add);
+        if (rows < R) return micro<W, R - 1, P>(rows, k, x, w, c, add);
+    constexpr int kAtOnce = P < kPanelsAtOnce ? P : kPanelsAtOnce;
+    for (int panel = 0; panel < P; panel += kAtOnce) micro_panels<R, kAtOnce, W>(k, x, w, panel, c, add);
 }
 
 // Four rows of four floats, turned.

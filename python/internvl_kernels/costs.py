@@ -7,7 +7,6 @@ from collections.abc import Callable
 from .config import LanguageConfig, ModelConfig, VisionConfig
 from .errors import UnsupportedError
 
-ATTENTION_BLOCK = 64  # positions whose queries ops.cached_attention takes together; a block starts at a multiple of it
 MOST_ROWS = 2048  # of a prefill chunk: more rows make no product faster
 
 
@@ -104,9 +103,7 @@ def prefill_workspace(c: LanguageConfig, rows: int, keys: int, itemsize: int, ba
     size = _rows_workspace(c, rows, itemsize, backend)
     if backend == "reference":
         return size + _scores(c, rows, keys, itemsize)
-    # a block's mask; keys and values padded to a block's end; a block's queries and results
-    keys = -(-keys // ATTENTION_BLOCK) * ATTENTION_BLOCK
-    return size + (ATTENTION_BLOCK * (keys + 3 * c.q_size) + 2 * keys * c.kv_size) * itemsize
+    return size
 
 
 def decode_workspace(c: LanguageConfig, rows: int, keys: int, itemsize: int, backend: str) -> int:

@@ -6,7 +6,6 @@ from .ops.embed import embed_tokens_reference as embed_tokens
 from .ops.gemm import linear_gelu_reference as linear_gelu
 from .ops.gemm import linear_reference as linear
 from .ops.gemm import linear_residual_reference as linear_residual
-from .ops.gemm import linear_swiglu_reference as linear_swiglu
 from .ops.image import tile_pixels_reference as tile_pixels
 from .ops.moe import moe_combine_reference as moe_combine
 from .ops.moe import moe_experts_reference as moe_experts
@@ -25,6 +24,7 @@ from .ops.rope import rope_table_reference as rope_table
 from .ops.sample import argmax_reference as argmax
 from .ops.sample import penalise_reference as penalise
 from .ops.sample import sample_reference as sample
+from .ops.swiglu import linear_swiglu_reference as linear_swiglu
 from .ops.swiglu import swiglu_reference as swiglu
 
 __all__ = [

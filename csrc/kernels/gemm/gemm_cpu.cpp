@@ -109,8 +109,8 @@ struct Block {
     template <typename W, int R>
     void rows_of(int64_t k, int64_t depth, const Weights<W>& weights, float* c) const {
         for (int64_t r = 0; r < m; r += kRows)
-            micro<W, R>(int(std::min<int64_t>(kRows, m - r)), depth, x + k * m + r * depth, weights, c + r * kTile,
-                        k > 0);
+            micro<W, R>(int(std::min<int64_t>(kRows, m - r)), depth, x + k * m + r * depth, weights,
+                        {c + r * kTile, kTile, kPanel}, k > 0);
     }
 
     template <typename W>

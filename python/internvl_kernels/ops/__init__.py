@@ -2,7 +2,7 @@
 
 from .attention import attention, cached_attention
 from .embed import embed_tokens
-from .gemm import linear, linear_gelu, linear_residual, linear_swiglu
+from .gemm import linear, linear_gelu, linear_residual
 from .image import choose_grid, tile_pixels
 from .moe import moe_combine, moe_experts, moe_permute, moe_route
 from .norm import add_norm, add_scaled, layer_norm, rms_norm, vision_qk_norm
@@ -12,7 +12,7 @@ from .patch_embed import patch_embed
 from .pixel_shuffle import pixel_shuffle
 from .rope import qkv_rope, qkv_rope_append, rope_table
 from .sample import argmax, penalise, sample, uniforms
-from .swiglu import swiglu
+from .swiglu import linear_swiglu, swiglu
 
 __all__ = [
     "add_norm",

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
-from ..costs import ATTENTION_BLOCK
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
-from ._backend import choose
-from ._tensor import as_kind, to_torch
+from ._backend import choose, cpu
+from ._tensor import as_kind, empty, host, to_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,12 +24,18 @@ def attention(
     """``softmax(scale * q k^T) v`` per head: q ``[B, L, Hq, d]``, k and v ``[B, S, Hkv, d]``; returns ``[B, L, Hq, d]``.
 
     Hq is a multiple of Hkv; query head h reads key head ``h // (Hq / Hkv)``. scale defaults to ``d ** -0.5``. causal: query i
-    sees key j iff ``j <= i + S - L`` (the last query sees every key), so L must not exceed S.
+    sees key j iff ``j <= i + S - L`` (the last query sees every key), so L must not exceed S. d is at most 256 on the cpu
+    backend. Contract: csrc/kernels/attention/attention.h.
     """
     _check(q, k, v, causal)
     if choose("attention", backend, q, k, v) == "reference":
         return attention_reference(q, k, v, causal=causal, scale=scale)
-    return as_kind(_sdpa(to_torch(q, "q"), to_torch(k, "k"), to_torch(v, "v"), causal, scale), q)
+    if _wide(q):
+        return as_kind(attention_reference(*_tensors(q=q, k=k, v=v), causal=causal, scale=scale), q)
+    q = host(q)
+    y = empty(q, q.shape)
+    cpu().attention(q, host(k), host(v), y, causal, _scale(q, scale), threads)
+    return y
 
 
 @checked_reference("q float [B, L, Hq, d]", "k,v q [B, S, Hkv, d]")
@@ -65,24 +70,19 @@ def cached_attention(
     spans: ``(row_begin, row_end, slot_begin, length)`` for each sequence, in row order and covering every row: its rows are
     the last ones of a sequence whose ``length`` keys lie at ``[slot_begin, slot_begin + length)``. Returns ``[rows, Hq, d]``.
 
-    decode=True is the decode phase: every span is one new row. Otherwise the cpu backend takes queries in blocks of 64
-    positions, counted from the start of the sequence, over all keys up to the block's end: a row's bits depend neither on the
-    span that brings it nor on the rows beside it. Workspace then: one block's mask over the longest sequence, and, where a
-    span does not end with a block, a padded copy of one sequence's keys and values.
+    decode=True is the decode phase: every span is one new row. On the cpu backend a row's bits depend neither on the span that
+    brings it nor on the rows beside it, and decode changes none (csrc/kernels/attention/attention.h).
     """
     _check_spans(q, k_cache, v_cache, spans, decode)
     if choose("cached_attention", backend, q, k_cache, v_cache) == "reference":
         return cached_attention_reference(q, k_cache, v_cache, spans, scale=scale)
-    queries, keys, values = to_torch(q, "q"), to_torch(k_cache, "k_cache"), to_torch(v_cache, "v_cache")
-    out = torch.empty(queries.shape, dtype=queries.dtype)
-    mask = None if decode else _block_mask(max((s[3] for s in spans), default=0), queries.dtype)
-    for row, row_end, slot, length in spans:
-        k, v = keys[slot : slot + length], values[slot : slot + length]
-        if mask is None:
-            out[row:row_end] = _sdpa(queries[None, row:row_end], k[None], v[None], True, scale)[0]
-        else:
-            _attend_blocks(queries[row:row_end], k, v, mask, scale, out[row:row_end])
-    return as_kind(out, q)
+    if _wide(q):
+        rows, keys, values = _tensors(q=q, k_cache=k_cache, v_cache=v_cache)
+        return as_kind(cached_attention_reference(rows, keys, values, spans, scale=scale), q)
+    q = host(q)
+    y = empty(q, q.shape)
+    cpu().cached_attention(q, host(k_cache), host(v_cache), y, list(spans), _scale(q, scale), threads)
+    return y
 
 
 @checked_reference("q float [rows, Hq, d]", "k_cache,v_cache q [slots, Hkv, d]")
@@ -97,50 +97,17 @@ def cached_attention_reference(
     return torch.cat(parts)
 
 
-def _block_mask(keys: int, dtype: torch.dtype) -> Tensor:
-    """What the rows of the last block of ``keys`` positions must not see; an earlier block's mask is its right part."""
-    block = ATTENTION_BLOCK
-    columns = -(-keys // block) * block
-    return torch.full((block, columns), float("-inf"), dtype=dtype).triu_(columns - block + 1)
+def _wide(q: Any) -> bool:
+    """float64, which no kernel has: the reference computes it."""
+    return str(q.dtype).rpartition(".")[2] == "float64"
 
 
-def _attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None, out: Tensor) -> None:
-    """Rows q, the last of a sequence with keys k, in blocks at fixed positions: always the same shapes for a position."""
-    first, length, block = len(k) - len(q), len(k), ATTENTION_BLOCK
-    for begin in range(first // block * block, length, block):
-        end, low, high = begin + block, max(begin, first), min(begin + block, length)
-        rows = _padded(q[low - first : high - first], low - begin, end - high)
-        # Keys behind the sequence are zeros and hidden; what a later sequence keeps in those slots is not read.
-        keys, values = (_padded(t[:high], 0, end - high)[None] for t in (k, v))
-        mixed = _sdpa(rows[None], keys, values, True, scale, mask[:, mask.shape[1] - end :])[0]
-        out[low - first : high - first] = mixed[low - begin : high - begin]
+def _tensors(**tensors: Any) -> list[Tensor]:
+    return [to_torch(value, name) for name, value in tensors.items()]
 
 
-def _padded(x: Tensor, before: int, behind: int) -> Tensor:
-    return torch.nn.functional.pad(x, (0, 0, 0, 0, before, behind)) if before or behind else x
-
-
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None, mask: Tensor | None = None) -> Tensor:
-    """Torch's fused attention on head-transposed views; keys and values are never copied per query head."""
-    batch, rows, heads, dim = q.shape
-    keys, kv_heads = k.shape[1:3]
-    fused = torch.nn.functional.scaled_dot_product_attention
-    with torch.no_grad():
-        if rows == 1:  # decoding: the query heads of a group are rows over one key head
-            grouped = q.reshape(batch, kv_heads, heads // kv_heads, dim)
-            return fused(grouped, k.transpose(1, 2), v.transpose(1, 2), scale=scale).reshape(q.shape)
-        if mask is None and causal and rows < keys:  # torch aligns its own causal mask to the first key, not the last
-            mask = torch.ones(rows, keys, dtype=torch.bool).tril(keys - rows)
-        mixed = fused(
-            q.transpose(1, 2),
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            attn_mask=mask,
-            is_causal=mask is None and causal,
-            scale=scale,
-            enable_gqa=heads != kv_heads,
-        )
-        return mixed.transpose(1, 2)
+def _scale(q: Any, scale: float | None) -> float:
+    return float(q.shape[-1] ** -0.5 if scale is None else scale)
 
 
 def _check(q: Any, k: Any, v: Any, causal: bool) -> None:

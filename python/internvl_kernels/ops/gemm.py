@@ -12,7 +12,6 @@ from ._packed import PackedWeight
 from ._product import by_library, product
 from ._tensor import as_kind, empty, host
 from .norm import add_scaled, add_scaled_reference
-from .swiglu import swiglu, swiglu_reference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,17 +33,17 @@ def linear(
     depend on the rows beside it. decode=True reads a plain weight once for a few rows (csrc/kernels/gemm/gemm_few_rows.h), with
     other bits than the rest. float64, and bfloat16 where the processor multiplies it, go through torch (ops/_product.py).
     """
-    _check("linear", x, weight, bias)
-    if _choose("linear", backend, x, weight, bias) == "reference":
+    check_product("linear", x, weight, bias)
+    if choose_product("linear", backend, x, weight, bias) == "reference":
         return linear_reference(x, cast("Tensor", weight), bias)
     if decode and not isinstance(weight, PackedWeight):
         x = host(x)
         y = empty(x, (*x.shape[:-1], weight.shape[0]))
         cpu().gemm_few_rows(x, host(weight), host(bias), y, threads)
         return y
-    if _by_library(x, weight):
+    if left_to_library(x, weight):
         return as_kind(product(x, weight, bias), x)
-    return _gemm("linear", x, weight, bias, threads)
+    return gemm("linear", x, weight, bias, threads)
 
 
 @checked_reference("x float [..., K]", "weight x [N, K]", "bias x [N]")
@@ -57,46 +56,17 @@ def linear_gelu(
     x: Any, weight: Any | PackedWeight, bias: Any = None, *, threads: int = 0, backend: str = "auto"
 ) -> Any:
     """``gelu(linear(x, weight, bias))`` with the exact (erf) GELU. Shapes and dtypes as ``linear``."""
-    _check("linear_gelu", x, weight, bias)
-    if _choose("linear_gelu", backend, x, weight, bias) == "reference":
+    check_product("linear_gelu", x, weight, bias)
+    if choose_product("linear_gelu", backend, x, weight, bias) == "reference":
         return linear_gelu_reference(x, cast("Tensor", weight), bias)
-    if _by_library(x, weight):
+    if left_to_library(x, weight):
         return as_kind(product(x, weight, bias, gelu=True), x)
-    return _gemm("gelu", x, weight, bias, threads)
+    return gemm("gelu", x, weight, bias, threads)
 
 
 @checked_reference("x float [..., K]", "weight x [N, K]", "bias x [N]")
 def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.nn.functional.gelu(linear_reference(x, weight, bias))
-
-
-@checked
-def linear_swiglu(
-    x: Any,
-    gate_up: Any | PackedWeight,
-    *,
-    decode: bool = False,
-    threads: int = 0,
-    backend: str = "auto",
-) -> Any:
-    """``swiglu(linear(x, gate_up))``: gate_up ``[2I, K]`` holds gate, then up (packed with gated=True); result ``[..., I]``.
-
-    Dtypes and ``decode`` as ``linear``; the product is not rounded before the gate, except where ``linear`` is another's.
-    """
-    _check("linear_swiglu", x, gate_up, None, "gate_up")
-    if gate_up.shape[0] % 2:
-        raise UnsupportedError(f"linear_swiglu: gate_up is {list(gate_up.shape)}; allowed: an even number of rows")
-    if _choose("linear_swiglu", backend, x, gate_up) == "reference":
-        return linear_swiglu_reference(x, cast("Tensor", gate_up))
-    if not isinstance(gate_up, PackedWeight) and (decode or _by_library(x, gate_up)):
-        run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
-        return swiglu(linear(x, gate_up, decode=decode, **run), **run)
-    return _gemm("swiglu", x, gate_up, None, threads)
-
-
-@checked_reference("x float [..., K]", "gate_up x [N, K]")
-def linear_swiglu_reference(x: Tensor, gate_up: Tensor) -> Tensor:
-    return swiglu_reference(linear_reference(x, gate_up))
 
 
 @checked
@@ -115,17 +85,17 @@ def linear_residual(
 
     inplace: written into residual, which is returned. Shapes and dtypes otherwise as ``linear``.
     """
-    _check("linear_residual", x, weight, bias)
+    check_product("linear_residual", x, weight, bias)
     wanted = (*x.shape[:-1], weight.shape[0])
     if tuple(residual.shape) != wanted or (scale is not None and tuple(scale.shape) != wanted[-1:]):
         found = f"residual {list(residual.shape)}, scale {None if scale is None else list(scale.shape)}"
         raise UnsupportedError(f"linear_residual: {found}; allowed: residual {list(wanted)}, scale [{wanted[-1]}]")
-    if _choose("linear_residual", backend, x, weight, bias, residual, scale) == "reference":
+    if choose_product("linear_residual", backend, x, weight, bias, residual, scale) == "reference":
         return linear_residual_reference(x, cast("Tensor", weight), bias, residual=residual, scale=scale)
-    if _by_library(x, weight):
+    if left_to_library(x, weight):
         run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
         return add_scaled(residual, linear(x, weight, bias, **run), scale, inplace=inplace, **run)
-    return _gemm("residual", x, weight, bias, threads, scale, residual, host(residual) if inplace else None)
+    return gemm("residual", x, weight, bias, threads, scale, residual, host(residual) if inplace else None)
 
 
 @checked_reference("x float [..., K]", "weight x [N, K]", "bias,scale x [N]", "residual x [..., N]")
@@ -140,7 +110,7 @@ def linear_residual_reference(
     return add_scaled_reference(residual, linear_reference(x, weight, bias), scale)
 
 
-def _gemm(
+def gemm(
     epilogue: str,
     x: Any,
     weight: Any,
@@ -158,7 +128,7 @@ def _gemm(
     return y
 
 
-def _choose(op: str, backend: str, x: Any, weight: Any, *others: Any) -> str:
+def choose_product(op: str, backend: str, x: Any, weight: Any, *others: Any) -> str:
     packed = isinstance(weight, PackedWeight)
     found = choose(op, backend, x, None if packed else weight, *others)
     if packed and (found != "cpu" or weight.gated != (op == "linear_swiglu")):
@@ -169,11 +139,11 @@ def _choose(op: str, backend: str, x: Any, weight: Any, *others: Any) -> str:
     return found
 
 
-def _by_library(x: Any, weight: Any) -> bool:
+def left_to_library(x: Any, weight: Any) -> bool:
     return not isinstance(weight, PackedWeight) and by_library(x.dtype)
 
 
-def _check(op: str, x: Any, weight: Any, bias: Any, name: str = "weight") -> None:
+def check_product(op: str, x: Any, weight: Any, bias: Any, name: str = "weight") -> None:
     """Shapes, and one dtype unless the weight is packed."""
     if not x.shape or len(weight.shape) != 2 or x.shape[-1] != weight.shape[1]:
         raise UnsupportedError(
@@ -193,6 +163,4 @@ __all__ = [
     "linear_reference",
     "linear_residual",
     "linear_residual_reference",
-    "linear_swiglu",
-    "linear_swiglu_reference",
 ]

@@ -10,7 +10,8 @@ from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
 from ._tensor import as_kind, empty, host, to_torch
-from .gemm import linear, linear_reference, linear_swiglu, linear_swiglu_reference
+from .gemm import linear, linear_reference
+from .swiglu import linear_swiglu, linear_swiglu_reference
 
 if TYPE_CHECKING:
     from torch import Tensor

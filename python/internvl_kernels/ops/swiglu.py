@@ -1,14 +1,17 @@
-"""The gate of a SwiGLU layer on its own. Contract: csrc/kernels/gemm/swiglu.h; fused behind its product: ops.linear_swiglu."""
+"""The gate of a SwiGLU layer: behind its product (csrc/kernels/gemm/gemm.h) and on its own (csrc/kernels/gemm/swiglu.h)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
+from ._packed import PackedWeight
 from ._tensor import empty, host
+from .gemm import check_product, choose_product, gemm, left_to_library, linear, linear_reference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,4 +41,45 @@ def swiglu_reference(gate_up: Tensor) -> Tensor:
     return torch.nn.functional.silu(gate) * up
 
 
-__all__ = ["swiglu", "swiglu_reference"]
+@checked
+def linear_swiglu(
+    x: Any,
+    gate_up: Any | PackedWeight,
+    *,
+    decode: bool = False,
+    threads: int = 0,
+    backend: str = "auto",
+) -> Any:
+    """``swiglu(linear(x, gate_up))``: gate_up ``[2I, K]`` holds gate, then up (packed with gated=True); result ``[..., I]``.
+
+    Dtypes and ``decode`` as ``linear``; the product is not rounded before the gate, except where ``linear`` is another's.
+    """
+    check_product("linear_swiglu", x, gate_up, None, "gate_up")
+    if gate_up.shape[0] % 2:
+        raise UnsupportedError(f"linear_swiglu: gate_up is {list(gate_up.shape)}; allowed: an even number of rows")
+    if choose_product("linear_swiglu", backend, x, gate_up) == "reference":
+        return linear_swiglu_reference(x, cast("Tensor", gate_up))
+    run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
+    if not isinstance(gate_up, PackedWeight) and (decode or left_to_library(x, gate_up)):
+        return _by_rows(
+            x, gate_up.shape[0] // 2, lambda rows: swiglu(linear(rows, gate_up, decode=decode, **run), **run)
+        )
+    return gemm("swiglu", x, gate_up, None, threads)
+
+
+@checked_reference("x float [..., K]", "gate_up x [N, K]")
+def linear_swiglu_reference(x: Tensor, gate_up: Tensor) -> Tensor:
+    return swiglu_reference(linear_reference(x, gate_up))
+
+
+def _by_rows(x: Any, columns: int, run: Callable[[Any], Any]) -> Any:
+    """``run`` of some rows at a time: what lies between two steps that are not fused stays small."""
+    x = host(x)
+    y, flat = empty(x, (*x.shape[:-1], columns)), x.reshape(-1, x.shape[-1])
+    target = y.reshape(len(flat), columns)
+    for first in range(0, len(flat), 256):
+        target[first : first + 256] = run(flat[first : first + 256])
+    return y
+
+
+__all__ = ["linear_swiglu", "linear_swiglu_reference", "swiglu", "swiglu_reference"]
