@@ -131,7 +131,7 @@ def test_gelu_of_every_size() -> None:
     y = ops.linear_gelu(x[:, None], torch.ones(1, 1), backend="cpu")[:, 0]
     wide = torch.nn.functional.gelu(x.double())
     error = (y.double() - wide).abs() / wide.abs().clamp(min=0.1)
-    assert error[:-6].max() < 5e-7
+    assert error[:-6].max() < 6e-7
     assert (y[-6:-4].abs() < 1e-25).all()
     assert torch.equal(y[-4:-2], x[-4:-2])
     assert not y[-2:].any()
