@@ -14,6 +14,7 @@ void bind_embed(py::module_& m);
 void bind_gemm(py::module_& m);
 void bind_swiglu(py::module_& m);
 void bind_gemm_few_rows(py::module_& m);
+void bind_gemm_grouped(py::module_& m);
 void bind_moe(py::module_& m);
 void bind_image(py::module_& m);
 void bind_norm(py::module_& m);
@@ -48,6 +49,7 @@ PYBIND11_MODULE(_cpu, m) {
     binding::bind_gemm(m);
     binding::bind_swiglu(m);
     binding::bind_gemm_few_rows(m);
+    binding::bind_gemm_grouped(m);
     binding::bind_moe(m);
     binding::bind_image(m);
     binding::bind_norm(m);

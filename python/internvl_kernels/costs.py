@@ -131,8 +131,8 @@ def _rows_workspace(c: LanguageConfig, rows: int, itemsize: int, backend: str) -
         chosen = (2 * h + c.num_experts + k) * itemsize + 32 * k
         if reference:
             moe = k * h * (4 * itemsize + 8) + 4 * e * itemsize + 16 * c.num_experts
-        else:  # every choice's result, and the rows of one expert, which may be all
-            moe = (k * h + h + h + e) * itemsize
+        else:  # every choice's result and inner row
+            moe = (k * h + k * e + h) * itemsize
         widest = max(widest, chosen + moe)
     return rows * (widest + 16 + 8 * c.head_dim)
 

@@ -47,7 +47,7 @@ def read_weights(
     directory: Path, config: ModelConfig, options: RuntimeOptions, parts: Sequence[str], progress: bool
 ) -> dict[str, Any]:
     """The checkpoint's weights as the chosen backend keeps them."""
-    place = storage(config, getattr(torch, options.weights)) if options.packs(config) else None
+    place = storage(config, getattr(torch, options.weights)) if options.packed else None
     return load_weights(directory, config, options.dtype, parts=parts, progress=progress, storage=place)
 
 

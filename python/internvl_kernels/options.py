@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._lazy import torch
-from .config import ModelConfig
 from .errors import BackendError, UnsupportedError
 from .generate import GenerationOptions
 from .ops._backend import BACKENDS, CUDA_OPS, unavailable
@@ -76,15 +75,10 @@ class RuntimeOptions:
         assert limit is not None
         return cls(backend, device, dtype, limit, threads, stored)
 
-    def packs(self, config: ModelConfig) -> bool:
+    @property
+    def packed(self) -> bool:
         """Whether the matrices of a model are kept packed, in ``weights``."""
-        if self.backend != "cpu" or not packs(self.dtype):
-            return False
-        if config.language.num_experts and self.weights != self.dtype:
-            raise UnsupportedError(
-                f"weights: {self.weights!r} with dtype {self.dtype!r}; allowed with a mixture of experts: {self.dtype!r}"
-            )
-        return True
+        return self.backend == "cpu" and packs(self.dtype)
 
     def place(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return tensors if self.device == "cpu" else {name: t.to(self.device) for name, t in tensors.items()}

@@ -3,12 +3,12 @@
 from .ops.attention import attention_reference as attention
 from .ops.attention import cached_attention_reference as cached_attention
 from .ops.embed import embed_tokens_reference as embed_tokens
+from .ops.experts import moe_experts_reference as moe_experts
 from .ops.gemm import linear_gelu_reference as linear_gelu
 from .ops.gemm import linear_reference as linear
 from .ops.gemm import linear_residual_reference as linear_residual
 from .ops.image import tile_pixels_reference as tile_pixels
 from .ops.moe import moe_combine_reference as moe_combine
-from .ops.moe import moe_experts_reference as moe_experts
 from .ops.moe import moe_permute_reference as moe_permute
 from .ops.moe import moe_route_reference as moe_route
 from .ops.norm import add_norm_reference as add_norm

@@ -26,23 +26,40 @@ int64_t pieces(int64_t n, int64_t each) { return (n + each - 1) / each; }
 
 }  // namespace
 
-void run_gemm(const GemmParams& p, int threads) {
+void run_gemms(const std::vector<GemmParams>& products, int threads) {
     const GemmTable& table = IVK_SELECT(gemm_table);
-    const int64_t tiles = tiles_of(p.weight.n, p.weight.swiglu);
-    if (p.m == 0 || tiles == 0) return;
-    // Blocks of equal numbers of micro-panels; then columns, until every thread has a few pieces of work.
-    const int64_t panels = pieces(p.m, table.panel_rows);
-    const bool staged = !p.weight.packed || p.weight.dtype != DType::f32;
-    const int64_t row_blocks = pieces(panels, (staged ? kStagedBlock : kRowBlock) / table.panel_rows);
+    struct Share {
+        int64_t product, panels, row_blocks, tiles, column_blocks;
+    };
+    std::vector<Share> shares;
+    int64_t blocks = 0;
+    for (size_t i = 0; i < products.size(); ++i) {
+        const GemmParams& p = products[i];
+        // Blocks of equal numbers of micro-panels.
+        const bool staged = !p.weight.packed || p.weight.dtype != DType::f32;
+        const int64_t panels = pieces(p.m, table.panel_rows), tiles = tiles_of(p.weight.n, p.weight.swiglu);
+        const int64_t row_blocks = pieces(panels, (staged ? kStagedBlock : kRowBlock) / table.panel_rows);
+        if (p.m > 0 && tiles > 0) shares.push_back({int64_t(i), panels, row_blocks, tiles, 1});
+        blocks += row_blocks * (p.m > 0);
+    }
+    // Then columns, until every thread has a few pieces of work.
     const int64_t cap = threads == 0 ? default_threads() : threads;
-    const int64_t wanted = cap == 1 ? 1 : pieces(4 * cap, row_blocks);
-    const int64_t column_blocks = std::min(tiles, wanted);
-    parallel_for(row_blocks * column_blocks, 1, threads, [&](int64_t begin, int64_t end) {
+    std::vector<int64_t> ends;  // of every share's items
+    int64_t items = 0;
+    for (Share& s : shares) {
+        s.column_blocks = std::min(s.tiles, cap == 1 ? 1 : pieces(4 * cap, blocks));
+        ends.push_back(items += s.row_blocks * s.column_blocks);
+    }
+    parallel_for(items, 1, threads, [&](int64_t begin, int64_t end) {
         for (int64_t item = begin; item < end; ++item) {
-            const int64_t r = item / column_blocks, c = item % column_blocks;
-            const int64_t first = panels * r / row_blocks * table.panel_rows;
-            const int64_t last = std::min(p.m, panels * (r + 1) / row_blocks * table.panel_rows);
-            table.block(p, first, last, tiles * c / column_blocks, tiles * (c + 1) / column_blocks);
+            const size_t which = std::upper_bound(ends.begin(), ends.end(), item) - ends.begin();
+            const Share& s = shares[which];
+            const GemmParams& p = products[s.product];
+            const int64_t own = item - (which ? ends[which - 1] : 0);
+            const int64_t r = own / s.column_blocks, c = own % s.column_blocks;
+            const int64_t first = s.panels * r / s.row_blocks * table.panel_rows;
+            const int64_t last = std::min(p.m, s.panels * (r + 1) / s.row_blocks * table.panel_rows);
+            table.block(p, first, last, s.tiles * c / s.column_blocks, s.tiles * (c + 1) / s.column_blocks);
         }
     });
 }
@@ -68,9 +85,9 @@ void gemm(const TensorView& x, const PackedWeight& weight, const TensorView& bia
     require(!overlap(y, x) && !overlap(y, bias) && !overlap(y, scale) &&
                 (!adds || same_place(y, residual) || !overlap(y, residual)),
             "gemm: y is ", y, "; allowed: apart from the inputs, or residual itself");
-    run_gemm({x.data, x.stride[0], nullptr, x.dtype, weight, bias.data, scale.data, residual.data, residual.stride[0],
-              y.data, y.stride[0], x.shape[0], epilogue},
-             threads);
+    run_gemms({{x.data, x.stride[0], nullptr, x.dtype, weight, bias.data, scale.data, residual.data, residual.stride[0],
+                y.data, y.stride[0], x.shape[0], epilogue}},
+              threads);
 }
 
 void pack_weight(const TensorView& weight, const TensorView& packed, bool swiglu, int threads) {

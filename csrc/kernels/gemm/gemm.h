@@ -28,6 +28,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/isa.h"
 #include "core/panels.h"
@@ -88,7 +89,7 @@ void gemm(const TensorView& x, const PackedWeight& weight, const TensorView& bia
           const TensorView& residual, const TensorView& y, Epilogue epilogue, int threads);
 // weight [N, K] into packed [packed_elements], one dtype.
 void pack_weight(const TensorView& weight, const TensorView& packed, bool swiglu, int threads);
-// The inner part of gemm for callers that have checked: used by moe, which has many products at once.
-void run_gemm(const GemmParams& p, int threads);
+// The inner part of gemm for callers that have checked; several products share the threads.
+void run_gemms(const std::vector<GemmParams>& products, int threads);
 
 }  // namespace ivk

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +28,7 @@ __all__ = ["PARTS", "load_weights", "read_config", "resolve", "save_checkpoint"]
 DTYPES = ("float32", "bfloat16", "float16")
 _SHOWN = 5  # names in an error text
 _FINITE_BLOCK = 1 << 22  # elements checked at once
+_ROWS_BLOCK = 1 << 19  # elements on their way to what packs them
 
 
 Storage = Callable[[str, "tuple[int, ...]"], Any]
@@ -129,11 +133,19 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
+def _passing(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory that goes back to the system when it is dropped: small blocks between large ones would stay in the allocator."""
+    block = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    return torch.frombuffer(block, dtype=dtype).view(*shape)
+
+
 class _Target:
     """Where a parameter's pieces go: its tensor, or rows on their way to what packs them."""
 
     def __init__(self, parameter: Parameter, place: Any) -> None:
         self._place, self._left = place, len(parameter.pieces)
+        self._experts = len(parameter.shape) == 3 and not isinstance(place, torch.Tensor)
+        self._waiting: dict[int, tuple[Tensor, int]] = {}  # experts with a piece missing, and how much of them is there
         self._whole = isinstance(place, torch.Tensor) or self._left > 1 or place.gated
         self._rows = place if isinstance(place, torch.Tensor) else None
         self._shape = parameter.shape
@@ -141,16 +153,23 @@ class _Target:
     def fill(self, piece: Piece, stored: Tensor, check: Callable[[Tensor], None] | None) -> bool:
         """Takes one piece; True when it was the last."""
         self._left -= 1
+        if self._experts:
+            each = math.prod(self._shape[1:])
+            for part in stored.unflatten(0, (1, -1)) if piece.size <= each else stored:
+                self._fill_expert(*divmod(piece.start, each), part.reshape(-1), check)
+                piece = replace(piece, start=piece.start + part.numel())
+            return self._left == 0
         if not self._whole:
-            step = max(32, _FINITE_BLOCK // self._shape[1] // 32 * 32)
+            step = max(32, _ROWS_BLOCK // self._shape[1] // 32 * 32)
             for first in range(0, len(stored), step):
-                rows = stored[first : first + step].to(self._place.dtype)
+                rows = _passing((min(step, len(stored) - first), *self._shape[1:]), self._place.dtype)
+                rows.copy_(stored[first : first + step])
                 if check is not None:
                     check(rows)
                 self._place.write(rows, first)
             return True
         if self._rows is None:
-            self._rows = torch.empty(self._shape, dtype=self._place.dtype)
+            self._rows = _passing(self._shape, self._place.dtype)
         block = self._rows.view(-1)[piece.start : piece.start + piece.size].view(piece.shape)
         block.copy_(stored)
         if check is not None:
@@ -158,6 +177,19 @@ class _Target:
         if self._left == 0 and self._rows is not self._place:
             self._place.write(self._rows)
         return self._left == 0
+
+    def _fill_expert(self, expert: int, begin: int, part: Tensor, check: Callable[[Tensor], None] | None) -> None:
+        rows, there = self._waiting.pop(expert, (None, 0))
+        if rows is None:
+            rows = _passing(self._shape[1:], self._place.dtype)
+        block = rows.view(-1)[begin : begin + len(part)]
+        block.copy_(part)
+        if check is not None:
+            check(block)
+        if there + len(part) == rows.numel():
+            self._place.write(rows[None], expert)
+        else:
+            self._waiting[expert] = rows, there + len(part)
 
 
 def _check_finite(block: Tensor, source: StoredTensor) -> None:

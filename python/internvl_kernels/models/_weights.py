@@ -30,6 +30,8 @@ def storage(config: ModelConfig, dtype: torch.dtype) -> Callable[[str, tuple[int
         kind = name.split(".")[-2] if name.endswith(".weight") else ""
         if name == "language.embed.weight" and not config.language.tied_embeddings:
             return torch.empty(shape, dtype=dtype)
+        if name.endswith((".experts.gate_up", ".experts.down")):
+            return PackedWeight(shape, dtype, gated=name.endswith("gate_up"))
         if kind in MATRICES or name == "language.embed.weight":
             return PackedWeight(shape, dtype, gated=kind == "gate_up")
         return None

@@ -2,9 +2,10 @@
 
 from .attention import attention, cached_attention
 from .embed import embed_tokens
+from .experts import moe_experts
 from .gemm import linear, linear_gelu, linear_residual
 from .image import choose_grid, tile_pixels
-from .moe import moe_combine, moe_experts, moe_permute, moe_route
+from .moe import moe_combine, moe_permute, moe_route
 from .norm import add_norm, add_scaled, layer_norm, rms_norm, vision_qk_norm
 from .pack import PackedWeight as PackedWeight
 from .pack import pack_weight

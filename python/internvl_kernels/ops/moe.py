@@ -1,17 +1,14 @@
-"""Mixture of experts: routing, permutation by expert, the experts, combination. Contract: csrc/kernels/moe/moe.h."""
+"""Mixture of experts: routing, permutation by expert, combination. Contract: csrc/kernels/moe/moe.h."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
-from ._tensor import as_kind, empty, host, to_torch
-from .gemm import linear, linear_reference
-from .swiglu import linear_swiglu, linear_swiglu_reference
+from ._tensor import empty, host
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,70 +111,6 @@ def moe_combine_reference(y: Tensor, weights: Tensor, order: Tensor) -> Tensor:
     return parts.sum(1).to(y.dtype)
 
 
-@checked
-def moe_experts(
-    x: Any,
-    gate_up: Any,
-    down: Any,
-    weights: Any,
-    experts: Any,
-    *,
-    decode: bool = False,
-    threads: int = 0,
-    backend: str = "auto",
-) -> Any:
-    """Every token through its chosen SwiGLU experts: ``sum_j w_j * down_e(silu(gate_e x) * (up_e x))``, e = experts[t, j].
-
-    x ``[n, H]``; gate_up ``[E, 2I, H]`` (gate rows first), down ``[E, H, I]``; weights ``[n, k]`` and experts int64 ``[n, k]``
-    from ``moe_route``. Returns ``[n, H]``. An expert's weights are read once, and only when a token chose it. ``decode`` as in ``linear``.
-    """
-    _check_experts(x, gate_up, down, weights, experts)
-    if choose("moe_experts", backend, x, gate_up, down, weights, experts) == "reference":
-        return moe_experts_reference(x, gate_up, down, weights, experts)
-    run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
-    rows, gate_up, down = to_torch(x, "x"), to_torch(gate_up, "gate_up"), to_torch(down, "down")
-    experts = to_torch(experts, "experts")
-    order, offsets = moe_permute(experts, gate_up.shape[0], **run)
-    y = torch.empty(len(order), x.shape[1], dtype=rows.dtype)
-    tokens = order // max(experts.shape[1], 1)
-    # Rows are gathered per expert: one copy of a few rows at a time instead of k copies of x.
-    for e, (begin, end) in enumerate(pairwise(offsets.tolist())):
-        if begin < end:
-            inner = linear_swiglu(rows[tokens[begin:end]], gate_up[e], decode=decode, **run)
-            y[begin:end] = linear(inner, down[e], decode=decode, **run)
-    return as_kind(moe_combine(y, to_torch(weights), order, **run), x)
-
-
-@checked_reference(
-    "x float [n, H]", "down x [E, H, I]", "gate_up x [E, 2*I, H]", "weights x [n, k]", "experts int64 [n, k]"
-)
-def moe_experts_reference(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
-    _check_experts(x, gate_up, down, weights, experts)
-    order, offsets = moe_permute_reference(experts, gate_up.shape[0])
-    rows = x[order // experts.shape[1]]
-    parts = []
-    for e, (begin, end) in enumerate(pairwise(offsets.tolist())):
-        if begin < end:
-            parts.append(linear_reference(linear_swiglu_reference(rows[begin:end], gate_up[e]), down[e]))
-    return moe_combine_reference(torch.cat(parts) if parts else rows, weights, order)
-
-
-def _check_experts(x: Any, gate_up: Any, down: Any, weights: Any, experts: Any) -> None:
-    for name, value in (("gate_up", gate_up), ("down", down), ("weights", weights)):
-        if str(value.dtype).rpartition(".")[2] != str(x.dtype).rpartition(".")[2]:
-            raise UnsupportedError(f"moe_experts: {name} is {value.dtype}; allowed: x's dtype, {x.dtype}")
-    shapes = [list(t.shape) for t in (x, gate_up, down, weights, experts)]
-    if [len(s) for s in shapes] == [2, 3, 3, 2, 2]:
-        (n, hidden), (count, _, _), (_, _, inner) = shapes[:3]
-        wanted = [[count, 2 * inner, hidden], [count, hidden, inner], [n, shapes[4][1]], [n, shapes[4][1]]]
-        if shapes[1:] == wanted and shapes[4][1]:
-            return
-    raise UnsupportedError(
-        "moe_experts: x, gate_up, down, weights, experts have shapes {}, {}, {}, {}, {}; allowed: [n, H], [E, 2I, H], [E, H, I], "
-        "[n, k], [n, k], k >= 1".format(*shapes)
-    )
-
-
 def _check_k(logits: Any, k: int) -> None:
     if len(logits.shape) != 2 or not 1 <= k <= logits.shape[1]:
         raise UnsupportedError(
@@ -188,8 +121,6 @@ def _check_k(logits: Any, k: int) -> None:
 __all__ = [
     "moe_combine",
     "moe_combine_reference",
-    "moe_experts",
-    "moe_experts_reference",
     "moe_permute",
     "moe_permute_reference",
     "moe_route",
