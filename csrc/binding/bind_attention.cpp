@@ -1,35 +1,53 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <optional>
 
 #include "binding/convert.h"
 #include "kernels/attention/attention.h"
 
 namespace ivk::binding {
+namespace {
+
+struct Sinks {
+    std::optional<TensorView> given;
+    explicit Sinks(py::handle sinks) {
+        if (!sinks.is_none()) given = to_view(sinks, "sinks");
+    }
+    const TensorView* view() const { return given ? &*given : nullptr; }
+};
+
+}  // namespace
 
 void bind_attention(py::module_& m) {
     m.def(
         "attention",
-        [](py::handle q, py::handle k, py::handle v, py::handle y, bool causal, double scale, int threads) {
+        [](py::handle q, py::handle k, py::handle v, py::handle y, bool causal, double scale, int64_t window,
+           py::handle sinks, int threads) {
             const TensorView views[] = {to_view(q, "q"), to_view(k, "k"), to_view(v, "v"), to_view(y, "y", true)};
+            const Sinks heads(sinks);
             py::gil_scoped_release release;
-            attention(views[0], views[1], views[2], views[3], causal, scale, threads);
+            attention(views[0], views[1], views[2], views[3], causal, scale, window, heads.view(), threads);
         },
         py::arg("q"), py::arg("k"), py::arg("v"), py::arg("y"), py::arg("causal"), py::arg("scale"),
-        py::arg("threads") = 0, "See csrc/kernels/attention/attention.h.");
+        py::arg("window") = 0, py::arg("sinks") = py::none(), py::arg("threads") = 0,
+        "See csrc/kernels/attention/attention.h.");
     m.def(
         "cached_attention",
         [](py::handle q, py::handle k_cache, py::handle v_cache, py::handle y,
-           const std::vector<std::array<int64_t, 4>>& spans, double scale, int threads) {
+           const std::vector<std::array<int64_t, 4>>& spans, double scale, int64_t window, py::handle sinks,
+           int threads) {
             const TensorView views[] = {to_view(q, "q"), to_view(k_cache, "k_cache"), to_view(v_cache, "v_cache"),
                                         to_view(y, "y", true)};
+            const Sinks heads(sinks);
             std::vector<AttentionSpan> parts;
             for (const auto& s : spans) parts.push_back({s[0], s[1], s[2], s[3]});
             py::gil_scoped_release release;
-            cached_attention(views[0], views[1], views[2], views[3], parts, scale, threads);
+            cached_attention(views[0], views[1], views[2], views[3], parts, scale, window, heads.view(), threads);
         },
         py::arg("q"), py::arg("k_cache"), py::arg("v_cache"), py::arg("y"), py::arg("spans"), py::arg("scale"),
-        py::arg("threads") = 0, "See csrc/kernels/attention/attention.h.");
+        py::arg("window") = 0, py::arg("sinks") = py::none(), py::arg("threads") = 0,
+        "See csrc/kernels/attention/attention.h.");
 }
 
 }  // namespace ivk::binding

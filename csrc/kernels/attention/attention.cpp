@@ -18,7 +18,7 @@ void check(const char* name, const TensorView& v, int ndim, const TensorView& q)
 }
 
 AttentionParams problem(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y, bool causal,
-                        double scale) {
+                        double scale, int64_t window, const TensorView* sinks) {
     const int n = q.ndim;
     require(n >= 3 && (q.dtype == DType::f32 || q.dtype == DType::bf16 || q.dtype == DType::f16), "attention: q is ", q,
             "; allowed dtypes: float32, bfloat16, float16");
@@ -35,6 +35,11 @@ AttentionParams problem(const TensorView& q, const TensorView& k, const TensorVi
     require(y.shape[n - 2] == heads && y.shape[n - 3] == q.shape[n - 3] && !overlap(y, q) && !overlap(y, k) &&
                 !overlap(y, v),
             "attention: y is ", y, "; allowed: q's shape, apart from the inputs");
+    require(window >= 0 && (window == 0 || causal), "attention: window is ", window,
+            "; allowed: 1 or more with causal, 0 for none");
+    require(!sinks || (sinks->ndim == 1 && sinks->shape[0] == heads && sinks->dtype == q.dtype &&
+                       (heads == 1 || sinks->stride[0] == 1)),
+            "attention: sinks is not one contiguous ", name_of(q.dtype), " for each of ", heads, " heads");
     return {{},
             q.dtype,
             heads,
@@ -49,7 +54,9 @@ AttentionParams problem(const TensorView& q, const TensorView& k, const TensorVi
             y.stride[n - 3],
             y.stride[n - 2],
             float(scale),
-            causal};
+            causal,
+            window,
+            sinks ? sinks->as<const void>() : nullptr};
 }
 
 struct Work {
@@ -80,9 +87,9 @@ void run(const AttentionParams& p, int threads) {
 }  // namespace
 
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y, bool causal,
-               double scale, int threads) {
+               double scale, int64_t window, const TensorView* sinks, int threads) {
     require(q.ndim == 4, "attention: q is ", q, "; allowed: [B, L, Hq, d]");
-    AttentionParams p = problem(q, k, v, y, causal, scale);
+    AttentionParams p = problem(q, k, v, y, causal, scale, window, sinks);
     const int64_t rows = q.shape[1], keys = k.shape[1];
     require(k.shape[0] == q.shape[0] && v.shape[0] == q.shape[0] && y.shape[0] == q.shape[0] &&
                 (keys >= 1 || rows == 0) && (!causal || rows <= keys),
@@ -96,9 +103,10 @@ void attention(const TensorView& q, const TensorView& k, const TensorView& v, co
 }
 
 void cached_attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache, const TensorView& y,
-                      const std::vector<AttentionSpan>& spans, double scale, int threads) {
+                      const std::vector<AttentionSpan>& spans, double scale, int64_t window, const TensorView* sinks,
+                      int threads) {
     require(q.ndim == 3, "attention: q is ", q, "; allowed: [rows, Hq, d]");
-    AttentionParams p = problem(q, k_cache, v_cache, y, true, scale);
+    AttentionParams p = problem(q, k_cache, v_cache, y, true, scale, window, sinks);
     for (const AttentionSpan& s : spans) {
         require(0 <= s.row_begin && s.row_begin < s.row_end && s.row_end <= q.shape[0] && 0 <= s.slot_begin &&
                     s.row_end - s.row_begin <= s.length && s.slot_begin + s.length <= k_cache.shape[0],

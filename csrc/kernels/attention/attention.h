@@ -4,9 +4,12 @@
 //   name   shape              dtype              notes
 //   q, y   [rows, Hq, d]      f32 | bf16 | f16   a sequence's rows; d contiguous, any strides of rows and heads
 //   k, v   [keys, Hkv, d]     as q               a sequence's keys; the same; Hq a multiple of Hkv, d from 1 to 256
+//   sinks  [Hq]               as q               or none; contiguous
 //
 // causal: the rows are the last ones of the sequence, and row i sees keys 0 .. keys - rows + i. Head h reads key head
 // h / (Hq / Hkv). y is apart from q, k and v.
+// window > 0 (with causal): a row sees the last `window` of those keys, its own among them; 0: all. sinks: head h's
+// logit joins the sum of its softmax, unscaled and without a value: y = sum(e^s v) / (e^sink + sum(e^s)).
 //
 // All arithmetic in fp32, one rounding at the store. Scores are chains of fused multiply-adds over d; keys are taken in
 // blocks of kKeyBlock counted from the sequence's first, with the running maximum and sum of each row (online softmax);
@@ -46,6 +49,8 @@ struct AttentionParams {
     int64_t q_row, q_head, k_row, k_head, v_row, v_head, y_row, y_head;
     float scale;
     bool causal;
+    int64_t window;     // 0: none
+    const void* sinks;  // of dtype, or null
 };
 
 // Queries [begin, end) of one key head; query number = row * (Hq / Hkv) + head within the group.
@@ -58,7 +63,7 @@ IVK_DECLARE_TABLE(AttentionTable, attention_table)
 
 // q, y [B, L, Hq, d], k, v [B, S, Hkv, d].
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y, bool causal,
-               double scale, int threads);
+               double scale, int64_t window, const TensorView* sinks, int threads);
 
 // A sequence whose rows are [row_begin, row_end) of q, the last of `length` positions whose keys lie at
 // [slot_begin, slot_begin + length) of the caches.
@@ -67,6 +72,7 @@ struct AttentionSpan {
 };
 // q, y [rows, Hq, d], k_cache, v_cache [slots, Hkv, d]; causal.
 void cached_attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache, const TensorView& y,
-                      const std::vector<AttentionSpan>& spans, double scale, int threads);
+                      const std::vector<AttentionSpan>& spans, double scale, int64_t window, const TensorView* sinks,
+                      int threads);
 
 }  // namespace ivk

@@ -26,8 +26,10 @@ struct Piece {
     E* at_query(E* base, int64_t query, int64_t row_stride, int64_t head_stride) const {
         return base + row_of(query) * row_stride + (kv_head * group + (begin + query) % group) * head_stride;
     }
-    // Keys that a query sees.
+    // A query sees keys [from, seen).
     int64_t seen(int64_t query) const { return p.causal ? s.keys - s.rows + row_of(query) + 1 : s.keys; }
+
+    int64_t from(int64_t query) const { return p.window ? std::max<int64_t>(0, seen(query) - p.window) : 0; }
 
     // q as fp32 [tile][panel][d][16], times scale * log2 e; missing queries are zeros.
     void pack_queries() const {
@@ -94,6 +96,11 @@ struct Piece {
                 for (int64_t key = std::max<int64_t>(hidden, 0); key < depth; ++key) score[key * kPanel + i] = none;
             }
         }
+        if (p.window && from(std::min(count, lane + kPanel) - 1) > first) {
+            for (int64_t i = 0; i < std::min(kPanel, count - lane); ++i)
+                for (int64_t key = 0; key < std::min(from(lane + i) - first, depth); ++key)
+                    score[key * kPanel + i] = none;
+        }
         const f32x16 before = load(most + lane);
         f32x16 high = before;
         for (int64_t key = 0; key < depth; ++key) high = max(high, load(score + key * kPanel));
@@ -136,13 +143,18 @@ struct Piece {
         std::fill(o, o + (count + kPanel - 1) / kPanel * kPanel * p.dim, 0.0f);
         std::fill(total, total + count + kPanel, 0.0f);
         std::fill(most, most + count + kPanel, -std::numeric_limits<float>::infinity());
+        if (p.sinks) {  // a key seen before all others, whose value is 0
+            for (int64_t i = 0; i < count; ++i)
+                most[i] = as_float(*at_query(static_cast<const T*>(p.sinks), i, 0, 1)) * 0x1.715476p0f;
+            std::fill(total, total + count, 1.0f);
+        }
         const int64_t keys = seen(count - 1);
-        for (int64_t first = 0; first < keys; first += kKeyBlock) {
+        for (int64_t first = from(0) / kKeyBlock * kKeyBlock; first < keys; first += kKeyBlock) {
             // Keys behind these queries' sight would only add zeros to their chains.
             const int64_t depth = std::min(kKeyBlock, keys - first);
             pack_keys(first, depth);
             for (int64_t lane = 0; lane < count; lane += kTile) {
-                if (seen(std::min(count, lane + kTile) - 1) <= first) continue;
+                if (seen(std::min(count, lane + kTile) - 1) <= first || from(lane) >= first + depth) continue;
                 if (count - lane > kPanel)
                     step<2>(lane, first, depth);
                 else
