@@ -115,11 +115,22 @@ def _attention() -> Iterator[Problem]:
 
         yield Problem("attention", "attention", f"{rows} over {keys}{', causal' if causal else ''}", heads)
 
+    def windowed(dtype: str) -> Arguments:
+        arguments, options = heads(dtype, True, 6, 9)
+        return arguments, {**options, "window": 4, "sinks": normal(4, dtype=dtype, seed=3)}
+
+    yield Problem("attention", "attention", "6 over 9, window and sinks", windowed)
+
+    def cached_window(dtype: str) -> Arguments:
+        arguments, _ = cached(dtype)
+        return arguments, {"window": 4, "sinks": normal(4, dtype=dtype, seed=3)}
+
     def cached(dtype: str) -> Arguments:
         cache = [normal(32, 2, 24, dtype=dtype, seed=s) for s in (1, 2)]
         return [normal(6, 4, 24, dtype=dtype), *cache, [(0, 1, 3, 9), (1, 5, 12, 7), (5, 6, 31, 1)]], {}
 
     yield Problem("attention", "cached_attention", "three sequences", cached)
+    yield Problem("attention", "cached_attention", "three sequences, window and sinks", cached_window)
 
     def new_rows(dtype: str) -> Arguments:
         cache = [normal(32, 2, 24, dtype=dtype, seed=s) for s in (1, 2)]
