@@ -8,6 +8,24 @@
 namespace ivk {
 namespace IVK_ISA {
 
+// power * 2^n, rounded once, for the n that an addition of 1.5 * 2^23 has left in `shifted`'s low bits.
+inline native_f32 scale(native_f32 power, native_f32 shifted) {
+#if defined(__AVX512F__)
+    return _mm512_maskz_scalef_ps(0xffff, power, shifted - 0x1.8p23f);
+#else
+    // 2^n as the product of two normal numbers, so that overflow and gradual underflow come out of the multiplication.
+    native_i32 exponent;
+    std::memcpy(&exponent, &shifted, sizeof exponent);
+    exponent -= 0x4b400000;
+    const native_i32 half = exponent >> 1;
+    const native_i32 bits_a = (half + 127) << 23, bits_b = (exponent - half + 127) << 23;
+    native_f32 a, b;
+    std::memcpy(&a, &bits_a, sizeof a);
+    std::memcpy(&b, &bits_b, sizeof b);
+    return power * a * b;
+#endif
+}
+
 // e^x, at most 1.2 ulp. NaN stays NaN, +inf and anything above 88.73 give +inf, below -103.98 gives 0; results below
 // the smallest normal number are rounded once, as a correctly rounded function would.
 inline native_f32 exp(native_f32 x) {
@@ -24,20 +42,7 @@ inline native_f32 exp(native_f32 x) {
     p = p * r + 0x1.5555559829a98p-3f;
     p = p * r + 0x1.0000004314884p-1f;
     const native_f32 power = (r * r * p + r) + 1.0f;
-#if defined(__AVX512F__)
-    return _mm512_maskz_scalef_ps(0xffff, power, n);  // one rounding, as below: equal bits
-#else
-    // 2^n as the product of two normal numbers, so that overflow and gradual underflow come out of the multiplication.
-    native_i32 exponent;
-    std::memcpy(&exponent, &shifted, sizeof exponent);
-    exponent -= 0x4b400000;
-    const native_i32 half = exponent >> 1;
-    const native_i32 bits_a = (half + 127) << 23, bits_b = (exponent - half + 127) << 23;
-    native_f32 a, b;
-    std::memcpy(&a, &bits_a, sizeof a);
-    std::memcpy(&b, &bits_b, sizeof b);
-    return power * a * b;
-#endif
+    return scale(power, shifted);
 }
 
 // x / (1 + e^-x), at most 3 ulp where e^-x is finite; below -88.73 the result is -0.
@@ -45,17 +50,12 @@ inline native_f32 silu(native_f32 x) { return x / (1.0f + exp(-x)); }
 
 // The two below use fused multiply-adds where the ISA level has them (v3 and v4: equal bits; base: two roundings).
 
-// 2^x, at most 1.5 ulp; NaN stays NaN, above 128 gives +inf, below -150 gives 0. 2^0 is 1.
+// 2^x, at most 1 ulp (base: 1.3); NaN stays NaN, above 128 gives +inf, below -150 gives 0. 2^0 is 1.
 inline native_f32 exp2(native_f32 x) {
-#if defined(__AVX512F__)
-    const native_f32 n = _mm512_maskz_roundscale_ps(0xffff, x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const native_f32 f = x - n;
-#else
     x = x > 129.0f ? native_f32{} + 129.0f : x;
     x = x < -151.0f ? native_f32{} - 151.0f : x;
     const native_f32 shifted = x + 0x1.8p23f;
-    const native_f32 n = shifted - 0x1.8p23f, f = x - n;
-#endif
+    const native_f32 f = x - (shifted - 0x1.8p23f);
     const auto constant = [](float value) { return native_f32{} + value; };
     native_f32 p = constant(0x1.41a6fcp-13f);
     p = multiply_add(p, f, constant(0x1.5f44f0p-10f));
@@ -64,21 +64,7 @@ inline native_f32 exp2(native_f32 x) {
     p = multiply_add(p, f, constant(0x1.ebfbdap-3f));
     p = multiply_add(p, f, constant(0x1.62e430p-1f));
     p = multiply_add(p, f, constant(1.0f));
-#if defined(__AVX512F__)
-    // -inf - -inf is a NaN: an x below every exponent gives 0, an infinite one infinity.
-    const native_f32 r = _mm512_maskz_scalef_ps(0xffff, p, n);
-    return x < -151.0f ? native_f32{} : (x > 129.0f ? x * constant(0x1p127f) : r);
-#else
-    native_i32 exponent;
-    std::memcpy(&exponent, &shifted, sizeof exponent);
-    exponent -= 0x4b400000;
-    const native_i32 half = exponent >> 1;
-    const native_i32 bits_a = (half + 127) << 23, bits_b = (exponent - half + 127) << 23;
-    native_f32 a, b;
-    std::memcpy(&a, &bits_a, sizeof a);
-    std::memcpy(&b, &bits_b, sizeof b);
-    return p * a * b;
-#endif
+    return scale(p, shifted);
 }
 
 // x Phi(x), the exact GELU. Phi(-|x|) = erfc(z) / 2 with z = |x| / sqrt 2, and erfc(z) = t 2^(polynomial(t) - z^2 log2

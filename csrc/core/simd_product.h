@@ -57,6 +57,8 @@ void micro_panels(int64_t k, const float* __restrict x, const Weights<W>& weight
     const int64_t pitch = weights.pitch;
     const W* __restrict w = weights.data + panel * pitch;
     const W* next = weights.next + panel * pitch;
+    float* const data = c.data;
+    const int64_t row = c.row, column = c.panel;
     native_f32 sum[R][kWide];
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < kWide; ++v) sum[r][v] = native_f32{};
@@ -66,16 +68,18 @@ void micro_panels(int64_t k, const float* __restrict x, const Weights<W>& weight
         for (int p = 0; p < P; ++p) __builtin_prefetch(next + p * pitch);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
-            const native_f32 a = native_f32{} + x[r];
+            const native_f32 a = x[r] - native_f32{};  // a broadcast: 0 + x would be an addition
             for (int v = 0; v < kWide; ++v) sum[r][v] = multiply_add(a, b[v], sum[r][v]);
         }
         x += R;
         w += kPanel;
         next += kPanel;
     }
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
-        for (int v = 0; v < kWide; ++v) {
-            float* to = c.data + r * c.row + (panel + v / kParts) * c.panel + v % kParts * kNative;
+#pragma GCC unroll 8
+        for (int v = 0; v < kWide; ++v) {  // unrolled, or the sums would go through memory
+            float* to = data + r * row + (panel + v / kParts) * column + v % kParts * kNative;
             const native_f32 value = add ? part_of(to, 0) + sum[r][v] : sum[r][v];
             std::memcpy(to, &value, sizeof value);
         }

@@ -22,13 +22,12 @@ def qkv(rows: int, keys: int, heads: int, kv_heads: int, dim: int, dtype: str = 
 @pytest.mark.parametrize("dim", [1, 3, 8, 15, 17, 40, 96, 129, 256])
 def test_head_dimensions(dim: int, dtype: str, isa: str) -> None:
     q, k, v = qkv(37, 45, 2, 1, dim, dtype)
+    if dim == 1:  # in a row of one value nothing larger would hide cancellation
+        v = v.abs()
     for causal in (False, True):
         y = ops.attention(q, k, v, causal=causal, backend="cpu")
         wide = reference.attention(q.double(), k.double(), v.double(), causal=causal)
-        if dim > 1:
-            compare(y, reference.attention(q, k, v, causal=causal), wide, "attention", dtype)
-        else:  # a row of one value: nothing larger in it hides cancellation
-            torch.testing.assert_close(y.double(), wide, rtol=2e-2, atol=2e-2)
+        compare(y, reference.attention(q, k, v, causal=causal), wide, "attention", dtype)
 
 
 # Lanes (16), tiles (32), pieces (512 of dimension 64); micro-kernels (2, 6, 12) and blocks (192) of keys.

@@ -97,6 +97,7 @@ def test_refusals() -> None:
         ({"weight": gate_up.double()}, "float32, bfloat16 or float16"),
         ({"weight": gate_up[:, :, :-1]}, "weight is"),
         ({"y": torch.empty(4, INNER + 1)}, "y is"),
+        ({"y": gate_up.view(-1)[: 4 * INNER].view(4, INNER)}, "apart from x and weight"),
     ):
         given = {"x": x, "rows": rows, "offsets": offsets, "weight": gate_up, "y": y, **changed}
         with pytest.raises(UnsupportedError, match=text):

@@ -19,8 +19,8 @@
 // in v reaches the rows of its block.
 //
 // Floor: 4 * rows * seen keys * d * Hq flops; bytes (2 rows Hq + 2 keys Hkv) * d * s. Workspace: per thread
-// (2 * lanes + 2 * kKeyBlock + kTile) * d + kKeyBlock * kTile + 3 * lanes floats with lanes = rows taken at once, at
-// most 32768 / d rounded up to a tile; kept by the thread for the next call.
+// (2 * lanes + 2 * kKeyBlock + kTile) * d + kKeyBlock * kTile + 2 * lanes floats with lanes = queries taken at once, at
+// most max(kTile, 32768 / d), rounded up to a tile, and a tile more; kept by the thread for the next call.
 #pragma once
 
 #include <cstdint>

@@ -26,41 +26,53 @@ int64_t pieces(int64_t n, int64_t each) { return (n + each - 1) / each; }
 
 }  // namespace
 
+TensorView memory_of(const PackedWeight& w, int64_t count, int64_t each) {
+    TensorView v;
+    v.data = const_cast<void*>(w.data);
+    v.dtype = w.dtype;
+    v.ndim = 1;
+    v.stride[0] = 1;
+    const int64_t own = w.packed ? packed_elements(w.n, w.k, w.swiglu) : w.n > 0 ? (w.n - 1) * w.stride + w.k : 0;
+    v.shape[0] = count > 0 ? (count - 1) * each + own : 0;
+    return v;
+}
+
 void run_gemms(const std::vector<GemmParams>& products, int threads) {
     const GemmTable& table = IVK_SELECT(gemm_table);
+    const int64_t cap = threads == 0 ? default_threads() : threads;
+    // Rows of x in blocks of equal numbers of micro-panels, as many for every thread.
     struct Share {
-        int64_t product, panels, row_blocks, tiles, column_blocks;
+        const GemmParams* p;
+        int64_t panels, blocks, tiles;
     };
     std::vector<Share> shares;
     int64_t blocks = 0;
-    for (size_t i = 0; i < products.size(); ++i) {
-        const GemmParams& p = products[i];
-        // Blocks of equal numbers of micro-panels.
-        const bool staged = !p.weight.packed || p.weight.dtype != DType::f32;
+    for (const GemmParams& p : products) {
         const int64_t panels = pieces(p.m, table.panel_rows), tiles = tiles_of(p.weight.n, p.weight.swiglu);
-        const int64_t row_blocks = pieces(panels, (staged ? kStagedBlock : kRowBlock) / table.panel_rows);
-        if (p.m > 0 && tiles > 0) shares.push_back({int64_t(i), panels, row_blocks, tiles, 1});
-        blocks += row_blocks * (p.m > 0);
+        int64_t own = pieces(panels, (p.weight.packed ? kRowBlock : kStagedBlock) / table.panel_rows);
+        if (products.size() == 1 && own > cap) own = std::min(panels, pieces(own, cap) * cap);
+        if (p.m > 0 && tiles > 0) shares.push_back({&p, panels, own, tiles});
+        blocks += own * (p.m > 0 && tiles > 0);
     }
-    // Then columns, until every thread has a few pieces of work.
-    const int64_t cap = threads == 0 ? default_threads() : threads;
-    std::vector<int64_t> ends;  // of every share's items
-    int64_t items = 0;
-    for (Share& s : shares) {
-        s.column_blocks = std::min(s.tiles, cap == 1 ? 1 : pieces(4 * cap, blocks));
-        ends.push_back(items += s.row_blocks * s.column_blocks);
-    }
-    parallel_for(items, 1, threads, [&](int64_t begin, int64_t end) {
-        for (int64_t item = begin; item < end; ++item) {
-            const size_t which = std::upper_bound(ends.begin(), ends.end(), item) - ends.begin();
-            const Share& s = shares[which];
-            const GemmParams& p = products[s.product];
-            const int64_t own = item - (which ? ends[which - 1] : 0);
-            const int64_t r = own / s.column_blocks, c = own % s.column_blocks;
-            const int64_t first = s.panels * r / s.row_blocks * table.panel_rows;
-            const int64_t last = std::min(p.m, s.panels * (r + 1) / s.row_blocks * table.panel_rows);
-            table.block(p, first, last, s.tiles * c / s.column_blocks, s.tiles * (c + 1) / s.column_blocks);
+    // Columns are parted where blocks are few, and in the last ones, so that no thread waits long for another.
+    struct Work {
+        const GemmParams* p;
+        int64_t m_begin, m_end, t_begin, t_end;
+    };
+    std::vector<Work> work;
+    const int64_t parts = cap == 1 ? 1 : blocks < 4 * cap ? pieces(4 * cap, std::max<int64_t>(blocks, 1)) : 4;
+    int64_t left = blocks;
+    for (const Share& s : shares)
+        for (int64_t r = 0; r < s.blocks; ++r, --left) {
+            const int64_t columns = std::min(s.tiles, left <= cap || blocks < 4 * cap ? parts : 1);
+            const int64_t begin = s.panels * r / s.blocks * table.panel_rows;
+            const int64_t end = std::min(s.p->m, s.panels * (r + 1) / s.blocks * table.panel_rows);
+            for (int64_t c = 0; c < columns; ++c)
+                work.push_back({s.p, begin, end, s.tiles * c / columns, s.tiles * (c + 1) / columns});
         }
+    parallel_for(int64_t(work.size()), 1, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+            table.block(*work[i].p, work[i].m_begin, work[i].m_end, work[i].t_begin, work[i].t_end);
     });
 }
 
@@ -82,7 +94,7 @@ void gemm(const TensorView& x, const PackedWeight& weight, const TensorView& bia
     require(residual.defined() == adds && (adds || !scale.defined()), "gemm: residual is ", residual, ", scale ", scale,
             "; allowed: both with the residual epilogue alone, which needs a residual");
     if (adds) check_rows("residual", residual, x.shape[0], columns, x.dtype);
-    require(!overlap(y, x) && !overlap(y, bias) && !overlap(y, scale) &&
+    require(!overlap(y, x) && !overlap(y, memory_of(weight)) && !overlap(y, bias) && !overlap(y, scale) &&
                 (!adds || same_place(y, residual) || !overlap(y, residual)),
             "gemm: y is ", y, "; allowed: apart from the inputs, or residual itself");
     run_gemms({{x.data, x.stride[0], nullptr, x.dtype, weight, bias.data, scale.data, residual.data, residual.stride[0],

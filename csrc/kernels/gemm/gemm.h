@@ -1,11 +1,12 @@
 // y = epilogue(x @ weight^T + bias), every product of the tower and of the language model.
 //
-//   name      shape     dtype              notes
-//   x         [M, K]    f32 | bf16 | f16   last dimension contiguous, any row stride >= K; with `rows`, row i is
-//   x[rows[i]] weight    [N, K]    f32 | bf16 | f16   its own dtype; plain rows, or packed once (below) bias      [N]
-//   as x               or absent scale     [N]       as x               `residual` only, or absent (1) residual  [M, N]
-//   as x               `residual` only; may be y itself y         [M, Ny]   as x               last dimension
-//   contiguous, any row stride >= Ny; apart from x, weight, bias, scale
+//   name      shape    dtype              notes
+//   x         [M, K]   f32 | bf16 | f16   last dimension contiguous, any row stride >= K; `rows`: row i is x[rows[i]]
+//   weight    [N, K]   f32 | bf16 | f16   its own dtype; plain rows, or packed once (below)
+//   bias      [N]      as x               or absent
+//   scale     [N]      as x               `residual` only, or absent (1)
+//   residual  [M, N]   as x               `residual` only; may be y itself
+//   y         [M, Ny]  as x               last dimension contiguous, any row stride >= Ny; apart from the other inputs
 //
 //   epilogue   y                                            Ny
 //   linear     v = x @ weight^T + bias                      N
@@ -23,8 +24,8 @@
 // tile is kPanel gate rows and the kPanel up rows that belong to them. Plain rows are packed piecewise in scratch, once
 // for every kStagedBlock rows of x.
 //
-// Floor: 2*M*N*K flops; bytes M*K*s + N*K*s + M*Ny*s. Workspace: per thread kStagedBlock * (K + kGroup * 2 * kPanel) +
-// 2 * kPanel * kDepth floats, kept by the thread for the next call.
+// Floor: 2*M*N*K flops; bytes M*K*s + N*K*s + M*Ny*s. Workspace: per thread B * (K + kGroup * kTile) + kTile * kDepth
+// floats, kept by the thread for the next call; B = kRowBlock for packed weights, kStagedBlock for plain ones.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +39,8 @@ namespace ivk {
 
 constexpr int64_t kDepth = 256;        // k of one chain: 32 KiB of a tile's weights
 constexpr int64_t kRowBlock = 96;      // rows of x that share a reading of the weights
-constexpr int64_t kStagedBlock = 288;  // the same where weights are widened or packed on the way
-constexpr int64_t kGroup = 16;         // tiles whose partial sums a thread holds
+constexpr int64_t kStagedBlock = 288;  // the same where weights are packed on the way
+constexpr int64_t kGroup = 32;         // tiles whose partial sums a thread holds
 
 enum class Epilogue : int { linear, gelu, swiglu, residual };
 
@@ -73,7 +74,7 @@ struct GemmParams {
     Epilogue epilogue;
 };
 
-// Rows [m_begin, m_end) of at most kRowBlock, tiles [t_begin, t_end).
+// Rows [m_begin, m_end) of at most kRowBlock or kStagedBlock, tiles [t_begin, t_end).
 using GemmBlock = void (*)(const GemmParams&, int64_t m_begin, int64_t m_end, int64_t t_begin, int64_t t_end);
 // Tiles [t_begin, t_end) of a plain weight into packed panels of the same dtype.
 using PackTiles = void (*)(const PackedWeight& plain, void* packed, int64_t t_begin, int64_t t_end);
@@ -89,6 +90,8 @@ void gemm(const TensorView& x, const PackedWeight& weight, const TensorView& bia
           const TensorView& residual, const TensorView& y, Epilogue epilogue, int threads);
 // weight [N, K] into packed [packed_elements], one dtype.
 void pack_weight(const TensorView& weight, const TensorView& packed, bool swiglu, int threads);
+// The memory that `count` weights, `each` elements apart, lie in.
+TensorView memory_of(const PackedWeight& weight, int64_t count = 1, int64_t each = 0);
 // The inner part of gemm for callers that have checked; several products share the threads.
 void run_gemms(const std::vector<GemmParams>& products, int threads);
 

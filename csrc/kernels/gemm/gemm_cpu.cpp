@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 
 #include "core/parallel.h"
 #include "core/simd_math.h"
@@ -10,7 +11,13 @@ namespace IVK_ISA {
 namespace {
 
 constexpr int64_t kAhead = 32;  // k steps
-constexpr int kDirect = 4;      // up to here 16-bit weights are widened in registers, above once for all rows
+
+// Rows up to which 16-bit weights are widened in registers, once for each micro-panel; above, once for all rows.
+#if defined(__F16C__) || defined(__aarch64__)
+constexpr int64_t kDirect = std::numeric_limits<int64_t>::max();  // hides behind the products
+#else
+constexpr int64_t kDirect = 4;
+#endif
 
 template <typename W>
 const W* zero_row() {
@@ -106,25 +113,23 @@ struct Block {
         }
     }
 
-    template <typename W, int R>
-    void rows_of(int64_t k, int64_t depth, const Weights<W>& weights, float* c) const {
+    template <typename W>
+    void multiply(int64_t k, int64_t depth, const Weights<W>& weights, float* c) const {
         for (int64_t r = 0; r < m; r += kRows)
-            micro<W, R>(int(std::min<int64_t>(kRows, m - r)), depth, x + k * m + r * depth, weights,
-                        {c + r * kTile, kTile, kPanel}, k > 0);
+            micro<W>(int(std::min<int64_t>(kRows, m - r)), depth, x + k * m + r * depth, weights,
+                     {c + r * kTile, kTile, kPanel}, k > 0);
     }
 
     template <typename W>
     void tile(int64_t t, int64_t k, int64_t depth, float* c) const {
-        constexpr bool kPlain = std::is_same_v<W, float>;
-        if (w.packed && (kPlain || m <= kDirect)) {
+        if (w.packed && (std::is_same_v<W, float> || m <= kDirect)) {
             const int64_t pitch = w.k * kPanel;
             const W* const data = static_cast<const W*>(w.data) + t * 2 * pitch + k * kPanel;
             // Many rows: the next tile comes while this one is in use. Few: a little ahead of the stream.
-            const Weights<W> weights{data, pitch, data + (m > kRows ? 2 * pitch : kAhead * kPanel)};
-            rows_of < W, kPlain || kRows<kDirect ? kRows : kDirect>(k, depth, weights, c);
+            multiply<W>(k, depth, {data, pitch, data + (m > kRows ? 2 * pitch : kAhead * kPanel)}, c);
         } else {
             stage<W>(w, t, k, depth, staged);
-            rows_of<float, kRows>(k, depth, {staged, depth * kPanel, staged}, c);
+            multiply<float>(k, depth, {staged, depth * kPanel, staged}, c);
         }
     }
 

@@ -14,8 +14,9 @@ void gemm_grouped(const TensorView& x, const TensorView& rows, const TensorView&
             "gemm_grouped: x is ", x, "; allowed: rows of ", weight.k, " float32, bfloat16 or float16");
     const int64_t m = rows.defined() ? rows.numel() : x.shape[0], columns = gated ? weight.n / 2 : weight.n;
     require(y.ndim == 2 && y.shape[0] == m && y.shape[1] == columns && y.dtype == x.dtype && y.contiguous() &&
-                !overlap(y, x),
-            "gemm_grouped: y is ", y, "; allowed: [", m, ", ", columns, "] of x's dtype, contiguous, apart from x");
+                !overlap(y, x) && !overlap(y, memory_of(weight, offsets.numel() - 1, expert_stride)),
+            "gemm_grouped: y is ", y, "; allowed: [", m, ", ", columns,
+            "] of x's dtype, contiguous, apart from x and weight");
     require(!rows.defined() || (rows.ndim == 1 && rows.dtype == DType::i64 && rows.contiguous()),
             "gemm_grouped: rows is ", rows, "; allowed: a contiguous int64 vector");
     require(offsets.ndim == 1 && offsets.dtype == DType::i64 && offsets.contiguous() && offsets.shape[0] >= 1,

@@ -1,16 +1,17 @@
 // The products of a mixture of experts, all experts in one call: rows grouped by expert against each expert's own
 // weight.
 //
-//   name      shape               dtype              notes
-//   x         [n, K]              f32 | bf16 | f16   last dimension contiguous, any row stride >= K
-//   rows      [m]                 i64                row i of the product is x[rows[i]]; or absent: x[i], m = n
-//   offsets   [E + 1]             i64                expert e has rows offsets[e] to offsets[e + 1]: from 0, ascending,
-//   to m weight    [E, N, K]           f32 | bf16 | f16   plain and dense, or packed [E, packed_elements] (gemm.h) y
-//   [m, Ny]             as x               epilogue(x[rows] @ weight[e]^T), Ny = N, or N / 2 with swiglu
+//   name      shape      dtype              notes
+//   x         [n, K]     f32 | bf16 | f16   last dimension contiguous, any row stride >= K
+//   rows      [m]        i64                row i of the product is x[rows[i]]; or absent: x[i], m = n
+//   offsets   [E + 1]    i64                expert e has rows offsets[e] to offsets[e + 1]: from 0, ascending, to m
+//   weight    [E, N, K]  f32 | bf16 | f16   plain and dense, or packed [E, packed_elements] (gemm.h)
+//   y         [m, Ny]    as x               epilogue(x[rows] @ weight[e]^T), Ny = N, or N / 2 with swiglu;
+//                                         contiguous, apart from the inputs
 //
-// Arithmetic, bits and epilogues are gemm.h's (linear and swiglu). Weights of experts without rows are not read, others
-// once for every kRowBlock rows. Floor: 2*m*N*K flops; bytes chosen experts * N*K*s + (n K + m Ny) * s. Workspace:
-// gemm.h's.
+// Arithmetic, bits, epilogues (linear and swiglu) and workspace are gemm.h's. Weights of experts without rows are not
+// read, others once for every kRowBlock rows (plain ones kStagedBlock).
+// Floor: 2*m*N*K flops; bytes chosen experts * N*K*s + (n K + m Ny) * s.
 #pragma once
 
 #include "kernels/gemm/gemm.h"
