@@ -14,7 +14,7 @@ struct f32x16 {
 
     static f32x16 broadcast(float value) {
         f32x16 r;
-        for (int p = 0; p < kParts; ++p) r.part[p] = native_f32{} + value;
+        for (int p = 0; p < kParts; ++p) r.part[p] = value - native_f32{};
         return r;
     }
     static f32x16 zero() { return broadcast(0.0f); }
@@ -54,7 +54,7 @@ inline f32x16& operator+=(f32x16& a, const f32x16& b) { return a = a + b; }
 
 // Elementwise b > a ? b : a, so a NaN in b is dropped and one in a is kept.
 inline f32x16 max(f32x16 a, const f32x16& b) {
-    for (int p = 0; p < kParts; ++p) a.part[p] = b.part[p] > a.part[p] ? b.part[p] : a.part[p];
+    for (int p = 0; p < kParts; ++p) a.part[p] = larger(b.part[p], a.part[p]);
     return a;
 }
 

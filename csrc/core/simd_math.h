@@ -8,6 +8,9 @@
 namespace ivk {
 namespace IVK_ISA {
 
+inline native_f32 at_least(native_f32 x, float bound) { return larger(bound - native_f32{}, x); }
+inline native_f32 at_most(native_f32 x, float bound) { return smaller(bound - native_f32{}, x); }
+
 // power * 2^n, rounded once, for the n that an addition of 1.5 * 2^23 has left in `shifted`'s low bits.
 inline native_f32 scale(native_f32 power, native_f32 shifted) {
 #if defined(__AVX512F__)
@@ -29,8 +32,7 @@ inline native_f32 scale(native_f32 power, native_f32 shifted) {
 // e^x, at most 1.2 ulp. NaN stays NaN, +inf and anything above 88.73 give +inf, below -103.98 gives 0; results below
 // the smallest normal number are rounded once, as a correctly rounded function would.
 inline native_f32 exp(native_f32 x) {
-    x = x > 89.0f ? native_f32{} + 89.0f : x;
-    x = x < -104.0f ? native_f32{} - 104.0f : x;
+    x = at_least(at_most(x, 89.0f), -104.0f);
     // x = n ln2 + r with |r| <= ln2 / 2: adding 1.5 * 2^23 leaves round(x / ln2) in the low bits.
     const native_f32 shifted = x * 0x1.715476p0f + 0x1.8p23f;
     const native_f32 n = shifted - 0x1.8p23f;
@@ -50,13 +52,13 @@ inline native_f32 silu(native_f32 x) { return x / (1.0f + exp(-x)); }
 
 // The two below use fused multiply-adds where the ISA level has them (v3 and v4: equal bits; base: two roundings).
 
-// 2^x, at most 1 ulp (base: 1.3); NaN stays NaN, above 128 gives +inf, below -150 gives 0. 2^0 is 1.
-inline native_f32 exp2(native_f32 x) {
-    x = x > 129.0f ? native_f32{} + 129.0f : x;
-    x = x < -151.0f ? native_f32{} - 151.0f : x;
+// 2^x for x of at most 129, at most 1 ulp (base: 1.3); NaN stays NaN, above 128 gives +inf, below -150 gives 0. 2^0
+// is 1.
+inline native_f32 exp2_bounded(native_f32 x) {
+    x = at_least(x, -151.0f);
     const native_f32 shifted = x + 0x1.8p23f;
     const native_f32 f = x - (shifted - 0x1.8p23f);
-    const auto constant = [](float value) { return native_f32{} + value; };
+    const auto constant = [](float value) { return value - native_f32{}; };
     native_f32 p = constant(0x1.41a6fcp-13f);
     p = multiply_add(p, f, constant(0x1.5f44f0p-10f));
     p = multiply_add(p, f, constant(0x1.3b2dfep-7f));
@@ -67,10 +69,12 @@ inline native_f32 exp2(native_f32 x) {
     return scale(p, shifted);
 }
 
+inline native_f32 exp2(native_f32 x) { return exp2_bounded(at_most(x, 129.0f)); }
+
 // x Phi(x), the exact GELU. Phi(-|x|) = erfc(z) / 2 with z = |x| / sqrt 2, and erfc(z) = t 2^(polynomial(t) - z^2 log2
 // e), t = 1 / (1 + z / 2): a fit on Chebyshev points of t in [0.1, 1], 3.7e-8 off at most.
 inline native_f32 gelu(native_f32 x) {
-    const auto constant = [](float value) { return native_f32{} + value; };
+    const auto constant = [](float value) { return value - native_f32{}; };
     const native_f32 z = (x < 0.0f ? -x : x) * 0x1.6a09e6p-1f;
     const native_f32 t = 1.0f / multiply_add(z, constant(0.5f), constant(1.0f));
     native_f32 p = constant(-0.13275567867765503f);
@@ -85,8 +89,8 @@ inline native_f32 gelu(native_f32 x) {
     p = multiply_add(p, t, constant(1.4436047131301046f));
     p = multiply_add(p, t, constant(-1.8257741298467374f));
     native_f32 power = multiply_add(z * -0x1.715476p0f, z, p);
-    power = power < -100.0f ? native_f32{} - 100.0f : power;  // what is smaller is nothing; subnormal numbers are slow
-    const native_f32 tail = 0.5f * t * exp2(power);
+    power = at_least(power, -100.0f);  // what is smaller is nothing; subnormal numbers are slow
+    const native_f32 tail = 0.5f * t * exp2_bounded(power);
     return x * (x > 0.0f ? 1.0f - tail : tail);
 }
 
@@ -98,6 +102,7 @@ f32x16 map(f32x16 x) {
 inline f32x16 exp(const f32x16& x) { return map<exp>(x); }
 inline f32x16 silu(const f32x16& x) { return map<silu>(x); }
 inline f32x16 exp2(const f32x16& x) { return map<exp2>(x); }
+inline f32x16 exp2_bounded(const f32x16& x) { return map<exp2_bounded>(x); }
 inline f32x16 gelu(const f32x16& x) { return map<gelu>(x); }
 
 }  // namespace IVK_ISA

@@ -122,5 +122,29 @@ inline native_u16 narrow(native_f32 v) {
     return upper_half(bits);
 }
 
+// b > a ? b : a and b < a ? b : a, so that a NaN in a stays: one instruction where a comparison and a choice are two.
+inline native_f32 larger(native_f32 b, native_f32 a) {
+#if defined(__AVX512F__)
+    return _mm512_maskz_max_ps(0xffff, b, a);
+#elif defined(__AVX__)
+    return _mm256_max_ps(b, a);
+#elif defined(__SSE__)
+    return _mm_max_ps(b, a);
+#else
+    return b > a ? b : a;
+#endif
+}
+inline native_f32 smaller(native_f32 b, native_f32 a) {
+#if defined(__AVX512F__)
+    return _mm512_maskz_min_ps(0xffff, b, a);
+#elif defined(__AVX__)
+    return _mm256_min_ps(b, a);
+#elif defined(__SSE__)
+    return _mm_min_ps(b, a);
+#else
+    return b < a ? b : a;
+#endif
+}
+
 }  // namespace IVK_ISA
 }  // namespace ivk

@@ -67,8 +67,13 @@ struct Work {
 void run(const AttentionParams& p, int threads) {
     const AttentionTable& table = IVK_SELECT(attention_table);
     const AttentionPiece piece = p.dtype == DType::f32 ? table.f32 : p.dtype == DType::bf16 ? table.bf16 : table.f16;
-    // As many queries at once as keep their results near: each piece turns its keys and values again.
-    const int64_t most = std::max(kTile, 32768 / p.dim / kTile * kTile), group = p.heads / p.kv_heads;
+    // As many queries at once as keep their results near, since each piece turns its keys and values again; fewer where
+    // threads would have none.
+    const int64_t cap = threads == 0 ? default_threads() : threads, group = p.heads / p.kv_heads;
+    int64_t all = 0;
+    for (const AttentionSequence& s : p.sequences) all += s.rows * p.heads;
+    const int64_t share = (all / (4 * cap) + kTile - 1) / kTile * kTile;
+    const int64_t most = std::max(kTile, std::min(kMostQueries / p.dim / kTile * kTile, std::max(share, 8 * kTile)));
     std::vector<Work> work;
     for (const AttentionSequence& s : p.sequences) {
         const int64_t queries = s.rows * group, pieces = (queries + most - 1) / most;

@@ -20,7 +20,7 @@
 //
 // Floor: 4 * rows * seen keys * d * Hq flops; bytes (2 rows Hq + 2 keys Hkv) * d * s. Workspace: per thread
 // (2 * lanes + 2 * kKeyBlock + kTile) * d + kKeyBlock * kTile + 2 * lanes floats with lanes = queries taken at once, at
-// most max(kTile, 32768 / d), rounded up to a tile, and a tile more; kept by the thread for the next call.
+// most max(kTile, kMostQueries / d), rounded up to a tile, and a tile more; kept by the thread for the next call.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +34,7 @@ namespace ivk {
 
 constexpr int64_t kKeyBlock = 192;  // a multiple of every micro-kernel's rows
 constexpr int64_t kMostHeadDim = 256;
+constexpr int64_t kMostQueries = 81920;  // times d: a thread's piece, 1,280 queries of 64
 
 struct AttentionSequence {
     const void *q, *k, *v;

@@ -12,6 +12,17 @@ namespace {
 
 constexpr int kValueRows = kRows < 8 ? kRows : 8;  // head dimensions are multiples of 8 more often than of 12
 
+constexpr int kChains = 4;
+
+// body(i, i mod kChains) for i in [0, n).
+template <typename Body>
+void chains(int64_t n, Body&& body) {
+    int64_t i = 0;
+    for (; i + kChains <= n; i += kChains)
+        for (int c = 0; c < kChains; ++c) body(i + c, c);
+    for (; i < n; ++i) body(i, int(i % kChains));
+}
+
 // One key head and some of its queries. Everything is turned: a tile has keys (or head dimensions) as rows and queries
 // as lanes, so that statistics are lane by lane and the probabilities are the next product's weights as they lie.
 template <typename T>
@@ -71,19 +82,19 @@ struct Piece {
         }
     }
 
-    // Scores of a block against the 16 P queries from `lane` on become probabilities; their sums and the results so far
-    // follow.
+    // Scores of a block's keys (packed `pitch` together, `depth` of them in sight) against the 16 P queries from `lane`
+    // on become probabilities; their sums and the results so far follow.
     template <int P>
-    void step(int64_t lane, int64_t first, int64_t depth) const {
+    void step(int64_t lane, int64_t first, int64_t depth, int64_t pitch) const {
         const Weights<float> queries{q + lane * p.dim, p.dim * kPanel, q + lane * p.dim};
         for (int64_t r = 0; r < depth; r += kRows)
-            micro<float, kRows, P>(int(std::min<int64_t>(kRows, depth - r)), p.dim, k + r * p.dim, queries,
+            micro<float, kRows, P>(int(std::min<int64_t>(kRows, pitch - r)), p.dim, k + r * p.dim, queries,
                                    {scores + r * kPanel, kPanel, kPanel * kKeyBlock}, false);
         for (int half = 0; half < P; ++half)
             weigh(lane + half * kPanel, first, depth, scores + half * kPanel * kKeyBlock);
         const Weights<float> weights{scores, kPanel * kKeyBlock, scores};
         for (int64_t d = 0; d < p.dim; d += kValueRows)
-            micro<float, kValueRows, P>(int(std::min<int64_t>(kValueRows, p.dim - d)), depth, v + d * depth, weights,
+            micro<float, kValueRows, P>(int(std::min<int64_t>(kValueRows, p.dim - d)), depth, v + d * pitch, weights,
                                         {o + lane * p.dim + d * kPanel, kPanel, kPanel * p.dim}, true);
     }
 
@@ -101,20 +112,22 @@ struct Piece {
                 for (int64_t key = 0; key < std::min(from(lane + i) - first, depth); ++key)
                     score[key * kPanel + i] = none;
         }
+        // Each in four chains, one would wait for itself.
         const f32x16 before = load(most + lane);
-        f32x16 high = before;
-        for (int64_t key = 0; key < depth; ++key) high = max(high, load(score + key * kPanel));
+        f32x16 highs[kChains] = {before, before, before, before}, sums[kChains] = {};
+        chains(depth, [&](int64_t key, int c) { highs[c] = max(highs[c], load(score + key * kPanel)); });
+        const f32x16 high = max(max(highs[0], highs[1]), max(highs[2], highs[3]));
         // Where nothing has been seen yet 0 stands for the maximum: e^-inf is 0, and not e^(inf - inf).
         f32x16 shift = high;
         for (int part = 0; part < kParts; ++part)
             shift.part[part] = high.part[part] == none ? native_f32{} : high.part[part];
-        const f32x16 fade = exp2(before - shift);
-        f32x16 sum = f32x16::zero();
-        for (int64_t key = 0; key < depth; ++key) {
-            const f32x16 e = exp2(load(score + key * kPanel) - shift);
+        const f32x16 fade = exp2_bounded(before - shift);
+        chains(depth, [&](int64_t key, int c) {
+            const f32x16 e = exp2_bounded(load(score + key * kPanel) - shift);
             store(score + key * kPanel, e);
-            sum = sum + e;
-        }
+            sums[c] = sums[c] + e;
+        });
+        const f32x16 sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
         store(most + lane, high);
         store(total + lane, load(total + lane) * fade + sum);
         float* result = o + lane * p.dim;
@@ -154,11 +167,12 @@ struct Piece {
             const int64_t depth = std::min(kKeyBlock, keys - first);
             pack_keys(first, depth);
             for (int64_t lane = 0; lane < count; lane += kTile) {
-                if (seen(std::min(count, lane + kTile) - 1) <= first || from(lane) >= first + depth) continue;
+                const int64_t sight = std::min(depth, seen(std::min(count, lane + kTile) - 1) - first);
+                if (sight <= 0 || from(lane) >= first + depth) continue;
                 if (count - lane > kPanel)
-                    step<2>(lane, first, depth);
+                    step<2>(lane, first, sight, depth);
                 else
-                    step<1>(lane, first, depth);
+                    step<1>(lane, first, sight, depth);
             }
         }
         finish();
