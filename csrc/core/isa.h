@@ -15,7 +15,7 @@ Isa current_isa();
 std::vector<std::string> built_isas();      // inside this extension, lowest first
 std::vector<std::string> available_isas();  // of those, what this machine runs
 std::string isa_name(Isa isa);
-bool has_bf16_products();               // AVX512_BF16 or AMX: what libraries make of bfloat16
+bool has_bf16_products();               // AVX512_BF16, which processors with AMX have too
 void set_isa(const std::string& name);  // throws UnsupportedError when this machine or build lacks it
 
 template <typename Table>

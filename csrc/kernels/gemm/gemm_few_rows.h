@@ -1,4 +1,5 @@
-// y = x @ weight^T + bias for few rows of x: decoding, where the time goes into reading the weights once.
+// y = x @ weight^T + bias for few rows of x and plain rows of weight: decoding without packing, where the time goes
+// into reading the weight once. What packs its weights, as the models do, takes gemm.h's product.
 //
 //   name     shape    dtype              notes
 //   x        [M, K]   f32 | bf16 | f16   last dimension contiguous, any row stride >= K

@@ -58,12 +58,6 @@ VGPU_DOOR void vgpu_door_write(void* d, void* to, const void* from, uint64_t byt
     static_cast<Door*>(d)->memory.mark_defined(to, bytes);
 }
 VGPU_DOOR void vgpu_door_read(void* to, const void* from, uint64_t bytes) { std::memcpy(to, from, bytes); }
-VGPU_DOOR uint64_t vgpu_door_first_undefined(void* d, const void* p, uint64_t bytes) {
-    return static_cast<Door*>(d)->memory.first_undefined(p, bytes);
-}
-VGPU_DOOR void* vgpu_door_variable(void* d, const char* name) {
-    return static_cast<Door*>(d)->program->variable(name, nullptr);
-}
 
 // 1 if clean, 0 with findings, -1 on a bad option (vgpu_door_error). shape: grid x y z, block x y z, dynamic shared
 // bytes.

@@ -20,7 +20,6 @@ def library(build: Path) -> ctypes.CDLL:
         getattr(lib, f"vgpu_door_{name}").restype = ctypes.c_void_p
     for name in ("error", "result", "opcodes", "refused"):
         getattr(lib, f"vgpu_door_{name}").restype = ctypes.c_char_p
-    lib.vgpu_door_first_undefined.restype = ctypes.c_uint64
     return lib
 
 
