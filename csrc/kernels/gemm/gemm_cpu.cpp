@@ -10,7 +10,7 @@ namespace ivk {
 namespace IVK_ISA {
 namespace {
 
-constexpr int64_t kAhead = 32;  // k steps
+constexpr int64_t kAhead = 4096;  // bytes in each panel
 
 // Rows up to which 16-bit weights are widened in registers, once for each micro-panel; above, once for all rows.
 #if defined(__F16C__) || defined(__aarch64__)
@@ -126,7 +126,7 @@ struct Block {
             const int64_t pitch = w.k * kPanel;
             const W* const data = static_cast<const W*>(w.data) + t * 2 * pitch + k * kPanel;
             // Many rows: the next tile comes while this one is in use. Few: a little ahead of the stream.
-            multiply<W>(k, depth, {data, pitch, data + (m > kRows ? 2 * pitch : kAhead * kPanel)}, c);
+            multiply<W>(k, depth, {data, pitch, data + (m > kRows ? 2 * pitch : kAhead / int64_t(sizeof(W)))}, c);
         } else {
             stage<W>(w, t, k, depth, staged);
             multiply<float>(k, depth, {staged, depth * kPanel, staged}, c);
@@ -138,9 +138,16 @@ struct Block {
         pack_rows();
         for (int64_t first = t_begin; first < t_end; first += kGroup) {
             const int64_t last = std::min(t_end, first + kGroup);
-            for (int64_t k = 0; k < w.k; k += kDepth)
+            const auto chain = [&](int64_t t, int64_t k) {
+                tile<W>(t, k, std::min(kDepth, w.k - k), sums + (t - first) * m * kTile);
+            };
+            if (m <= kRows) {  // the weights as they lie
                 for (int64_t t = first; t < last; ++t)
-                    tile<W>(t, k, std::min(kDepth, w.k - k), sums + (t - first) * m * kTile);
+                    for (int64_t k = 0; k < w.k; k += kDepth) chain(t, k);
+            } else {  // x as long as it is near
+                for (int64_t k = 0; k < w.k; k += kDepth)
+                    for (int64_t t = first; t < last; ++t) chain(t, k);
+            }
             finish<T>(p, m_begin, m, first, last, sums);
         }
     }
