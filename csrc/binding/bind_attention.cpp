@@ -48,6 +48,10 @@ void bind_attention(py::module_& m) {
         py::arg("q"), py::arg("k_cache"), py::arg("v_cache"), py::arg("y"), py::arg("spans"), py::arg("scale"),
         py::arg("window") = 0, py::arg("sinks") = py::none(), py::arg("threads") = 0,
         "See csrc/kernels/attention/attention.h.");
+    m.def(
+        "attention_scratch",
+        [](int64_t dim) { return int64_t(sizeof(float)) * attention_scratch(most_queries(dim), dim); }, py::arg("dim"),
+        "Bytes that a thread keeps for attention with heads of dim.");
 }
 
 }  // namespace ivk::binding

@@ -8,6 +8,9 @@ from .config import LanguageConfig, ModelConfig, VisionConfig
 from .errors import UnsupportedError
 
 MOST_ROWS = 2048  # of a prefill chunk: more rows make no product faster
+ROWS_A_THREAD = 512  # of a pass through the tower on the cpu backend: more only push each other out of the caches
+MOST_TILES = 4096  # of a pass elsewhere
+UNFUSED_ROWS = 256  # of gate and up that exist at a time where the gate is not fused behind the product
 
 
 def vision_parameters(c: VisionConfig) -> int:
@@ -76,8 +79,9 @@ def tower_workspace(
         patches * (3 * c.patch_size**2 + d) * itemsize + 3 * rows * d * 4
     )  # one tile's patches; positions of another grid
     if backend != "reference":
-        # hidden, normed, q|k|v and mixed rows; hidden and normed rows with the MLP's inner ones
-        layer = tiles * rows * max(6 * d, 2 * d + inner) * itemsize
+        # hidden, normed, q|k|v and mixed rows; hidden and normed rows with the MLP's inner ones, and its result where a
+        # library multiplies bfloat16
+        layer = tiles * rows * max(6 * d, (2 if itemsize > 2 else 3) * d + inner) * itemsize
         return max(layer, tiles * rows * d * itemsize + stem)
     scores = tiles * c.num_heads * rows * rows * _score_bytes(itemsize)
     attend = tiles * rows * 9 * d * itemsize + scores
@@ -134,7 +138,8 @@ def _rows_workspace(c: LanguageConfig, rows: int, itemsize: int, backend: str) -
         else:  # every choice's result and inner row
             moe = (k * h + k * e + h) * itemsize
         widest = max(widest, chosen + moe)
-    return rows * (widest + 16 + 8 * c.head_dim)
+    gates = 0 if reference or itemsize > 2 else min(rows, UNFUSED_ROWS) * 2 * c.intermediate_size * itemsize
+    return rows * (widest + 16 + 8 * c.head_dim) + gates
 
 
 def _score_bytes(itemsize: int) -> int:
@@ -154,6 +159,16 @@ def logits_workspace(c: LanguageConfig, rows: int, itemsize: int) -> int:
 
 def kv_bytes(c: LanguageConfig, positions: int, itemsize: int) -> int:
     return 2 * c.num_layers * positions * c.kv_size * itemsize
+
+
+def tiles_a_pass(
+    c: VisionConfig, backend: str, threads: int, height: int | None = None, width: int | None = None
+) -> int:
+    """Tiles that go through the tower together where memory allows it."""
+    if backend != "cpu":
+        return MOST_TILES
+    rows = 1 + ((height or c.image_size) // c.patch_size) * ((width or c.image_size) // c.patch_size)
+    return -(-threads * ROWS_A_THREAD // rows)
 
 
 def require(limit: int, least: int, what: str) -> None:

@@ -261,6 +261,7 @@ class Model(VisionModel):
             stored=getattr(torch, self._options.weights).itemsize,
             backend=self.backend,
             limit=self._options.max_workspace,
+            threads=self._options.op_threads,
             text_tokens=text_tokens,
             new_tokens=max_new_tokens,
         )

@@ -19,17 +19,19 @@ from .costs import (
     most,
     prefill_workspace,
     require_for_answer,
+    tiles_a_pass,
     vision_flops,
 )
 from .errors import UnsupportedError
+from .ops._backend import cpu
 
 
 @dataclass(frozen=True)
 class Plan:
     """One row per image or video, and the peak. Bytes and FLOPs are computed from shapes, not measured.
 
-    The peak is that of ``chat`` and ``generate``: weights, tiles, visual tokens, KV cache, and the larger of the two phases'
-    temporaries (a micro-batch through tower and projector; a prefill chunk, or a decode step with its logits). The temporaries are
+    The peak is that of ``chat`` and ``generate``: weights, tiles, visual tokens, KV cache, the threads' scratch, and the larger of the two
+    phases' temporaries (a micro-batch through tower and projector; a prefill chunk, or a decode step with its logits). The temporaries are
     what max_workspace bounds. Not counted: the interpreter, a picture while it is decoded, what the caller holds and is given, and
     the code that oneDNN compiles and keeps, some 0.6 MB for each shape of product (a new prompt length brings new ones), up to 1024.
     """
@@ -45,9 +47,8 @@ class Plan:
     vision_flops: int
     prefill_flops: int
     prefill_rows: int  # of a prefill chunk
-    bytes: dict[
-        str, int
-    ]  # weights, tiles, tower workspace, visual tokens, prefill workspace, decode workspace, kv cache
+    # weights, tiles, tower workspace, visual tokens, prefill workspace, decode workspace, kv cache, kernel scratch
+    bytes: dict[str, int]
 
     @property
     def total_tiles(self) -> int:
@@ -71,7 +72,7 @@ class Plan:
         b = self.bytes
         tower = b["tower workspace"] + b["visual tokens"]
         decoder = b["visual tokens"] + max(b["prefill workspace"], b["decode workspace"]) + b["kv cache"]
-        return b["weights"] + b["tiles"] + max(tower, decoder)
+        return b["weights"] + b["kernel scratch"] + b["tiles"] + max(tower, decoder)
 
     def to_dict(self) -> dict[str, Any]:
         items = [
@@ -155,6 +156,23 @@ def parse_bytes(value: int | str | None) -> int | None:
     return int(float(match[1]) * units[match[2] or ""])
 
 
+def kernel_scratch(c: ModelConfig, backend: str, threads: int) -> int:
+    """What the threads of the cpu backend keep between products and attentions, each as much as its largest needed."""
+    if backend != "cpu":
+        return 0
+    v, p, t = c.vision, c.projector, c.language
+    inner = (
+        v.intermediate_size,
+        v.hidden_size,
+        p.input_size,
+        p.hidden_size,
+        t.q_size,
+        t.intermediate_size,
+        t.expert_size,
+    )
+    return threads * max(cpu().gemm_scratch(max(inner)), *map(cpu().attention_scratch, (v.head_dim, t.head_dim)))
+
+
 def make_plan(
     config: ModelConfig,
     items: Sequence[tuple[str, tuple[int, int] | None, int]],
@@ -163,6 +181,7 @@ def make_plan(
     stored: int | None = None,
     backend: str,
     limit: int,
+    threads: int,
     text_tokens: int,
     new_tokens: int,
 ) -> Plan:
@@ -181,7 +200,8 @@ def make_plan(
     keys, longest = max(min(prompt, context), 1), max(min(prompt + new_tokens, context), 1)
     tile = (config.tiling.size, config.tiling.size)
     require_for_answer(config, limit, keys, longest, *run, tile if tiles else None)
-    per_pass = most(limit, lambda n: encode_workspace(config, n, *run), tiles, "one tile") if tiles else 1
+    together = min(tiles, tiles_a_pass(config.vision, backend, threads))
+    per_pass = most(limit, lambda n: encode_workspace(config, n, *run), together, "one tile") if tiles else 1
     rows = min(chunk_rows(config.language, keys, *run, limit), keys)
     size = {
         "weights": model_parameters(config) * (stored or itemsize),
@@ -192,6 +212,7 @@ def make_plan(
         "prefill workspace": prefill_workspace(config.language, rows, keys, *run),
         "decode workspace": decode_workspace(config.language, 1, longest, *run),
         "kv cache": kv_bytes(config.language, longest, itemsize),
+        "kernel scratch": kernel_scratch(config, backend, threads),
     }
     return Plan(
         names=tuple(name for name, _, _ in items),

@@ -109,7 +109,9 @@ def test_temporaries_keep_the_limit(checkpoint: Path, backend: str, call: str) -
     if call == "generate":
         state = found["bytes"]["visual tokens"] + found["bytes"]["kv cache"]
     assert found["measured"] - state < limit + SLACK, found
-    assert found["measured"] - state > limit / 3, "the limit is not used"
+    together = backend == "cpu" and call == "encode_tiles"  # few enough tiles for one thread, which takes less
+    used = found["bytes"]["tower workspace"] / 2 if together else limit / 3
+    assert found["measured"] - state > used, "the limit is not used"
 
 
 def test_the_meter_sees_what_a_limit_saves(checkpoint: Path) -> None:

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reference": {"ops"},
     "models": {"ops"},
     "io": {"ops"},
-    "plan": set(),
+    "plan": {"ops"},
     "generate": {"models", "ops"},
     "options": {"ops", "plan", "generate"},
     "encoder": {"io", "models", "options"},

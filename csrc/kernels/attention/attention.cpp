@@ -73,7 +73,7 @@ void run(const AttentionParams& p, int threads) {
     int64_t all = 0;
     for (const AttentionSequence& s : p.sequences) all += s.rows * p.heads;
     const int64_t share = (all / (4 * cap) + kTile - 1) / kTile * kTile;
-    const int64_t most = std::max(kTile, std::min(kMostQueries / p.dim / kTile * kTile, std::max(share, 8 * kTile)));
+    const int64_t most = std::min(most_queries(p.dim), std::max(share, 8 * kTile));
     std::vector<Work> work;
     for (const AttentionSequence& s : p.sequences) {
         const int64_t queries = s.rows * group, pieces = (queries + most - 1) / most;

@@ -19,10 +19,10 @@
 // in v reaches the rows of its block.
 //
 // Floor: 4 * rows * seen keys * d * Hq flops; bytes (2 rows Hq + 2 keys Hkv) * d * s. Workspace: per thread
-// (2 * lanes + 2 * kKeyBlock + kTile) * d + kKeyBlock * kTile + 2 * lanes floats with lanes = queries taken at once, at
-// most max(kTile, kMostQueries / d), rounded up to a tile, and a tile more; kept by the thread for the next call.
+// attention_scratch(queries taken at once, d) floats, kept by the thread for the next call.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -35,6 +35,16 @@ namespace ivk {
 constexpr int64_t kKeyBlock = 192;  // a multiple of every micro-kernel's rows
 constexpr int64_t kMostHeadDim = 256;
 constexpr int64_t kMostQueries = 81920;  // times d: a thread's piece, 1,280 queries of 64
+
+constexpr int64_t most_queries(int64_t dim) { return std::max(kTile, kMostQueries / dim / kTile * kTile); }
+// Lanes beyond the queries: up to the end of a tile, and a tile that stays empty.
+constexpr int64_t attention_lanes(int64_t queries) { return (queries + kTile - 1) / kTile * kTile + kTile; }
+// Floats: queries and results, a block of keys, of values and of scores, a tile on its way out, and each lane's maximum
+// and sum.
+constexpr int64_t attention_scratch(int64_t queries, int64_t dim) {
+    const int64_t lanes = attention_lanes(queries);
+    return (2 * lanes + 2 * kKeyBlock + kTile) * dim + kKeyBlock * kTile + 2 * lanes;
+}
 
 struct AttentionSequence {
     const void *q, *k, *v;

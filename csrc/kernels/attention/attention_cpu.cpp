@@ -181,8 +181,8 @@ struct Piece {
 
 template <typename T>
 void piece(const AttentionParams& p, const AttentionSequence& s, int64_t kv_head, int64_t begin, int64_t end) {
-    const int64_t count = end - begin, lanes = (count + kTile - 1) / kTile * kTile + kTile;
-    float* const memory = scratch((2 * lanes + 2 * kKeyBlock + kTile) * p.dim + kKeyBlock * kTile + 2 * lanes);
+    const int64_t count = end - begin, lanes = attention_lanes(count);
+    float* const memory = scratch(attention_scratch(count, p.dim));
     float *const q = memory, *const o = q + lanes * p.dim, *const k = o + lanes * p.dim,
                  *const v = k + kKeyBlock * p.dim;
     float *const scores = v + kKeyBlock * p.dim, *const turned = scores + kKeyBlock * kTile;

@@ -24,10 +24,11 @@
 // tile is kPanel gate rows and the kPanel up rows that belong to them. Plain rows are packed piecewise in scratch, once
 // for every kStagedBlock rows of x.
 //
-// Floor: 2*M*N*K flops; bytes M*K*s + N*K*s + M*Ny*s. Workspace: per thread B * (K + kGroup * kTile) + kTile * kDepth
-// floats, kept by the thread for the next call; B = kRowBlock for packed weights, kStagedBlock for plain ones.
+// Floor: 2*M*N*K flops; bytes M*K*s + N*K*s + M*Ny*s. Workspace: per thread gemm_scratch(B, K, N's tiles) floats, kept
+// by the thread for the next call; B = kRowBlock for packed weights, kStagedBlock for plain ones.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -43,6 +44,11 @@ constexpr int64_t kStagedBlock = 288;  // the same where weights are packed on t
 constexpr int64_t kGroup = 32;         // tiles whose partial sums a thread holds
 
 enum class Epilogue : int { linear, gelu, swiglu, residual };
+
+// Floats for so many rows of x: fp32 rows, the sums of a group of tiles, and one tile's weights on their way.
+inline int64_t gemm_scratch(int64_t rows, int64_t k, int64_t tiles) {
+    return rows * (k + std::min(kGroup, tiles) * kTile) + kTile * kDepth;
+}
 
 struct PackedWeight {
     const void* data = nullptr;

@@ -156,7 +156,7 @@ struct Block {
 template <typename T>
 void block(const GemmParams& p, int64_t m_begin, int64_t m_end, int64_t t_begin, int64_t t_end) {
     const int64_t m = m_end - m_begin, group = std::min(kGroup, t_end - t_begin);
-    float* const x = scratch(m * p.weight.k + m * group * kTile + kTile * kDepth);
+    float* const x = scratch(gemm_scratch(m, p.weight.k, group));
     const Block<T> b{p, p.weight, m_begin, m, x, x + m * p.weight.k, x + m * (p.weight.k + group * kTile)};
     switch (p.weight.dtype) {
         case DType::f32:

@@ -88,6 +88,7 @@ def plan(
 ) -> None:
     """Tiles, tokens, FLOPs and peak bytes of a request, before any work and without loading weights."""
     from .. import costs, registry
+    from .._lazy import torch
     from ..errors import UnsupportedError
     from ..io.grid import count_tiles
     from ..ops._backend import unavailable
@@ -112,6 +113,7 @@ def plan(
         itemsize=_ITEMSIZE[name],
         backend=backend,
         limit=limit,
+        threads=torch.get_num_threads(),
         text_tokens=text_tokens,
         new_tokens=max_new_tokens,
     )

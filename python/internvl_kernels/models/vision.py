@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 from .. import ops
 from .._lazy import torch
 from ..config import VisionConfig
-from ..costs import most, tower_workspace
+from ..costs import most, tiles_a_pass, tower_workspace
 from ..errors import ImageError, UnsupportedError
 from ._weights import group, layers
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-MAX_TILES_A_PASS = 4096
 
 
 def interpolate_positions(positions: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
@@ -55,21 +52,26 @@ class VisionTower:
     def dtype(self) -> torch.dtype:
         return self._stem["patch.weight"].dtype
 
-    def micro_batch(self, height: int | None = None, width: int | None = None, kept: int = 1) -> int | None:
-        """Tiles per pass that keep ``max_workspace`` while ``kept`` hidden states are kept; None without a limit.
+    @property
+    def threads(self) -> int:
+        return self._run["threads"] or torch.get_num_threads()
+
+    def micro_batch(self, height: int | None = None, width: int | None = None, kept: int = 1) -> int:
+        """Tiles per pass: those that are fastest, or that keep ``max_workspace`` while ``kept`` hidden states are kept.
 
         Raises UnsupportedError when one tile does not fit.
         """
-        if self.max_workspace is None:
-            return None
         c, itemsize, backend = self.config, self.dtype.itemsize, self._run["backend"]
+        together = tiles_a_pass(c, backend, self.threads, height, width)
+        if self.max_workspace is None:
+            return together
         rows = 1 + ((height or c.image_size) // c.patch_size) * ((width or c.image_size) // c.patch_size)
 
         def need(tiles: int) -> int:
             states = (kept - 1) * tiles * rows * c.hidden_size * itemsize
             return states + tower_workspace(c, tiles, itemsize, backend, height, width)
 
-        return most(self.max_workspace, need, MAX_TILES_A_PASS, "one tile")
+        return most(self.max_workspace, need, together, "one tile")
 
     def __call__(self, tiles: Tensor, layers: Sequence[int] | None = None) -> Tensor | list[Tensor]:
         """Hidden states of ``tiles`` (uint8 ``[T, H, W, 3]`` or normalised float ``[T, 3, H, W]``).
@@ -79,7 +81,7 @@ class VisionTower:
         """
         height, width = self.check(tiles)
         wanted = None if layers is None else self._layer_indices(layers)
-        chunk = self.micro_batch(height, width, len(wanted or [-1])) or len(tiles)
+        chunk = self.micro_batch(height, width, len(wanted or [-1]))
         if len(tiles) <= chunk:
             columns = self._forward(tiles, wanted)
         else:  # results are written where they belong: joining parts would need them twice

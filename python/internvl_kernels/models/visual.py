@@ -23,7 +23,8 @@ def encode_tiles(
     def need(count: int) -> int:
         return costs.encode_workspace(config, count, tower.dtype.itemsize, backend, height, width)
 
-    chunk = costs.most(limit, need, len(tiles), "one tile")
+    together = costs.tiles_a_pass(config.vision, backend, tower.threads, height, width)
+    chunk = costs.most(limit, need, min(len(tiles), together), "one tile")
     if chunk >= len(tiles):
         return projector(tower.forward(tiles), grid)
     result: Tensor | None = None  # written where it belongs: joining parts would need it twice

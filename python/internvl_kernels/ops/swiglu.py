@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from .._lazy import torch
+from ..costs import UNFUSED_ROWS
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
@@ -77,8 +78,8 @@ def _by_rows(x: Any, columns: int, run: Callable[[Any], Any]) -> Any:
     x = host(x)
     y, flat = empty(x, (*x.shape[:-1], columns)), x.reshape(-1, x.shape[-1])
     target = y.reshape(len(flat), columns)
-    for first in range(0, len(flat), 256):
-        target[first : first + 256] = run(flat[first : first + 256])
+    for first in range(0, len(flat), UNFUSED_ROWS):
+        target[first : first + UNFUSED_ROWS] = run(flat[first : first + UNFUSED_ROWS])
     return y
 
 
