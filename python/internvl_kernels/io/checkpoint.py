@@ -64,16 +64,7 @@ def load_weights(
     corrupt files, pickles.
     """
     final = _dtype(dtype)
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        raise CheckpointError(f"parts: {unknown[0]!r} is not one; allowed: {', '.join(PARTS)}")
-    directory = Path(path)
-    if not directory.is_dir():
-        raise CheckpointError(f"{directory}: no such directory")
-    stored = read_shards(directory)
-    naming = detect(stored, config.layout)
-    wanted = list(parameters(config, naming, parts))
-    _check(stored, wanted, config, naming)
+    stored, wanted = described(Path(path), config, parts)
     jobs = sorted(
         ((stored[piece.name], parameter, piece) for parameter in wanted for piece in parameter.pieces),
         key=lambda job: (job[0].file.name, job[0].begin),
@@ -98,6 +89,22 @@ def load_weights(
             shards[source.file].release(source)
             advance(source.nbytes)
     return {parameter.name: made[parameter.name] for parameter in wanted if sink is None}
+
+
+def described(
+    directory: Path, config: ModelConfig, parts: Collection[str]
+) -> tuple[dict[str, StoredTensor], list[Parameter]]:
+    """All that a checkpoint stores, and the parameters of ``parts`` that are made of it. Reads headers and checks them."""
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise CheckpointError(f"parts: {unknown[0]!r} is not one; allowed: {', '.join(PARTS)}")
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory}: no such directory")
+    stored = read_shards(directory)
+    naming = detect(stored, config.layout)
+    wanted = list(parameters(config, naming, parts))
+    _check(stored, wanted, config, naming)
+    return stored, wanted
 
 
 def _dtype(dtype: Any) -> torch.dtype:

@@ -18,7 +18,7 @@ import mmap
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +31,9 @@ from .._lazy import torch
 from ..config import ModelConfig
 from ..errors import CheckpointError
 from ..ops._packed import PackedWeight, packed_layout
-from .checkpoint import Storage, load_weights
-from .layouts import PARTS, Naming, parameters
-from .shards import CODES, read_shards
+from .checkpoint import Storage, described, load_weights
+from .layouts import PARTS
+from .shards import CODES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,12 +62,14 @@ def packed_weights(
     someone else's, or the disk fails, and both are better seen. Only sizes and the header are looked at; as with any mapped
     checkpoint, bits that change on the disk are not noticed.
     """
-    places = {p.name: _place(p.name, p.shape, dtype, storage) for p in parameters(config, Naming(), parts)}
-    checkpoint = _fingerprint(directory)
-    packed = {str(p.dtype).removeprefix("torch.") for p in places.values() if isinstance(p, PackedWeight)}
+    stored, wanted = described(directory, config, parts)
+    shards = sorted({tensor.file for tensor in stored.values()})
+    checkpoint = _fingerprint(directory, shards)
+    places = {parameter.name: _place(parameter.name, parameter.shape, dtype, storage) for parameter in wanted}
+    packed = sorted({str(p.dtype).removeprefix("torch.") for p in places.values() if isinstance(p, PackedWeight)})
     facts = {"dtype": dtype, "weights": ",".join(packed or [dtype]), "parts": ",".join(p for p in PARTS if p in parts)}
     contents = _Contents.of(places, checkpoint, facts)
-    stem = re.sub(r"[^\w.-]", "_", directory.resolve().name)[:80]
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", directory.resolve().name)[:80]
     file = folder / f"{stem}-{contents.key}.safetensors"
     refusals = _Refusals(file, contents.size)
     with refusals:
@@ -78,7 +80,7 @@ def packed_weights(
                 run: dict[str, Any] = {"parts": parts, "progress": progress, "storage": storage}
                 with _Writer(file, contents, refusals, alone) as writer:
                     load_weights(directory, config, dtype, sink=writer.take, **run)
-                    if _fingerprint(directory) != checkpoint:
+                    if _fingerprint(directory, shards) != checkpoint:
                         raise CheckpointError(f"{directory}: changed while it was read; load it again")
                     writer.finish()
     with refusals:
@@ -96,11 +98,11 @@ def _data(place: Any) -> Tensor:
     return place.data if isinstance(place, PackedWeight) else place
 
 
-def _fingerprint(directory: Path) -> str:
+def _fingerprint(directory: Path, shards: Sequence[Path]) -> str:
     """Tells checkpoints apart without reading weights. Paths are in it because archives and image layers set one mtime on all
     they hold: files that differ in nothing else of this list must not be taken for each other."""
     digest = hashlib.sha256((directory / "config.json").read_bytes())
-    for file in sorted({tensor.file for tensor in read_shards(directory).values()}):
+    for file in shards:
         found = file.stat()
         with file.open("rb") as stream:
             header = stream.read(int.from_bytes(stream.read(8), "little"))
