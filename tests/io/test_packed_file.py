@@ -16,6 +16,7 @@ import internvl_kernels as ivk
 from internvl_kernels import CheckpointError, UnsupportedError
 from internvl_kernels.demo import checkpoint_path
 from internvl_kernels.io import packed_file
+from internvl_kernels.io.config import read_config
 from internvl_kernels.io.save import save_checkpoint
 from internvl_kernels.ops import PackedWeight
 from internvl_kernels.testing.checkpoints import byte_tokenizer_files, random_weights, tiny_config
@@ -242,6 +243,16 @@ def test_the_plan_says_so(copy: Path, tmp_path: Path) -> None:
     assert mapped.to_dict()["weights_mapped"] is True
     assert "weights, mapped and shared" in str(mapped)
     assert "mapped" not in str(plain)
+
+
+def test_another_way_to_keep_a_parameter_has_another_file(copy: Path, tmp_path: Path) -> None:
+    config, cache = read_config(copy), tmp_path / "cache"
+    for storage in (
+        None,
+        lambda name, shape: PackedWeight(shape, torch.float32) if name.endswith("qkv.weight") else None,
+    ):
+        packed_file.packed_weights(cache, copy, config, "float32", parts=["vision"], progress=False, storage=storage)
+    assert len(list(cache.iterdir())) == 2
 
 
 @pytest.mark.parametrize("value", [5, "", "a\0b", b"bytes", 1.5])

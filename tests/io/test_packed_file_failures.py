@@ -101,6 +101,10 @@ def test_a_file_of_the_right_name_only_is_refused_and_left_alone(
 # Loads that fail leave nothing
 
 
+def unsupported(*_: int) -> None:
+    raise OSError(errno.EOPNOTSUPP, "not here")
+
+
 @pytest.mark.parametrize("reserves", [True, False])
 def test_no_room(
     folder: Path, expected: list[float], tmp_path: Path, reserves: bool, monkeypatch: pytest.MonkeyPatch
@@ -109,9 +113,6 @@ def test_no_room(
     read: list[Any] = []
     whole = packed_file.load_weights
     monkeypatch.setattr(packed_file, "load_weights", lambda *a, **k: read.append(a) or whole(*a, **k))
-
-    def unsupported(*_: int) -> None:
-        raise OSError(errno.EOPNOTSUPP, "not here")
 
     if not reserves:
         monkeypatch.setattr(os, "posix_fallocate", unsupported)
@@ -127,6 +128,13 @@ def test_no_room(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     assert answer(load(folder, tmp_path)) == expected
+
+
+def test_a_file_system_that_cannot_reserve(
+    folder: Path, expected: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    assert answer(load(folder, tmp_path)) == expected == answer(load(folder, tmp_path))
 
 
 def test_a_disk_that_fails_at_the_end(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +205,13 @@ RACER = """
 import fcntl, json, os, sys, time
 from pathlib import Path
 import internvl_kernels as ivk
+from internvl_kernels.io import packed_file
 folder, cache, locks = sys.argv[1:]
+whole, packed = packed_file.load_weights, []
+def slow(*arguments, **options):  # so that all of them are at it
+    packed.append(whole(*arguments, **options))
+    time.sleep(0.5)
+packed_file.load_weights = slow
 if locks == "none":
     def flock(*_): raise OSError(95, "no locks here")
     fcntl.flock = flock
@@ -206,7 +220,8 @@ while not Path(cache, "go").exists():
     time.sleep(0.001)
 model = ivk.load(folder, packed_cache=Path(cache, "files"), progress=False, backend="cpu", threads=1)
 lines = [l.split() for l in Path("/proc/self/maps").read_text().splitlines() if "/files/" in l]
-print(json.dumps({"answer": model.logits([[5, 6, 7, 8]]).flatten().tolist(), "inodes": sorted({l[4] for l in lines})}))
+answer, inodes = model.logits([[5, 6, 7, 8]]).flatten().tolist(), sorted({l[4] for l in lines})
+print(json.dumps({"answer": answer, "inodes": inodes, "packed": len(packed)}))
 """
 
 
@@ -225,6 +240,7 @@ def test_three_processes_at_once(folder: Path, expected: list[float], tmp_path: 
         found.append(json.loads(out))
     (file,) = (tmp_path / "files").iterdir()
     assert all(one["answer"] == expected and len(one["inodes"]) == 1 for one in found)
+    assert sum(one["packed"] for one in found) == (1 if locks == "flock" else 3)
     if locks == "flock":
         assert {one["inodes"][0] for one in found} == {str(file.stat().st_ino)}, "they share one file"
 
