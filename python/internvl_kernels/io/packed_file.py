@@ -213,7 +213,7 @@ def _mapped(file: Path, contents: _Contents, places: Mapping[str, Any]) -> dict[
         if stream.read(len(contents.header)) != contents.header:
             raise _unfit(file, "another header")
         pages = np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-    # torch warns about memory that it may not write, and says so through a buffer only; a write would end the process.
+    # A ctypes array claims to be writable, so torch does not warn about read-only memory; a write to it would end the process.
     whole = (ctypes.c_ubyte * size).from_address(pages.ctypes.data)
     whole.pages = pages  # type: ignore[attr-defined]  # as long as a tensor holds the one, the other stays mapped
     result = {}
@@ -233,8 +233,8 @@ def _unfit(file: Path, why: str) -> CheckpointError:
 
 @contextmanager
 def _alone(folder: Path, refusals: _Refusals) -> Iterator[bool]:
-    """One process at a time, as long as the file system has locks: waiting is quicker than packing too, and leaves one file to
-    share. Without locks (False) each packs, and the last one's file stays."""
+    """One process at a time in ``folder``, whose own lock leaves no file behind: waiting is quicker than packing too, and leaves
+    one file to share. Where the file system has no locks (False) each process packs, and the last one's file stays."""
     with refusals:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
