@@ -44,6 +44,7 @@ void bind_gemm(py::module_& m) {
         py::arg("x"), py::arg("weight"), py::arg("packed_rows"), py::arg("bias"), py::arg("scale"), py::arg("residual"),
         py::arg("y"), py::arg("epilogue"), py::arg("threads") = 0,
         "See csrc/kernels/gemm/gemm.h; packed_rows: N of a packed weight, or None for plain rows.");
+    m.attr("packed_layout") = kPackedLayout;
     m.def("packed_elements", &packed_elements, py::arg("n"), py::arg("k"), py::arg("swiglu"));
     m.def(
         "pack_weight",

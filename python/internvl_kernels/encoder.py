@@ -15,6 +15,7 @@ from .io.checkpoint import load_weights, resolve
 from .io.config import read_config
 from .io.decode import MAX_TILES, check_int
 from .io.images import Tiles, tile_image
+from .io.packed_file import packed_weights
 from .models import VisionTower, storage
 from .options import RuntimeOptions, dense
 
@@ -33,9 +34,10 @@ def load_vision(
     threads: int | None = None,
     progress: bool = True,
     download: bool = False,
+    packed_cache: bool | str | Path | None = None,
 ) -> VisionModel:
     """The tower alone: only its tensors are read. Arguments as ``load``."""
-    options = RuntimeOptions.check(backend, device, dtype, weights, max_workspace, threads)
+    options = RuntimeOptions.check(backend, device, dtype, weights, max_workspace, threads, packed_cache)
     directory = resolve(path, download=download)
     config = read_config(directory)
     with options.limited():
@@ -48,7 +50,10 @@ def read_weights(
 ) -> dict[str, Any]:
     """The checkpoint's weights as the chosen backend keeps them."""
     place = storage(config, getattr(torch, options.weights)) if options.packed else None
-    return load_weights(directory, config, options.dtype, parts=parts, progress=progress, storage=place)
+    if options.packed_cache is None:
+        return load_weights(directory, config, options.dtype, parts=parts, progress=progress, storage=place)
+    run: dict[str, Any] = {"parts": parts, "progress": progress, "storage": place}
+    return packed_weights(options.packed_cache, directory, config, options.dtype, **run)
 
 
 class VisionModel:

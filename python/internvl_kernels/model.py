@@ -44,6 +44,7 @@ def load(
     threads: int | None = None,
     progress: bool = True,
     download: bool = False,
+    packed_cache: bool | str | Path | None = None,
 ) -> Model:
     """Load a checkpoint directory in either published layout, or a hub id from the local Hugging Face cache.
 
@@ -52,11 +53,13 @@ def load(
     dtype). max_workspace: bytes or text such as "2GB" (the default) for the temporaries of tower, prefill, decoding and logits:
     tiles, prompts and sequences go in chunks that stay under it, and the chunks change no bit on the cpu backend. Weights, inputs,
     visual tokens, the KV cache of an answer and results are not temporaries; ``plan`` counts them too. threads: cap on CPU
-    threads (default: torch's). progress: show a bar. download: fetch a hub id that is not in the cache.
+    threads (default: torch's). progress: show a bar. download: fetch a hub id that is not in the cache. packed_cache: a folder
+    (True: ``$XDG_CACHE_HOME/internvl-kernels``) for the weights as the cpu backend keeps them: the first load writes a file there,
+    later ones map it, copying nothing and sharing its memory; a changed checkpoint or dtype has a file of its own.
 
     Raises CheckpointError, UnsupportedError (bad arguments) or BackendError (a backend that cannot run here).
     """
-    options = RuntimeOptions.check(backend, device, dtype, weights, max_workspace, threads)
+    options = RuntimeOptions.check(backend, device, dtype, weights, max_workspace, threads, packed_cache)
     directory = resolve(path, download=download)
     config = read_config(directory)
     tokenizer = load_tokenizer(directory)
@@ -254,17 +257,12 @@ class Model(VisionModel):
                 (count_tiles(self.config.tiling, item, max_tiles) for item in as_list(images_or_tile_counts)), start=1
             )
         ]
+        options = self._options
         return planning.make_plan(
-            self.config,
-            items,
-            itemsize=getattr(torch, self.dtype).itemsize,
-            stored=getattr(torch, self._options.weights).itemsize,
-            backend=self.backend,
-            limit=self._options.max_workspace,
-            threads=self._options.op_threads,
-            text_tokens=text_tokens,
-            new_tokens=max_new_tokens,
-        )
+            self.config, items, itemsize=getattr(torch, self.dtype).itemsize, stored=getattr(torch, options.weights).itemsize,
+            backend=self.backend, limit=options.max_workspace, threads=options.op_threads, text_tokens=text_tokens,
+            new_tokens=max_new_tokens, mapped=options.packed_cache is not None,
+        )  # fmt: skip
 
     # ---- inside ----------------------------------------------------------------------------------------------------------
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import numbers
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,10 +31,17 @@ class RuntimeOptions:
     """Checked arguments of ``load``."""
 
     def __init__(
-        self, backend: str, device: str, dtype: str, max_workspace: int, threads: int | None, weights: str | None = None
+        self,
+        backend: str,
+        device: str,
+        dtype: str,
+        max_workspace: int,
+        threads: int | None,
+        weights: str | None = None,
+        packed_cache: Path | None = None,
     ) -> None:
         self.backend, self.device, self.dtype, self.weights = backend, device, dtype, weights or dtype
-        self.max_workspace, self.threads = max_workspace, threads
+        self.max_workspace, self.threads, self.packed_cache = max_workspace, threads, packed_cache
 
     @classmethod
     def check(
@@ -43,6 +52,7 @@ class RuntimeOptions:
         weights: str | None,
         workspace: int | str | None,
         threads: int | None,
+        cache: bool | str | os.PathLike[str] | None = None,
     ) -> RuntimeOptions:
         device = _device(device)
         if backend not in ("auto", *BACKENDS):
@@ -73,7 +83,7 @@ class RuntimeOptions:
             raise UnsupportedError(f"threads: {threads!r}; allowed: 1 to 1024, or None")
         limit = parse_bytes(DEFAULT_WORKSPACE if workspace is None else workspace)
         assert limit is not None
-        return cls(backend, device, dtype, limit, threads, stored)
+        return cls(backend, device, dtype, limit, threads, stored, packed_folder(cache, backend))
 
     @property
     def packed(self) -> bool:
@@ -115,6 +125,20 @@ class _Caps:
 
 
 _caps = _Caps()
+
+
+def packed_folder(value: bool | str | os.PathLike[str] | None, backend: str) -> Path | None:
+    """The folder that packed_cache names, for a model on ``backend``."""
+    if value is None or value is False:
+        return None
+    named = isinstance(value, (str, os.PathLike)) and str(value) != "" and "\0" not in str(value)
+    if value is not True and not named:
+        raise UnsupportedError(f"packed_cache: {value!r}; allowed: a folder, True for the user's cache folder, or None")
+    if backend != "cpu":
+        raise UnsupportedError(f"packed_cache: {value!r} with backend {backend!r}; allowed: None, or backend 'cpu'")
+    if value is True:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "internvl-kernels"
+    return Path(value).expanduser()
 
 
 class ChatArguments:
@@ -230,4 +254,4 @@ def as_list(images: Any) -> list[Any]:
     return list(images) if isinstance(images, (list, tuple)) else [images]
 
 
-__all__ = ["ChatArguments", "RuntimeOptions", "as_list", "dense", "generation_options"]
+__all__ = ["ChatArguments", "RuntimeOptions", "as_list", "dense", "generation_options", "packed_folder"]

@@ -49,6 +49,7 @@ class Plan:
     prefill_rows: int  # of a prefill chunk
     # weights, tiles, tower workspace, visual tokens, prefill workspace, decode workspace, kv cache, kernel scratch
     bytes: dict[str, int]
+    weights_mapped: bool = False  # they are pages of a file (packed_cache), which all processes that map it share
 
     @property
     def total_tiles(self) -> int:
@@ -93,6 +94,7 @@ class Plan:
             "vision_flops": self.vision_flops,
             "prefill_flops": self.prefill_flops,
             "bytes": dict(self.bytes),
+            "weights_mapped": self.weights_mapped,
             "peak_bytes": self.peak_bytes,
         }
 
@@ -111,7 +113,8 @@ class Plan:
         cost.add_column()
         cost.add_column(justify="right")
         for name, size in self.bytes.items():
-            cost.add_row(name, human_bytes(size))
+            mapped = name == "weights" and self.weights_mapped
+            cost.add_row(f"{name}, mapped and shared" if mapped else name, human_bytes(size))
         cost.add_section()
         cost.add_row("peak", human_bytes(self.peak_bytes))
         cost.add_row("tiles per pass", str(self.micro_batch))
@@ -184,10 +187,12 @@ def make_plan(
     threads: int,
     text_tokens: int,
     new_tokens: int,
+    mapped: bool = False,
 ) -> Plan:
     """Plan for ``items`` = (name, grid or None, tiles) with activations of ``itemsize`` and weights of ``stored`` bytes on ``backend``.
 
-    limit: bytes of max_workspace. Raises UnsupportedError when one tile, or one row of the prompt, does not keep it.
+    limit: bytes of max_workspace; UnsupportedError when one tile, or one row of the prompt, does not keep it. mapped: whether the
+    weights are those of a file (packed_cache).
     """
     for name, value, least in (("text_tokens", text_tokens, 0), ("max_new_tokens", new_tokens, 0)):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
@@ -227,6 +232,7 @@ def make_plan(
         vision_flops=vision_flops(config.vision, tiles),
         prefill_flops=language_flops(config.language, prompt),
         bytes=size,
+        weights_mapped=mapped,
     )
 
 

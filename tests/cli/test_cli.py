@@ -181,6 +181,21 @@ def test_video_is_a_folder_of_frames(tiny: Path, picture: Path, tmp_path: Path) 
     assert data("chat", tiny, "Move?", "--video", frames, "--max-new-tokens", 4)["answer"] == expected
 
 
+def test_packed_cache(tiny: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folders = {"packed": tmp_path / "packed", "auto": tmp_path / "cache" / "internvl-kernels"}
+    question = ["chat", tiny, "What is it?", "--image", picture, "--max-new-tokens", 4]
+    expected = data(*question)["answer"]
+    for option, folder in folders.items():
+        assert [data(*question, "--packed-cache", option)["answer"] for _ in range(2)] == [expected] * 2
+        (file,) = folder.iterdir()
+        written = file.stat()
+        assert run("encode", tiny, picture, "--out", "rows.npy", "--packed-cache", option).exit_code == 0
+        assert (list(folder.iterdir()), file.stat().st_mtime_ns) == ([file], written.st_mtime_ns)
+        assert data("plan", tiny, picture, "--packed-cache", option)["weights_mapped"] is True
+    assert "weights, mapped and shared" in run("plan", tiny, "--packed-cache", "packed").output
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".npy"])
 def test_encode(tiny: Path, picture: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"features{suffix}"
@@ -213,6 +228,8 @@ def test_encode(tiny: Path, picture: Path, tmp_path: Path, suffix: str) -> None:
         (["chat", "TINY", "Hi", "--image", "missing.png"], "missing.png"),
         (["chat", "TINY", "Hi", "--max-new-tokens", "0"], "max_new_tokens: 0"),
         (["chat", "TINY", "Hi", "--threads", "0"], "threads: 0"),
+        (["chat", "TINY", "Hi", "--packed-cache", "p", "--backend", "reference"], "packed_cache: 'p' with backend"),
+        (["plan", "TINY", "--packed-cache", "p", "--backend", "reference"], "packed_cache: 'p' with backend"),
         (["chat", "TINY", "--json"], "give QUESTION"),
         (["chat", "TINY", "Hi", "--video", "."], "holds no pictures"),
         (["encode", "TINY", "PICTURE", "--out", "x.txt"], "ending in .safetensors or .npy"),

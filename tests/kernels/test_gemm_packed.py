@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -166,6 +168,16 @@ def test_packed_weight_holds_the_rows() -> None:
     same_bits(parts.data, packed.data)
     experts = ops.pack_weight(normal(3, 10, 8), gated=True)
     assert experts.data.shape == (3, 32 * 8)
+
+
+def test_another_layout_has_another_number() -> None:
+    """Files hold packed weights (io/packed_file.py): where these bytes change, kPackedLayout in core/panels.h must too."""
+    found = hashlib.sha256()
+    for shape, gated in (((83, 21), False), ((70, 5), True), ((2, 10, 4), True)):
+        weight = torch.arange(torch.Size(shape).numel(), dtype=torch.float32).view(shape)
+        found.update(ops.pack_weight(weight, gated=gated).data.numpy().tobytes())
+    known = {1: "5b1cb554663ba32b"}
+    assert known.get(cpu().packed_layout) == found.hexdigest()[:16]
 
 
 def test_refusals() -> None:

@@ -34,6 +34,13 @@ Workspace = Annotated[
     str | None,
     typer.Option(help="Limit for temporaries, such as 512MiB: tiles and prompts go in passes under it.", rich_help_panel="How it runs"),
 ]  # fmt: skip
+PackedCache = Annotated[
+    str | None,
+    typer.Option(
+        "--packed-cache", metavar="FOLDER|auto", help="Keep packed weights in a file there and map it; auto: the user's cache folder.",
+        show_default=False, rich_help_panel="How it runs",
+    ),
+]  # fmt: skip
 Checkpoint = Annotated[
     str,
     typer.Argument(
@@ -82,6 +89,11 @@ def say(pieces: Iterable[str]) -> str:
         sys.stdout.flush()
     sys.stdout.write("\n")
     return answer
+
+
+def packed_cache(folder: str | None) -> bool | str | None:
+    """The option as the argument of ``load``."""
+    return True if folder == "auto" else folder
 
 
 def print_json(data: Any) -> None:

@@ -16,9 +16,11 @@ from ._common import (
     Dtype,
     Json,
     MaxTiles,
+    PackedCache,
     Threads,
     Workspace,
     console,
+    packed_cache,
     print_json,
     run_table,
     say,
@@ -49,6 +51,7 @@ def chat(
     dtype: Dtype = None,
     threads: Threads = None,
     max_workspace: Workspace = None,
+    packed: PackedCache = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Ask a checkpoint about images, or talk to it.
@@ -62,8 +65,9 @@ def chat(
 
     begin = time.perf_counter()
     model = load(
-        checkpoint, backend=backend, dtype=dtype, threads=threads, max_workspace=max_workspace, progress=not as_json
-    )
+        checkpoint, backend=backend, dtype=dtype, threads=threads, max_workspace=max_workspace, progress=not as_json,
+        packed_cache=packed_cache(packed),
+    )  # fmt: skip
     loaded = time.perf_counter() - begin
     images: list[Any] = [*(image or []), *_video(video or [])]
     options: dict[str, Any] = {
@@ -128,6 +132,7 @@ def encode(
     dtype: Dtype = None,
     threads: Threads = None,
     max_workspace: Workspace = None,
+    packed: PackedCache = None,
     as_json: Json = False,
 ) -> None:
     """Images to the visual tokens that the language model would get, in a file."""
@@ -136,8 +141,9 @@ def encode(
     from ..model import load
 
     model = load(
-        checkpoint, backend=backend, dtype=dtype, threads=threads, max_workspace=max_workspace, progress=not as_json
-    )
+        checkpoint, backend=backend, dtype=dtype, threads=threads, max_workspace=max_workspace, progress=not as_json,
+        packed_cache=packed_cache(packed),
+    )  # fmt: skip
     begin = time.perf_counter()
     features = model.encode(images, max_tiles=max_tiles)
     seconds = time.perf_counter() - begin

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._common import Backend, Dtype, Json, MaxTiles, Workspace, console, print_json
+from ._common import Backend, Dtype, Json, MaxTiles, PackedCache, Workspace, console, packed_cache, print_json
 
 if TYPE_CHECKING:
     from ..config import ModelConfig
@@ -84,6 +84,7 @@ def plan(
     backend: Backend = "auto",
     dtype: Dtype = None,
     max_workspace: Workspace = None,
+    packed: PackedCache = None,
     as_json: Json = False,
 ) -> None:
     """Tiles, tokens, FLOPs and peak bytes of a request, before any work and without loading weights."""
@@ -92,7 +93,7 @@ def plan(
     from ..errors import UnsupportedError
     from ..io.grid import count_tiles
     from ..ops._backend import unavailable
-    from ..options import DEFAULT_WORKSPACE, DTYPES
+    from ..options import DEFAULT_WORKSPACE, DTYPES, packed_folder
     from ..plan import make_plan, parse_bytes
 
     if backend not in ("auto", "reference", "cpu"):
@@ -116,6 +117,7 @@ def plan(
         threads=torch.get_num_threads(),
         text_tokens=text_tokens,
         new_tokens=max_new_tokens,
+        mapped=packed_folder(packed_cache(packed), backend) is not None,
     )
     if as_json:
         print_json({"target": target, "dtype": name, "parameters": costs.model_parameters(config), **result.to_dict()})

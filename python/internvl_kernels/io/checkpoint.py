@@ -47,6 +47,7 @@ def load_weights(
     check_finite: bool = False,
     progress: bool = True,
     storage: Storage | None = None,
+    sink: Callable[[str, Any], None] | None = None,
 ) -> dict[str, Any]:
     """Every parameter of ``parts`` by its canonical name (layouts.py), contiguous on the CPU in ``dtype``.
 
@@ -57,22 +58,13 @@ def load_weights(
     tensors of the others need not be complete. ``check_finite``: raise for a NaN or infinity, also one that the
     conversion makes. ``storage``: what a parameter of a name and shape is kept in, where that is not a tensor of ``dtype``:
     a tensor of another dtype, or something with ``dtype`` and ``write(rows, first)``, which is given 32 n rows at a time when
-    it is one piece and all rows otherwise.
+    it is one piece and all rows otherwise. ``sink``: takes each parameter as soon as it is complete; the result is then empty.
 
     Raises ``CheckpointError`` naming the tensor or file: missing, unknown or misshapen tensors, integers, cut or
     corrupt files, pickles.
     """
     final = _dtype(dtype)
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        raise CheckpointError(f"parts: {unknown[0]!r} is not one; allowed: {', '.join(PARTS)}")
-    directory = Path(path)
-    if not directory.is_dir():
-        raise CheckpointError(f"{directory}: no such directory")
-    stored = read_shards(directory)
-    naming = detect(stored, config.layout)
-    wanted = list(parameters(config, naming, parts))
-    _check(stored, wanted, config, naming)
+    stored, wanted = described(Path(path), config, parts)
     jobs = sorted(
         ((stored[piece.name], parameter, piece) for parameter in wanted for piece in parameter.pieces),
         key=lambda job: (job[0].file.name, job[0].begin),
@@ -86,14 +78,33 @@ def load_weights(
                 shards[source.file] = MappedShard(source.file)
             if parameter.name not in made:
                 place = None if storage is None else storage(parameter.name, parameter.shape)
-                place = torch.empty(parameter.shape, dtype=final) if place is None else place
-                made[parameter.name], targets[parameter.name] = place, _Target(parameter, place)
+                made[parameter.name] = torch.empty(parameter.shape, dtype=final) if place is None else place
+                targets[parameter.name] = _Target(parameter, made[parameter.name])
+                del place
             finite = (lambda block, of=source: _check_finite(block, of)) if check_finite else None
             if targets[parameter.name].fill(piece, shards[source.file].tensor(source), finite):
                 del targets[parameter.name]
+                if sink is not None:
+                    sink(parameter.name, made.pop(parameter.name))
             shards[source.file].release(source)
             advance(source.nbytes)
-    return {parameter.name: made[parameter.name] for parameter in wanted}
+    return {parameter.name: made[parameter.name] for parameter in wanted if sink is None}
+
+
+def described(
+    directory: Path, config: ModelConfig, parts: Collection[str]
+) -> tuple[dict[str, StoredTensor], list[Parameter]]:
+    """All that a checkpoint stores, and the parameters of ``parts`` that are made of it. Reads headers and checks them."""
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise CheckpointError(f"parts: {unknown[0]!r} is not one; allowed: {', '.join(PARTS)}")
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory}: no such directory")
+    stored = read_shards(directory)
+    naming = detect(stored, config.layout)
+    wanted = list(parameters(config, naming, parts))
+    _check(stored, wanted, config, naming)
+    return stored, wanted
 
 
 def _dtype(dtype: Any) -> torch.dtype:

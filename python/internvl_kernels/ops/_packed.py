@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 from .._lazy import torch
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 
 PANEL = 16  # rows side by side in memory
 FLOATS = ("float32", "bfloat16", "float16")
+
+
+def packed_layout() -> str:
+    """Names the order of a packed weight's values; data packed under another name must not be read."""
+    return f"panels of {PANEL}, {cpu().packed_layout}"
 
 
 class PackedWeight:
@@ -30,12 +36,15 @@ class PackedWeight:
         self.shape, self.dtype, self.gated = torch.Size(shape), dtype, gated
         size = cpu().packed_elements(shape[-2], shape[-1], gated)
         self.data = torch.empty((*shape[:-2], size), dtype=dtype)
+        self._fixed = False
 
     def write(self, weight: Tensor, first: int = 0, *, threads: int = 0) -> None:
         """Rows ``[first, first + len(weight))`` of a weight ``[N, K]``, or experts of ``[E, N, K]``.
 
         Some rows alone: not of a gated weight, and from a multiple of 32 on.
         """
+        if self._fixed:
+            raise UnsupportedError(f"pack_weight: {self!r} lies in memory that is only read; allowed: one of its own")
         if len(self.shape) == 3:
             for expert, matrix in enumerate(weight, first):
                 cpu().pack_weight(matrix, self.data[expert], self.gated, threads)
@@ -51,6 +60,14 @@ class PackedWeight:
         size = cpu().packed_elements(len(weight), inner, False)
         cpu().pack_weight(weight, self.data[begin : begin + size], False, threads)
 
+    def over(self, data: Tensor) -> PackedWeight:
+        """The same weight on ``data``, which holds its panels already and is never written."""
+        assert data.shape == self.data.shape
+        assert data.dtype == self.dtype
+        fixed = copy.copy(self)
+        fixed.data, fixed._fixed = data, True
+        return fixed
+
     def rows(self, index: Tensor) -> Tensor:
         """Rows ``[n, K]`` of a weight ``[N, K]`` that is not gated, as they were."""
         assert len(self.shape) == 2
@@ -65,4 +82,4 @@ class PackedWeight:
         return f"PackedWeight({str(self.dtype).removeprefix('torch.')} {list(self.shape)}{', gated' if self.gated else ''})"
 
 
-__all__ = ["FLOATS", "PANEL", "PackedWeight"]
+__all__ = ["FLOATS", "PANEL", "PackedWeight", "packed_layout"]
