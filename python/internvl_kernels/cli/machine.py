@@ -110,6 +110,7 @@ def plan(
         config,
         numbered,
         itemsize=_ITEMSIZE[name],
+        kv_dtype=name,
         backend=backend,
         limit=limit,
         text_tokens=text_tokens,
