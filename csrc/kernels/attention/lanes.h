@@ -1,7 +1,7 @@
-// The innermost loops of decoding: a few rows of keys or values against query heads. Include only from *_cpu.cpp.
+// The innermost loops of decoding: a few rows of keys or values against query heads. Include only from
+// attention_decode_cpu.cpp, after the vectors.
 #pragma once
 
-#include "core/simd_product.h"
 #include "kernels/attention/attention.h"
 
 namespace ivk {
