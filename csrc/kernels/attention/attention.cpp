@@ -111,25 +111,28 @@ void run_decode(const AttentionParams& p, int threads) {
     const std::unique_ptr<float[]> partials(parts ? new float[parts * width] : nullptr);
     std::vector<DecodeRange> work;
     work.reserve(all * ((p.kv_heads + at_once - 1) / at_once));
+    std::vector<std::pair<const AttentionSequence*, const float*>> split;
     float* partial = partials.get();
-    for (const AttentionSequence& s : p.sequences)
+    for (const AttentionSequence& s : p.sequences) {
+        const bool whole = ranges(s) == 1;
+        if (!whole) split.push_back({&s, partial});
         for (int64_t begin = from(s); begin < s.keys;) {
             const int64_t end = std::min((begin / kDecodeRange + 1) * kDecodeRange, s.keys);
-            const bool whole = ranges(s) == 1;
             for (int64_t head = 0; head < p.kv_heads; head += at_once)
                 work.push_back({&s, head, std::min(head + at_once, p.kv_heads), begin, end, whole ? nullptr : partial});
             if (!whole) partial += width;
             begin = end;
         }
+    }
     parallel_for(int64_t(work.size()), 1, threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) table.range[type](p, work[i]);
     });
-    const float* part = partials.get();
-    for (const AttentionSequence& s : p.sequences)
-        if (ranges(s) > 1) {
-            table.join[type](p, s, part, ranges(s));
-            part += ranges(s) * width;
+    parallel_for(int64_t(split.size()), 1, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const AttentionSequence& s = *split[i].first;
+            table.join[type](p, s, split[i].second, ranges(s));
         }
+    });
 }
 
 void check_pages(const AttentionSpan& s, const TensorView& pages, int64_t page_size, int64_t available) {

@@ -40,10 +40,11 @@ def _check_kv_dtypes(op: str, q: Any, **others: Any) -> None:
     """k and v of one floating dtype, q's or another; float64 goes with itself alone."""
     _check_dtypes(op, q)
     (k_name, k), (v_name, v) = others.items()
-    kind, wide = (str(x.dtype).rpartition(".")[2] for x in (k, q))
-    if kind != wide and (wide == "float64" or kind not in ("float32", "bfloat16", "float16")):
-        allowed = "float64" if wide == "float64" else "float32, bfloat16 or float16"
-        raise UnsupportedError(f"{op}: {k_name} is {k.dtype}; allowed: {allowed}, with q {q.dtype}")
+    if k.dtype != q.dtype:
+        kind, wide = (str(x.dtype).rpartition(".")[2] for x in (k, q))
+        if wide == "float64" or kind not in ("float32", "bfloat16", "float16"):
+            allowed = "float64" if wide == "float64" else "float32, bfloat16 or float16"
+            raise UnsupportedError(f"{op}: {k_name} is {k.dtype}; allowed: {allowed}, with q {q.dtype}")
     if v.dtype != k.dtype:
         raise UnsupportedError(f"{op}: {k_name} is {k.dtype}, {v_name} is {v.dtype}; allowed: one dtype for both")
 
