@@ -9,10 +9,10 @@
 namespace ivk::binding {
 namespace {
 
-struct Sinks {
+struct Optional {
     std::optional<TensorView> given;
-    explicit Sinks(py::handle sinks) {
-        if (!sinks.is_none()) given = to_view(sinks, "sinks");
+    Optional(py::handle tensor, const char* name) {
+        if (!tensor.is_none()) given = to_view(tensor, name);
     }
     const TensorView* view() const { return given ? &*given : nullptr; }
 };
@@ -25,7 +25,7 @@ void bind_attention(py::module_& m) {
         [](py::handle q, py::handle k, py::handle v, py::handle y, bool causal, double scale, int64_t window,
            py::handle sinks, int threads) {
             const TensorView views[] = {to_view(q, "q"), to_view(k, "k"), to_view(v, "v"), to_view(y, "y", true)};
-            const Sinks heads(sinks);
+            const Optional heads(sinks, "sinks");
             py::gil_scoped_release release;
             attention(views[0], views[1], views[2], views[3], causal, scale, window, heads.view(), threads);
         },
@@ -36,18 +36,19 @@ void bind_attention(py::module_& m) {
         "cached_attention",
         [](py::handle q, py::handle k_cache, py::handle v_cache, py::handle y,
            const std::vector<std::array<int64_t, 4>>& spans, double scale, int64_t window, py::handle sinks,
-           int threads) {
+           bool decode, py::handle pages, int64_t page_size, int threads) {
             const TensorView views[] = {to_view(q, "q"), to_view(k_cache, "k_cache"), to_view(v_cache, "v_cache"),
                                         to_view(y, "y", true)};
-            const Sinks heads(sinks);
+            const Optional heads(sinks, "sinks"), table(pages, "pages");
             std::vector<AttentionSpan> parts;
             for (const auto& s : spans) parts.push_back({s[0], s[1], s[2], s[3]});
+            const AttentionOptions options{scale, window, heads.view(), decode, table.view(), page_size};
             py::gil_scoped_release release;
-            cached_attention(views[0], views[1], views[2], views[3], parts, scale, window, heads.view(), threads);
+            cached_attention(views[0], views[1], views[2], views[3], parts, options, threads);
         },
         py::arg("q"), py::arg("k_cache"), py::arg("v_cache"), py::arg("y"), py::arg("spans"), py::arg("scale"),
-        py::arg("window") = 0, py::arg("sinks") = py::none(), py::arg("threads") = 0,
-        "See csrc/kernels/attention/attention.h.");
+        py::arg("window") = 0, py::arg("sinks") = py::none(), py::arg("decode") = false, py::arg("pages") = py::none(),
+        py::arg("page_size") = 0, py::arg("threads") = 0, "See csrc/kernels/attention/attention.h.");
     m.def(
         "attention_scratch",
         [](int64_t dim) { return int64_t(sizeof(float)) * attention_scratch(most_queries(dim), dim); }, py::arg("dim"),

@@ -11,6 +11,7 @@ MOST_ROWS = 2048  # of a prefill chunk: more rows make no product faster
 ROWS_A_THREAD = 512  # of a pass through the tower on the cpu backend: more only push each other out of the caches
 MOST_TILES = 4096  # of a pass elsewhere
 UNFUSED_ROWS = 256  # of gate and up that exist at a time where the gate is not fused behind the product
+PAGE = 64  # positions of a page of the KV cache
 
 
 def vision_parameters(c: VisionConfig) -> int:
@@ -157,8 +158,13 @@ def logits_workspace(c: LanguageConfig, rows: int, itemsize: int) -> int:
     return rows * (c.vocab_size + c.hidden_size) * itemsize
 
 
+def page_count(positions: int) -> int:
+    return -(-positions // PAGE)
+
+
 def kv_bytes(c: LanguageConfig, positions: int, itemsize: int) -> int:
-    return 2 * c.num_layers * positions * c.kv_size * itemsize
+    """The pages of one sequence in a cache of ``itemsize`` bytes a value."""
+    return 2 * c.num_layers * page_count(positions) * PAGE * c.kv_size * itemsize
 
 
 def tiles_a_pass(
@@ -189,10 +195,16 @@ def require_for_answer(
 
 
 def require_for_logits(
-    c: ModelConfig, limit: int, length: int, itemsize: int, backend: str, tile: tuple[int, int] | None
+    c: ModelConfig,
+    limit: int,
+    length: int,
+    itemsize: int,
+    backend: str,
+    tile: tuple[int, int] | None,
+    kv_itemsize: int | None = None,
 ) -> None:
     """As ``require_for_answer``, for the logits of ``length`` positions."""
-    least = _logits_need(c.language, length, itemsize, backend)(1, 1, 1)
+    least = _logits_need(c.language, length, itemsize, backend, kv_itemsize)(1, 1, 1)
     _require_with_tile(c, limit, least, f"row of the logits of {length} positions", itemsize, backend, tile)
 
 
@@ -230,13 +242,19 @@ def step_rows(c: LanguageConfig, sequences: int, keys: int, itemsize: int, backe
 
 
 def logits_chunks(
-    c: LanguageConfig, batch: int, length: int, itemsize: int, backend: str, limit: int | None
+    c: LanguageConfig,
+    batch: int,
+    length: int,
+    itemsize: int,
+    backend: str,
+    limit: int | None,
+    kv_itemsize: int | None = None,
 ) -> tuple[int, int, int]:
     """For logits of ``[batch, length]``: sequences in the cache at a time, rows of a chunk, and rows of logits at a time."""
     if limit is None:
         return batch, MOST_ROWS, MOST_ROWS
 
-    need = _logits_need(c, length, itemsize, backend)
+    need = _logits_need(c, length, itemsize, backend, kv_itemsize)
     what = f"the logits of {length} positions"
     most(limit, lambda n: need(1, 1, 1), 1, what)
     # Half of what there is for the cache, so that chunks do not become small.
@@ -245,10 +263,12 @@ def logits_chunks(
     return group, rows, most(limit, lambda n: need(group, rows, n), rows, what)
 
 
-def _logits_need(c: LanguageConfig, length: int, itemsize: int, backend: str) -> Callable[[int, int, int], int]:
+def _logits_need(
+    c: LanguageConfig, length: int, itemsize: int, backend: str, kv_itemsize: int | None
+) -> Callable[[int, int, int], int]:
     def need(sequences: int, rows: int, head_rows: int) -> int:
         head = rows * c.hidden_size * itemsize + logits_workspace(c, head_rows, itemsize)
         chunk = max(prefill_workspace(c, rows, length, itemsize, backend), head)
-        return kv_bytes(c, sequences * length, itemsize) + chunk
+        return sequences * kv_bytes(c, length, kv_itemsize or itemsize) + chunk
 
     return need

@@ -84,7 +84,6 @@ class Request:
 class _Sequence:
     request: Request
     stops: frozenset[int]
-    slot_begin: int
     capacity: int  # prompt and new tokens
     seed: int
     length: int  # keys in the cache
@@ -112,7 +111,7 @@ class Decoder:
     ) -> None:
         self._language, self._image_token_id = language, image_token_id
         self._sequences: list[_Sequence] = []
-        context, slots = language.config.max_positions, 0
+        context = language.config.max_positions
         for number, request in enumerate(requests):
             length = int(request.input_ids.numel())
             if length == 0:
@@ -125,14 +124,14 @@ class Decoder:
             stops = frozenset(stop_token_ids if options.stop_token_ids is None else options.stop_token_ids)
             seed = secrets.randbits(64) if options.seed is None else (options.seed + request.row_seed) % 2**64
             capacity = min(length + options.max_new_tokens, context)
-            self._sequences.append(_Sequence(request, stops, slots, capacity, seed, length))
-            slots += capacity
+            self._sequences.append(_Sequence(request, stops, capacity, seed, length))
         longest = max((s.length for s in self._sequences), default=1)
         most = max((s.capacity for s in self._sequences), default=1)
         c, run = language.config, (language.dtype.itemsize, language.backend, max_workspace)
         self._prefill_rows = prefill_rows or chunk_rows(c, longest, *run)
         self._step_rows = step_rows(c, max(len(requests), 1), most, *run)
-        self._cache = KVCache(language.config, slots, language.dtype, language.device)
+        capacities = [s.capacity for s in self._sequences]
+        self._cache = KVCache(language.config, capacities, language.kv_dtype, language.device)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         if not self._sequences:
@@ -150,7 +149,7 @@ class Decoder:
 
     def _prefill(self) -> Tensor:
         """Every prompt into the cache; the normed last rows ``[B, H]``."""
-        prompts = [Prompt(s.request.input_ids.reshape(-1), s.request.visual, s.slot_begin) for s in self._sequences]
+        prompts = [Prompt(s.request.input_ids.reshape(-1), s.request.visual) for s in self._sequences]
         lasts: list[Tensor] = []
         for pieces, y in prefill(self._language, self._cache, prompts, self._prefill_rows, self._image_token_id):
             for piece, end in zip(pieces, itertools.accumulate(piece.rows for piece in pieces)):
@@ -167,8 +166,7 @@ class Decoder:
             s = self._sequences[i]
             pieces.append(Piece(i, s.length, s.length + 1))
             s.length += 1
-        begins = [s.slot_begin for s in self._sequences]
-        return forward_pieces(self._language, self._cache, begins, self._language.embed(ids), pieces, decode=True)
+        return forward_pieces(self._language, self._cache, self._language.embed(ids), pieces, decode=True)
 
     def _choose(self, active: Sequence[int], rows: Tensor) -> list[tuple[int, int]]:
         """The next token of every active sequence from its normed row."""
@@ -182,6 +180,8 @@ class Decoder:
                 s.tokens.append(token)
                 limit = s.request.options.max_new_tokens
                 s.done = token in s.stops or len(s.tokens) >= limit or s.length + 1 > s.capacity
+                if s.done:
+                    self._cache.release(i)
                 produced.append((i, token))
             del logits
         return produced

@@ -40,6 +40,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     weights: str | None = None,
+    kv_dtype: str | None = None,
     max_workspace: int | str | None = None,
     threads: int | None = None,
     progress: bool = True,
@@ -49,17 +50,18 @@ def load(
     """Load a checkpoint directory in either published layout, or a hub id from the local Hugging Face cache.
 
     backend: "auto" (the best that runs here), "reference", "cpu" or "cuda". device: where the reference runs ("cpu" default).
-    dtype: what is computed in, "float32" (default on the CPU) | "bfloat16" | "float16". weights: what is stored (default: as
-    dtype). max_workspace: bytes or text such as "2GB" (the default) for the temporaries of tower, prefill, decoding and logits:
-    tiles, prompts and sequences go in chunks that stay under it, and the chunks change no bit on the cpu backend. Weights, inputs,
-    visual tokens, the KV cache of an answer and results are not temporaries; ``plan`` counts them too. threads: cap on CPU
-    threads (default: torch's). progress: show a bar. download: fetch a hub id that is not in the cache. packed_cache: a folder
-    (True: ``$XDG_CACHE_HOME/internvl-kernels``) for the weights as the cpu backend keeps them: the first load writes a file there,
-    later ones map it, copying nothing and sharing its memory; a changed checkpoint or dtype has a file of its own.
+    dtype: what is computed in, "float32" (default on the CPU) | "bfloat16" | "float16". weights: what is stored, kv_dtype: what
+    the KV cache holds, same names (default: as dtype). max_workspace: bytes or text such as "2GB" (the default) for the temporaries
+    of tower, prefill, decoding and logits: tiles, prompts and sequences go in chunks that stay under it, and the chunks change no
+    bit on the cpu backend. Weights, inputs, visual tokens, the KV cache of an answer and results are not temporaries; ``plan``
+    counts them too. threads: cap on CPU threads (default: torch's). progress: show a bar. download: fetch a hub id that is not in
+    the cache. packed_cache: a folder (True: ``$XDG_CACHE_HOME/internvl-kernels``) for the weights as the cpu backend keeps them: the
+    first load writes a file there, later ones map it, copying nothing and sharing its memory; a changed checkpoint or dtype has a
+    file of its own.
 
     Raises CheckpointError, UnsupportedError (bad arguments) or BackendError (a backend that cannot run here).
     """
-    options = RuntimeOptions.check(backend, device, dtype, weights, max_workspace, threads, packed_cache)
+    options = RuntimeOptions.check(backend, device, dtype, weights, max_workspace, threads, packed_cache, kv_dtype)
     directory = resolve(path, download=download)
     config = read_config(directory)
     tokenizer = load_tokenizer(directory)
@@ -75,10 +77,10 @@ class Model(VisionModel):
         self, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, options: RuntimeOptions
     ) -> None:
         super().__init__(config, weights, options)
-        run = {"backend": options.backend, "threads": options.op_threads}
+        run: dict[str, Any] = {"backend": options.backend, "threads": options.op_threads}
         self.tokenizer = tokenizer
-        self._projector = Projector(config.projector, weights, **run)  # type: ignore[arg-type]
-        self._language = LanguageModel(config.language, weights, **run)  # type: ignore[arg-type]
+        self._projector = Projector(config.projector, weights, **run)
+        self._language = LanguageModel(config.language, weights, kv_dtype=options.kv_type, **run)
         self.times: dict[str, float] = {}  # seconds of the last chat, stream or batch_chat, by stage
         image_token = tokenizer.token_id(config.chat.image_token)
         if image_token is None:
@@ -134,7 +136,8 @@ class Model(VisionModel):
         with torch.no_grad(), self._options.limited():
             pixels, size = self._sized(tiles, check_finite)
             limit = self._options.max_workspace
-            costs.require_for_logits(self.config, limit, ids.shape[1], *self._costs, size)
+            kv = self._options.kv_type.itemsize
+            costs.require_for_logits(self.config, limit, ids.shape[1], *self._costs, size, kv)
             visual = self._visual(ids, pixels)
             return logits(self._language, ids, visual, self.image_token_id, limit)
 
@@ -251,17 +254,13 @@ class Model(VisionModel):
 
         images_or_tile_counts: images as in ``chat``, or a list of tile counts. Only image headers are read.
         """
-        items = [
-            (f"{number}: {name}", grid, count)
-            for number, (name, grid, count) in enumerate(
-                (count_tiles(self.config.tiling, item, max_tiles) for item in as_list(images_or_tile_counts)), start=1
-            )
-        ]
+        counted = (count_tiles(self.config.tiling, item, max_tiles) for item in as_list(images_or_tile_counts))
+        items = [(f"{number}: {name}", grid, count) for number, (name, grid, count) in enumerate(counted, start=1)]
         options = self._options
         return planning.make_plan(
             self.config, items, itemsize=getattr(torch, self.dtype).itemsize, stored=getattr(torch, options.weights).itemsize,
-            backend=self.backend, limit=options.max_workspace, threads=options.op_threads, text_tokens=text_tokens,
-            new_tokens=max_new_tokens, mapped=options.packed_cache is not None,
+            kv_dtype=options.kv_dtype, backend=self.backend, limit=options.max_workspace, threads=options.op_threads,
+            text_tokens=text_tokens, new_tokens=max_new_tokens, mapped=options.packed_cache is not None,
         )  # fmt: skip
 
     # ---- inside ----------------------------------------------------------------------------------------------------------

@@ -39,7 +39,9 @@ class RuntimeOptions:
         threads: int | None,
         weights: str | None = None,
         packed_cache: Path | None = None,
+        kv_dtype: str | None = None,
     ) -> None:
+        self.kv_dtype = kv_dtype or dtype
         self.backend, self.device, self.dtype, self.weights = backend, device, dtype, weights or dtype
         self.max_workspace, self.threads, self.packed_cache = max_workspace, threads, packed_cache
 
@@ -53,6 +55,7 @@ class RuntimeOptions:
         workspace: int | str | None,
         threads: int | None,
         cache: bool | str | os.PathLike[str] | None = None,
+        kv_dtype: str | None = None,
     ) -> RuntimeOptions:
         device = _device(device)
         if backend not in ("auto", *BACKENDS):
@@ -77,18 +80,26 @@ class RuntimeOptions:
                 ", ".join(DTYPES) if backend == "cpu" and packs(dtype) else f"the dtype here (backend {backend!r})"
             )
             raise UnsupportedError(f"weights: {weights!r} with dtype {dtype!r}; allowed: {allowed}")
+        kept = dtype if kv_dtype is None else str(kv_dtype).removeprefix("torch.")
+        if kept not in DTYPES:
+            raise UnsupportedError(f"kv_dtype: {kv_dtype!r}; allowed: {', '.join(DTYPES)}, or None for the dtype")
         if threads is not None and (
             isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024
         ):
             raise UnsupportedError(f"threads: {threads!r}; allowed: 1 to 1024, or None")
         limit = parse_bytes(DEFAULT_WORKSPACE if workspace is None else workspace)
         assert limit is not None
-        return cls(backend, device, dtype, limit, threads, stored, packed_folder(cache, backend))
+        return cls(backend, device, dtype, limit, threads, stored, packed_folder(cache, backend), kept)
 
     @property
     def packed(self) -> bool:
         """Whether the matrices of a model are kept packed, in ``weights``."""
         return self.backend == "cpu" and packs(self.dtype)
+
+    @property
+    def kv_type(self) -> torch.dtype:
+        kept: torch.dtype = getattr(torch, self.kv_dtype)
+        return kept
 
     def place(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return tensors if self.device == "cpu" else {name: t.to(self.device) for name, t in tensors.items()}

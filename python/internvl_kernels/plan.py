@@ -47,6 +47,7 @@ class Plan:
     vision_flops: int
     prefill_flops: int
     prefill_rows: int  # of a prefill chunk
+    kv_dtype: str  # of the KV cache
     # weights, tiles, tower workspace, visual tokens, prefill workspace, decode workspace, kv cache, kernel scratch
     bytes: dict[str, int]
     weights_mapped: bool = False  # they are pages of a file (packed_cache), which all processes that map it share
@@ -91,6 +92,7 @@ class Plan:
             "fits_context": self.fits_context,
             "micro_batch": self.micro_batch,
             "prefill_rows": self.prefill_rows,
+            "kv_dtype": self.kv_dtype,
             "vision_flops": self.vision_flops,
             "prefill_flops": self.prefill_flops,
             "bytes": dict(self.bytes),
@@ -114,7 +116,8 @@ class Plan:
         cost.add_column(justify="right")
         for name, size in self.bytes.items():
             mapped = name == "weights" and self.weights_mapped
-            cost.add_row(f"{name}, mapped and shared" if mapped else name, human_bytes(size))
+            note = ", mapped and shared" if mapped else f" ({self.kv_dtype})" if name == "kv cache" else ""
+            cost.add_row(name + note, human_bytes(size))
         cost.add_section()
         cost.add_row("peak", human_bytes(self.peak_bytes))
         cost.add_row("tiles per pass", str(self.micro_batch))
@@ -182,6 +185,7 @@ def make_plan(
     *,
     itemsize: int,
     stored: int | None = None,
+    kv_dtype: str = "float32",
     backend: str,
     limit: int,
     threads: int,
@@ -216,7 +220,7 @@ def make_plan(
         "visual tokens": sum(tokens) * config.language.hidden_size * itemsize,
         "prefill workspace": prefill_workspace(config.language, rows, keys, *run),
         "decode workspace": decode_workspace(config.language, 1, longest, *run),
-        "kv cache": kv_bytes(config.language, longest, itemsize),
+        "kv cache": kv_bytes(config.language, longest, {"float32": 4}.get(kv_dtype, 2)),
         "kernel scratch": kernel_scratch(config, backend, threads),
     }
     return Plan(
@@ -229,6 +233,7 @@ def make_plan(
         context=context,
         micro_batch=per_pass,
         prefill_rows=rows,
+        kv_dtype=kv_dtype,
         vision_flops=vision_flops(config.vision, tiles),
         prefill_flops=language_flops(config.language, prompt),
         bytes=size,

@@ -166,6 +166,22 @@ def test_append_writes_its_slots_only(dtype: str, layout: str) -> None:
     assert int((~wide.isnan()).sum()) == 5 * kv * d * (2 if layout == "interleaved" else 1)
 
 
+@pytest.mark.parametrize("kv", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_append_to_caches_of_another_dtype(dtype: str, kv: str, isa: str) -> None:
+    """One rounding, at the store: the bits of fp32 rows rounded to the cache's dtype."""
+    args, how = problem(dtype, head_dim=24)
+    slots, plain = torch.tensor([4, 0, 3, 2, 5]), {n: None if "weight" in n else x for n, x in how.items()}
+    k, v = caches(6, how, kv)
+    same_bits(ops.qkv_rope_append(*args, k, v, slots, **plain), ops.qkv_rope(*args, **plain)[0])
+    _, *wide = ops.qkv_rope(args[0].float(), *args[1:], **plain)
+    same_bits((k[slots], v[slots]), [t.to(k.dtype) for t in wide])
+    theirs = caches(6, how, kv)
+    reference.qkv_rope_append(*args, *theirs, slots, **plain)
+    for ours, same in zip((k[slots], v[slots]), theirs):
+        torch.testing.assert_close(ours, same[slots])
+
+
 def test_append_reference_agrees() -> None:
     args, how = problem("float32")
     slots = torch.tensor([4, 3, 2, 1, 0])
@@ -243,6 +259,7 @@ def changed(**changes: Any) -> Any:
         ({"k_cache": torch.zeros(8, 3, 64)}, r"qkv_rope: (v|qkv) is"),
         ({"v_cache": torch.zeros(9, 2, 64)}, r"v is float32\[9, 2, 64\]"),
         ({"v_cache": torch.zeros(8, 2, 64, dtype=torch.bfloat16)}, "v is bfloat16"),
+        ({"k_cache": torch.zeros(8, 2, 64, dtype=torch.float64)}, "k is float64"),
         ({"k_cache": torch.zeros(8, 2, 128)[..., ::2]}, "last dimension contiguous"),
         ({"threads": -1}, "threads is -1"),
         ({"qkv": torch.zeros(5, 8, 64)}, r"\[5, 8, 64\]"),

@@ -1,6 +1,8 @@
 #include "kernels/attention/attention.h"
 
 #include <algorithm>
+#include <memory>
+#include <utility>
 
 #include "core/check.h"
 #include "core/parallel.h"
@@ -10,24 +12,27 @@ namespace {
 
 const void* at(const TensorView& v, int64_t offset) { return v.as<const char>() + offset * size_of(v.dtype); }
 
-void check(const char* name, const TensorView& v, int ndim, const TensorView& q) {
+bool floating(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
+
+void check(const char* name, const TensorView& v, int ndim, const TensorView& q, DType dtype) {
     const int64_t dim = v.ndim == ndim ? v.shape[ndim - 1] : 0;
-    require(v.ndim == ndim && v.dtype == q.dtype && dim == q.shape[q.ndim - 1] && (dim == 1 || v.stride[ndim - 1] == 1),
+    require(v.ndim == ndim && v.dtype == dtype && dim == q.shape[q.ndim - 1] && (dim == 1 || v.stride[ndim - 1] == 1),
             "attention: ", name, " is ", v, "; allowed: ", ndim,
-            " dimensions, the last contiguous and as long as q's, ", name_of(q.dtype));
+            " dimensions, the last contiguous and as long as q's, ", name_of(dtype));
 }
 
 AttentionParams problem(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y, bool causal,
                         double scale, int64_t window, const TensorView* sinks) {
     const int n = q.ndim;
-    require(n >= 3 && (q.dtype == DType::f32 || q.dtype == DType::bf16 || q.dtype == DType::f16), "attention: q is ", q,
-            "; allowed dtypes: float32, bfloat16, float16");
+    for (const auto& [name, x] : {std::pair{"q", q}, std::pair{"k", k}})
+        require(n >= 3 && floating(x.dtype), "attention: ", name, " is ", x,
+                "; allowed dtypes: float32, bfloat16, float16");
     require(q.shape[n - 1] >= 1 && q.shape[n - 1] <= kMostHeadDim, "attention: q is ", q,
             "; allowed: a head dimension of 1 to ", kMostHeadDim);
-    check("q", q, n, q);
-    check("k", k, n, q);
-    check("v", v, n, q);
-    check("y", y, n, q);
+    check("q", q, n, q, q.dtype);
+    check("k", k, n, q, k.dtype);
+    check("v", v, n, q, k.dtype);
+    check("y", y, n, q, q.dtype);
     const int64_t heads = q.shape[n - 2], kv_heads = k.shape[n - 2];
     require(kv_heads >= 1 && heads % kv_heads == 0 && v.shape[n - 2] == kv_heads && k.shape[n - 3] == v.shape[n - 3],
             "attention: q is ", q, ", k ", k, ", v ", v,
@@ -42,6 +47,7 @@ AttentionParams problem(const TensorView& q, const TensorView& k, const TensorVi
             "attention: sinks is not one contiguous ", name_of(q.dtype), " for each of ", heads, " heads");
     return {{},
             q.dtype,
+            k.dtype,
             heads,
             kv_heads,
             q.shape[n - 1],
@@ -56,6 +62,7 @@ AttentionParams problem(const TensorView& q, const TensorView& k, const TensorVi
             float(scale),
             causal,
             window,
+            1,
             sinks ? sinks->as<const void>() : nullptr};
 }
 
@@ -89,6 +96,61 @@ void run(const AttentionParams& p, int threads) {
     });
 }
 
+// Ranges of keys are a matter of the sequence alone; heads, which are apart in any case, make up the work for threads.
+void run_decode(const AttentionParams& p, int threads) {
+    const DecodeTable& table = IVK_SELECT(decode_table);
+    const int type = p.dtype == DType::f32 ? 0 : p.dtype == DType::bf16 ? 1 : 2;
+    const auto from = [&](const AttentionSequence& s) {
+        return p.window ? std::max<int64_t>(0, s.keys - p.window) : int64_t{0};
+    };
+    const auto ranges = [&](const AttentionSequence& s) {
+        return (s.keys + kDecodeRange - 1) / kDecodeRange - from(s) / kDecodeRange;
+    };
+    int64_t all = 0, parts = 0;
+    for (const AttentionSequence& s : p.sequences) {
+        all += ranges(s);
+        parts += ranges(s) > 1 ? ranges(s) : 0;
+    }
+    const int64_t wanted = threads == 0 ? default_threads() : threads, width = p.heads * decode_width(p.dim);
+    const int64_t at_once = std::clamp<int64_t>(p.kv_heads * all / wanted, 1, p.kv_heads);
+    const std::unique_ptr<float[]> partials(parts ? new float[parts * width] : nullptr);
+    std::vector<DecodeRange> work;
+    work.reserve(all * ((p.kv_heads + at_once - 1) / at_once));
+    std::vector<std::pair<const AttentionSequence*, const float*>> split;
+    float* partial = partials.get();
+    for (const AttentionSequence& s : p.sequences) {
+        const bool whole = ranges(s) == 1;
+        if (!whole) split.push_back({&s, partial});
+        for (int64_t begin = from(s); begin < s.keys;) {
+            const int64_t end = std::min((begin / kDecodeRange + 1) * kDecodeRange, s.keys);
+            for (int64_t head = 0; head < p.kv_heads; head += at_once)
+                work.push_back({&s, head, std::min(head + at_once, p.kv_heads), begin, end, whole ? nullptr : partial});
+            if (!whole) partial += width;
+            begin = end;
+        }
+    }
+    parallel_for(int64_t(work.size()), 1, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) table.range[type](p, work[i]);
+    });
+    parallel_for(int64_t(split.size()), 1, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const AttentionSequence& s = *split[i].first;
+            table.join[type](p, s, split[i].second, ranges(s));
+        }
+    });
+}
+
+void check_pages(const AttentionSpan& s, const TensorView& pages, int64_t page_size, int64_t available) {
+    const int64_t count = (s.length + page_size - 1) / page_size;
+    require(s.slot_begin + count <= pages.shape[0], "attention: a span of ", s.length, " keys from pages[",
+            s.slot_begin, "]; allowed: inside the ", pages.shape[0], " pages");
+    for (int64_t i = s.slot_begin; i < s.slot_begin + count; ++i) {
+        const int64_t page = pages.as<const int64_t>()[i];
+        require(0 <= page && page < available, "attention: pages[", i, "] is ", page, "; allowed: 0 to ", available - 1,
+                ", whole pages of ", page_size, " slots");
+    }
+}
+
 }  // namespace
 
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y, bool causal,
@@ -103,25 +165,35 @@ void attention(const TensorView& q, const TensorView& k, const TensorView& v, co
     if (rows == 0) return;
     for (int64_t b = 0; b < q.shape[0]; ++b)
         p.sequences.push_back({at(q, b * q.stride[0]), at(k, b * k.stride[0]), at(v, b * v.stride[0]),
-                               const_cast<void*>(at(y, b * y.stride[0])), rows, keys});
+                               const_cast<void*>(at(y, b * y.stride[0])), rows, keys, nullptr});
     run(p, threads);
 }
 
 void cached_attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache, const TensorView& y,
-                      const std::vector<AttentionSpan>& spans, double scale, int64_t window, const TensorView* sinks,
-                      int threads) {
+                      const std::vector<AttentionSpan>& spans, const AttentionOptions& options, int threads) {
     require(q.ndim == 3, "attention: q is ", q, "; allowed: [rows, Hq, d]");
-    AttentionParams p = problem(q, k_cache, v_cache, y, true, scale, window, sinks);
+    AttentionParams p = problem(q, k_cache, v_cache, y, true, options.scale, options.window, options.sinks);
+    const TensorView* pages = options.pages;
+    require(!pages || (pages->ndim == 1 && pages->dtype == DType::i64 && pages->contiguous()), "attention: pages is ",
+            pages ? *pages : q, "; allowed: contiguous int64 [n]");
+    require(!pages || options.page_size >= 1, "attention: page_size is ", options.page_size, "; allowed: 1 and more");
+    if (pages) p.page_size = options.page_size;
+    p.sequences.reserve(spans.size());
     for (const AttentionSpan& s : spans) {
-        require(0 <= s.row_begin && s.row_begin < s.row_end && s.row_end <= q.shape[0] && 0 <= s.slot_begin &&
-                    s.row_end - s.row_begin <= s.length && s.slot_begin + s.length <= k_cache.shape[0],
+        const int64_t rows = s.row_end - s.row_begin, first = pages ? 0 : s.slot_begin;
+        require(0 <= s.row_begin && 1 <= rows && s.row_end <= q.shape[0] && 0 <= s.slot_begin && rows <= s.length &&
+                    (pages || s.slot_begin + s.length <= k_cache.shape[0]) && (!options.decode || rows == 1),
                 "attention: a span of rows ", s.row_begin, " to ", s.row_end, " with ", s.length, " keys from slot ",
-                s.slot_begin, "; allowed: rows of q, at least as many keys, slots of the caches");
-        p.sequences.push_back({at(q, s.row_begin * p.q_row), at(k_cache, s.slot_begin * p.k_row),
-                               at(v_cache, s.slot_begin * p.v_row), const_cast<void*>(at(y, s.row_begin * p.y_row)),
-                               s.row_end - s.row_begin, s.length});
+                s.slot_begin, "; allowed: rows of q, at least as many keys, slots of the caches; one row in decode");
+        if (pages) check_pages(s, *pages, p.page_size, k_cache.shape[0] / p.page_size);
+        p.sequences.push_back({at(q, s.row_begin * p.q_row), at(k_cache, first * p.k_row), at(v_cache, first * p.v_row),
+                               const_cast<void*>(at(y, s.row_begin * p.y_row)), rows, s.length,
+                               pages ? pages->as<const int64_t>() + s.slot_begin : nullptr});
     }
-    run(p, threads);
+    if (options.decode)
+        run_decode(p, threads);
+    else
+        run(p, threads);
 }
 
 }  // namespace ivk

@@ -1,25 +1,31 @@
-// Scaled dot-product attention of several sequences: y = softmax(scale * q k^T) v per head, keys shared in groups
-// (GQA).
+// Attention of several sequences, keys shared in groups (GQA): y = softmax(scale * q k^T) v per head.
 //
 //   name   shape              dtype              notes
 //   q, y   [rows, Hq, d]      f32 | bf16 | f16   a sequence's rows; d contiguous, any strides of rows and heads
-//   k, v   [keys, Hkv, d]     as q               a sequence's keys; the same; Hq a multiple of Hkv, d from 1 to 256
+//   k, v   [keys, Hkv, d]     f32 | bf16 | f16   a sequence's keys; one dtype; Hq a multiple of Hkv, d from 1 to 256
 //   sinks  [Hq]               as q               or none; contiguous
+//   pages  [n]                i64                or none; contiguous: where a sequence's keys lie, below
 //
 // causal: the rows are the last ones of the sequence, and row i sees keys 0 .. keys - rows + i. Head h reads key head
 // h / (Hq / Hkv). y is apart from q, k and v.
 // window > 0 (with causal): a row sees the last `window` of those keys, its own among them; 0: all. sinks: head h's
 // logit joins the sum of its softmax, unscaled and without a value: y = sum(e^s v) / (e^sink + sum(e^s)).
 //
-// All arithmetic in fp32, one rounding at the store. Scores are chains of fused multiply-adds over d; keys are taken in
-// blocks of kKeyBlock counted from the sequence's first, with the running maximum and sum of each row (online softmax);
-// within a block the products with v are a chain over the keys. So a row's bits depend on its own q, on the keys it
-// sees and on whether the ISA level fuses, not on the rows beside it, the chunk that brings it, or the threads. Keys
-// that no row of the call sees are not read; one that some rows see is multiplied by 0 for the others, so a NaN or Inf
-// in v reaches the rows of its block.
+// All arithmetic in fp32, one rounding at the store. Prefill: scores are chains of fused multiply-adds over d; keys are
+// taken in blocks of kKeyBlock counted from the sequence's first, with the running maximum and sum of each row (online
+// softmax); within a block the products with v are a chain over the keys. So a row's bits depend on its own q, on the
+// keys it sees and on whether the ISA level fuses, not on the rows beside it, the chunk that brings it, or the threads.
+// Keys that no row of the call sees are not read; one that some rows see is multiplied by 0 for the others, so a NaN or
+// Inf in v reaches the rows of its block. Decode (one row of each sequence): scores are sums over d of 16 chains in a
+// fixed tree, keys are taken in blocks of kDecodeBlock, and blocks in ranges of kDecodeRange, both counted from the
+// sequence's first key; ranges are reduced apart and joined in ascending order. Every key that the row sees is read
+// once, where it lies, and no other. A row's bits depend on its own q, keys, window and sink alone; they are not
+// prefill's. Pages: key i of a sequence lies at slot pages[first + i / page_size] * page_size + i % page_size; any
+// page_size from 1 on. The slots change no bit.
 //
 // Floor: 4 * rows * seen keys * d * Hq flops; bytes (2 rows Hq + 2 keys Hkv) * d * s. Workspace: per thread
-// attention_scratch(queries taken at once, d) floats, kept by the thread for the next call.
+// attention_scratch(queries taken at once, d) floats, kept by the thread for the next call. Decode: per thread about
+// (2 Hq + kDecodeBlock) * d floats, and Hq * (d + 32) for each range of sequences of several.
 #pragma once
 
 #include <algorithm>
@@ -32,15 +38,13 @@
 
 namespace ivk {
 
-constexpr int64_t kKeyBlock = 192;  // a multiple of every micro-kernel's rows
-constexpr int64_t kMostHeadDim = 256;
-constexpr int64_t kMostQueries = 81920;  // times d: a thread's piece, 1,280 queries of 64
-
-constexpr int64_t most_queries(int64_t dim) { return std::max(kTile, kMostQueries / dim / kTile * kTile); }
+constexpr int64_t kMostHeadDim = 256, kKeyBlock = 192;  // a multiple of every micro-kernel's rows
+constexpr int64_t kDecodeBlock = 64, kDecodeRange = 512;
+// Queries that a thread takes at once: 1,280 of dimension 64.
+constexpr int64_t most_queries(int64_t dim) { return std::max(kTile, 81920 / dim / kTile * kTile); }
 // Lanes beyond the queries: up to the end of a tile, and a tile that stays empty.
 constexpr int64_t attention_lanes(int64_t queries) { return (queries + kTile - 1) / kTile * kTile + kTile; }
-// Floats: queries and results, a block of keys, of values and of scores, a tile on its way out, and each lane's maximum
-// and sum.
+// Floats: queries and results, a block of keys, values and scores, a tile on its way out, each lane's maximum and sum.
 constexpr int64_t attention_scratch(int64_t queries, int64_t dim) {
     const int64_t lanes = attention_lanes(queries);
     return (2 * lanes + 2 * kKeyBlock + kTile) * dim + kKeyBlock * kTile + 2 * lanes;
@@ -50,18 +54,23 @@ struct AttentionSequence {
     const void *q, *k, *v;
     void* y;
     int64_t rows, keys;
+    const int64_t* pages;  // of the caches that k and v are; null: k and v are the first key's
+
+    int64_t place(int64_t key, int64_t page_size) const {
+        return pages ? pages[key / page_size] * page_size + key % page_size : key;
+    }
 };
 
 struct AttentionParams {
     std::vector<AttentionSequence> sequences;
-    DType dtype;
+    DType dtype, kv_dtype;
     int64_t heads, kv_heads, dim;
     // Elements between rows and between heads.
     int64_t q_row, q_head, k_row, k_head, v_row, v_head, y_row, y_head;
     float scale;
     bool causal;
-    int64_t window;     // 0: none
-    const void* sinks;  // of dtype, or null
+    int64_t window, page_size;  // window 0: none
+    const void* sinks;          // of dtype, or null
 };
 
 // Queries [begin, end) of one key head; query number = row * (Hq / Hkv) + head within the group.
@@ -72,18 +81,40 @@ struct AttentionTable {
 };
 IVK_DECLARE_TABLE(AttentionTable, attention_table)
 
+// Of one sequence's row: key heads [head, head_end) over keys [begin, end). Without `partial` that is all of them, and
+// y is written; else every query head's part, decode_width(dim) floats each: sums of values, the maximum, the sum.
+struct DecodeRange {
+    const AttentionSequence* sequence;
+    int64_t head, head_end, begin, end;
+    float* partial;
+};
+constexpr int64_t decode_width(int64_t dim) { return (dim + 15) / 16 * 16 + 16; }
+struct DecodeTable {
+    void (*range[3])(const AttentionParams&, const DecodeRange&);  // f32, bf16, f16
+    // Joins `ranges` parts of all query heads, one after the other, into y.
+    void (*join[3])(const AttentionParams&, const AttentionSequence&, const float* parts, int64_t ranges);
+};
+IVK_DECLARE_TABLE(DecodeTable, decode_table)
+
 // q, y [B, L, Hq, d], k, v [B, S, Hkv, d].
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y, bool causal,
                double scale, int64_t window, const TensorView* sinks, int threads);
 
 // A sequence whose rows are [row_begin, row_end) of q, the last of `length` positions whose keys lie at
-// [slot_begin, slot_begin + length) of the caches.
+// [slot_begin, slot_begin + length) of the caches; with pages, slot_begin is where its pages begin.
 struct AttentionSpan {
     int64_t row_begin, row_end, slot_begin, length;
 };
+struct AttentionOptions {
+    double scale;
+    int64_t window = 0;
+    const TensorView* sinks = nullptr;
+    bool decode = false;
+    const TensorView* pages = nullptr;
+    int64_t page_size = 0;
+};
 // q, y [rows, Hq, d], k_cache, v_cache [slots, Hkv, d]; causal.
 void cached_attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache, const TensorView& y,
-                      const std::vector<AttentionSpan>& spans, double scale, int64_t window, const TensorView* sinks,
-                      int threads);
+                      const std::vector<AttentionSpan>& spans, const AttentionOptions& options, int threads);
 
 }  // namespace ivk

@@ -60,16 +60,27 @@ struct Piece {
 
     // Keys [first, first + depth) as fp32 [panel of keys][d][key], values as [panel of d][key][d].
     void pack_keys(int64_t first, int64_t depth) const {
+        if (p.kv_dtype == DType::f32)
+            pack_keys_of<float>(first, depth);
+        else if (p.kv_dtype == DType::bf16)
+            pack_keys_of<bf16>(first, depth);
+        else
+            pack_keys_of<f16>(first, depth);
+    }
+    template <typename K>
+    void pack_keys_of(int64_t first, int64_t depth) const {
         for (int64_t r = 0; r < depth; r += kRows) {
             const int rows = int(std::min<int64_t>(kRows, depth - r));
-            const T* from[kRows];
+            const K* from[kRows];
             for (int i = 0; i < rows; ++i)
-                from[i] = static_cast<const T*>(s.k) + (first + r + i) * p.k_row + kv_head * p.k_head;
+                from[i] =
+                    static_cast<const K*>(s.k) + s.place(first + r + i, p.page_size) * p.k_row + kv_head * p.k_head;
             interleave(from, rows, p.dim, k + r * p.dim);
         }
         float wide[kMostHeadDim];
         for (int64_t key = 0; key < depth; ++key) {
-            const T* from = static_cast<const T*>(s.v) + (first + key) * p.v_row + kv_head * p.v_head;
+            const K* from =
+                static_cast<const K*>(s.v) + s.place(first + key, p.page_size) * p.v_row + kv_head * p.v_head;
             for_lanes(p.dim, [&](int64_t i, int64_t n) { put(wide + i, at(from + i, n), n); });
             for (int64_t d = 0; d < p.dim; d += kValueRows) {
                 const int64_t rows = std::min<int64_t>(kValueRows, p.dim - d);

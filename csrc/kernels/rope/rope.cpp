@@ -26,6 +26,8 @@ bool rows_apart(const TensorView& v) {
     return row >= (v.shape[1] - 1) * head + d || head >= (v.shape[0] - 1) * row + d;
 }
 
+int index_of(DType dtype) { return dtype == DType::f32 ? 0 : dtype == DType::bf16 ? 1 : dtype == DType::f16 ? 2 : -1; }
+
 void check_slots(const TensorView& slots, int64_t available) {
     const auto slot = [&](int64_t r) { return slots.as<const int64_t>()[r * slots.stride[0]]; };
     bool ascending = true;
@@ -48,8 +50,7 @@ void check_slots(const TensorView& slots, int64_t available) {
 void qkv_rope(const TensorView& qkv, const TensorView& cos, const TensorView& sin, const TensorView& q_weight,
               const TensorView& k_weight, const TensorView& q, const TensorView& k, const TensorView& v,
               const TensorView& slots, float eps, int threads) {
-    const bool floating = qkv.dtype == DType::f32 || qkv.dtype == DType::bf16 || qkv.dtype == DType::f16;
-    check(qkv.ndim == 2 && floating && rows_apart(qkv), "qkv", qkv,
+    check(qkv.ndim == 2 && index_of(qkv.dtype) >= 0 && rows_apart(qkv), "qkv", qkv,
           "[rows, cols] float32, bfloat16 or float16, last dimension contiguous");
     const int64_t rows = qkv.shape[0], d = q.shape[2];
     check(q.ndim == 3 && q.shape[0] == rows && q.shape[1] >= 1 && d >= 2 && d % 2 == 0 && q.dtype == qkv.dtype &&
@@ -57,8 +58,10 @@ void qkv_rope(const TensorView& qkv, const TensorView& cos, const TensorView& si
           "q", q, "contiguous [rows, heads, even head_dim] of qkv's dtype ", name_of(qkv.dtype));
     for (const auto& [name, cache] : {std::pair{"k", k}, std::pair{"v", v}}) {
         check(cache.ndim == 3 && cache.shape[0] == (slots.defined() ? k.shape[0] : rows) &&
-                  cache.shape[1] == k.shape[1] && cache.shape[2] == d && cache.dtype == qkv.dtype && rows_apart(cache),
-              name, cache, "[rows or slots, kv heads, ", d, "] of qkv's dtype, last dimension contiguous");
+                  cache.shape[1] == k.shape[1] && cache.shape[2] == d && cache.dtype == k.dtype &&
+                  index_of(k.dtype) >= 0 && rows_apart(cache),
+              name, cache, "[rows or slots, kv heads, ", d,
+              "] of one dtype, float32, bfloat16 or float16; last dimension contiguous");
     }
     check(k.shape[1] >= 1 && qkv.shape[1] == (q.shape[1] + 2 * k.shape[1]) * d, "qkv", qkv, "(", q.shape[1], " + 2 * ",
           k.shape[1], ") * ", d, " columns");
@@ -90,7 +93,7 @@ void qkv_rope(const TensorView& qkv, const TensorView& cos, const TensorView& si
                             slots.stride[0], k.stride[0],     k.stride[1],
                             v.stride[0],     v.stride[1],     eps};
     const RopeTable& table = IVK_SELECT(rope_table);
-    const RopeRows run = qkv.dtype == DType::f32 ? table.f32 : qkv.dtype == DType::bf16 ? table.bf16 : table.f16;
+    const RopeRows run = table.rows[index_of(qkv.dtype)][index_of(k.dtype)];
     const int64_t grain = 1 + (1 << 13) / qkv.shape[1];
     parallel_for(rows, grain, threads, [&](int64_t begin, int64_t end) { run(params, begin, end); });
 }

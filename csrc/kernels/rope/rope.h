@@ -8,15 +8,16 @@
 //
 // Rounding: the norm is norm.h's RMSNorm, bit for bit (statistics in fp32; the normalised value and its product with
 // the weight each rounded to the dtype), the order of the published Qwen3 code. The rotation takes the rounded value
-// and fp32 tables and rounds once, at the store. Qwen3 code in a low precision also rounds cos, sin and both products,
-// so there this is the closer of the two to the formula; in f32 the rotations are the same operations.
+// and fp32 tables and rounds once, at the store, to q's or to k's dtype. Qwen3 code in a low precision also rounds cos,
+// sin and both products, so there this is the closer of the two to the formula; in f32 the rotations are the same
+// operations.
 //
 //   name                shape                    dtype              notes
 //   qkv                 [rows, (Hq + 2 Hkv) d]   f32 | bf16 | f16   last dimension contiguous, any row stride; d even
 //   cos, sin            [rows, d/2]              f32                last dimension contiguous
 //   q_weight, k_weight  [d]                      as qkv             contiguous; both or neither
 //   q                   [rows, Hq, d]            as qkv             contiguous
-//   k, v                [rows | slots, Hkv, d]   as qkv             last dimension contiguous, elements apart
+//   k, v                [rows | slots, Hkv, d]   f32 | bf16 | f16   one dtype; last dimension contiguous, apart
 //   slots               [rows]                   i64                row r goes to k[slots[r]]; absent: to k[r]
 //
 // q, k and v share no memory with the inputs. A slot out of range or named twice is refused before anything is written.
@@ -49,7 +50,7 @@ struct RopeParams {
 
 using RopeRows = void (*)(const RopeParams&, int64_t begin, int64_t end);
 struct RopeTable {
-    RopeRows f32, bf16, f16;
+    RopeRows rows[3][3];  // dtype of qkv, dtype of k and v: f32, bf16, f16
 };
 IVK_DECLARE_TABLE(RopeTable, rope_table)
 

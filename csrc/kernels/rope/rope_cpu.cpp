@@ -15,8 +15,8 @@ f32x16 rounded(f32x16 v) {
     return v;
 }
 
-template <typename T, bool kNorm>
-void rotate_head(const T* x, const T* weight, const float* cos, const float* sin, T* y, int64_t d, float eps) {
+template <bool kNorm, typename T, typename Y>
+void rotate_head(const T* x, const T* weight, const float* cos, const float* sin, Y* y, int64_t d, float eps) {
     f32x16 factor = f32x16::zero();
     if constexpr (kNorm) {
         const float squares = sum_lanes(d, [&](int64_t i, int64_t n) {
@@ -38,15 +38,15 @@ void rotate_head(const T* x, const T* weight, const float* cos, const float* sin
     });
 }
 
-template <typename T>
-void rotate(const T* x, const void* weight, const float* cos, const float* sin, T* y, int64_t d, float eps) {
+template <typename T, typename Y>
+void rotate(const T* x, const void* weight, const float* cos, const float* sin, Y* y, int64_t d, float eps) {
     if (weight != nullptr)
-        rotate_head<T, true>(x, static_cast<const T*>(weight), cos, sin, y, d, eps);
+        rotate_head<true>(x, static_cast<const T*>(weight), cos, sin, y, d, eps);
     else
-        rotate_head<T, false>(x, nullptr, cos, sin, y, d, eps);
+        rotate_head<false, T>(x, nullptr, cos, sin, y, d, eps);
 }
 
-template <typename T>
+template <typename T, typename K>
 void rope_rows(const RopeParams& p, int64_t begin, int64_t end) {
     const int64_t d = p.head_dim;
     for (int64_t r = begin; r < end; ++r) {
@@ -56,17 +56,24 @@ void rope_rows(const RopeParams& p, int64_t begin, int64_t end) {
         T* q = static_cast<T*>(p.q) + r * p.heads * d;
         for (int64_t h = 0; h < p.heads; ++h, x += d) rotate(x, p.q_weight, cos, sin, q + h * d, d, p.eps);
         const int64_t slot = p.slots != nullptr ? p.slots[r * p.stride_slot] : r;
-        T* k = static_cast<T*>(p.k) + slot * p.stride_k;
+        K* k = static_cast<K*>(p.k) + slot * p.stride_k;
         for (int64_t h = 0; h < p.kv_heads; ++h, x += d)
             rotate(x, p.k_weight, cos, sin, k + h * p.stride_k_head, d, p.eps);
-        T* v = static_cast<T*>(p.v) + slot * p.stride_v;
-        for (int64_t h = 0; h < p.kv_heads; ++h, x += d) std::memcpy(v + h * p.stride_v_head, x, d * sizeof(T));
+        K* v = static_cast<K*>(p.v) + slot * p.stride_v;
+        for (int64_t h = 0; h < p.kv_heads; ++h, x += d) {
+            if constexpr (std::is_same_v<T, K>)
+                std::memcpy(v + h * p.stride_v_head, x, d * sizeof(T));
+            else
+                for_lanes(d, [&](int64_t i, int64_t n) { put(v + h * p.stride_v_head + i, at(x + i, n), n); });
+        }
     }
 }
 
 }  // namespace
 
-const RopeTable rope_table = {rope_rows<float>, rope_rows<bf16>, rope_rows<f16>};
+const RopeTable rope_table = {{{rope_rows<float, float>, rope_rows<float, bf16>, rope_rows<float, f16>},
+                               {rope_rows<bf16, float>, rope_rows<bf16, bf16>, rope_rows<bf16, f16>},
+                               {rope_rows<f16, float>, rope_rows<f16, bf16>, rope_rows<f16, f16>}}};
 
 }  // namespace IVK_ISA
 }  // namespace ivk

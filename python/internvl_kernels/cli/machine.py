@@ -112,6 +112,7 @@ def plan(
         config,
         numbered,
         itemsize=_ITEMSIZE[name],
+        kv_dtype=name,
         backend=backend,
         limit=limit,
         threads=torch.get_num_threads(),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .. import ops
 from .._lazy import torch
 from ..config import LanguageConfig
+from ..costs import PAGE
 from ..errors import UnsupportedError
 from ._weights import group, layers
 from .kv_cache import KVCache, Span
@@ -40,18 +41,18 @@ class DenseAttention:
 
 
 class CachedAttention:
-    """Rows of several sequences: appends their keys and values, then attends over each sequence's own slots."""
+    """Rows of several sequences: appends their keys and values, then attends over each sequence's own pages."""
 
     def __init__(
         self, cache: KVCache, spans: Sequence[Span], slots: Tensor, *, decode: bool = False, **run: Any
     ) -> None:
-        self._cache, self._spans, self._slots, self._decode = cache, list(spans), slots, decode
-        self._run = run
+        self._cache, self._slots, self._run = cache, slots, run
+        self._read: dict[str, Any] = {"spans": list(spans), "pages": cache.pages, "page_size": PAGE, "decode": decode}
 
     def __call__(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any]) -> Tensor:
         k, v = self._cache.layer(layer)
         q = ops.qkv_rope_append(qkv, cos, sin, k, v, self._slots, **heads, **self._run)
-        mixed = ops.cached_attention(q, k, v, self._spans, decode=self._decode, **self._run)
+        mixed = ops.cached_attention(q, k, v, **self._read, **self._run)
         return mixed.reshape(len(qkv), -1)
 
 
@@ -59,10 +60,17 @@ class LanguageModel:
     """The decoder on canonical weights ``language.*``."""
 
     def __init__(
-        self, config: LanguageConfig, weights: Mapping[str, Tensor], *, backend: str = "auto", threads: int = 0
+        self,
+        config: LanguageConfig,
+        weights: Mapping[str, Tensor],
+        *,
+        backend: str = "auto",
+        threads: int = 0,
+        kv_dtype: torch.dtype | None = None,
     ) -> None:
         self.config = config
         self._run: dict[str, Any] = {"backend": backend, "threads": threads}
+        self._kv_dtype = kv_dtype
         self._weights = group(weights, "language.")
         self._layers = layers(weights, "language", config.num_layers)
         self._embed: Any = self._weights["embed.weight"]
@@ -71,6 +79,11 @@ class LanguageModel:
     @property
     def dtype(self) -> torch.dtype:
         return self._weights["norm.weight"].dtype
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """Of keys and values in a cache."""
+        return self._kv_dtype or self.dtype
 
     @property
     def device(self) -> torch.device:

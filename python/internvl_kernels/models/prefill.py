@@ -30,33 +30,31 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """ids ``[L]``, the visual rows ``[n, H]`` for its image positions, and its first slot in the cache."""
+    """ids ``[L]`` and the visual rows ``[n, H]`` for its image positions."""
 
     input_ids: Tensor
     visual: Tensor | None
-    slot_begin: int
 
 
 def forward_pieces(
     language: LanguageModel,
     cache: KVCache,
-    begins: Sequence[int],
     h: Tensor,
     pieces: Sequence[Piece],
     *,
     decode: bool = False,
 ) -> Tensor:
-    """Hidden rows of ``pieces``, one after the other; sequence i's slots start at ``begins[i]``."""
-    spans, row = [], 0
-    positions, slots = [], []
+    """Hidden rows of ``pieces``, one after the other; the cache gives their sequences the pages that they lack."""
+    spans: list[Span] = []
+    positions: list[int] = []
+    slots: list[int] = []
     for piece in pieces:
-        base = begins[piece.sequence]
-        spans.append(Span(row, row + piece.rows, base, piece.last))
-        positions.append(torch.arange(piece.first, piece.last))
-        slots.append(torch.arange(base + piece.first, base + piece.last))
-        row += piece.rows
-    attend = language.cached(cache, spans, torch.cat(slots).to(language.device), decode=decode)
-    return language.forward(h, torch.cat(positions).to(language.device), attend, decode=decode)
+        cache.grow(piece.sequence, piece.last)
+        spans.append(cache.span(len(slots), *piece))
+        positions += range(piece.first, piece.last)
+        slots += cache.slots(*piece)
+    places, rows = (torch.tensor(n, device=language.device) for n in (slots, positions))
+    return language.forward(h, rows, language.cached(cache, spans, places, decode=decode), decode=decode)
 
 
 def prefill(
@@ -78,12 +76,10 @@ def prefill(
                 free = rows
             steps[-1].append(piece)
             free -= piece.rows
-    begins = [prompt.slot_begin for prompt in prompts]
     for pieces in steps:
-        yield (
-            pieces,
-            forward_pieces(language, cache, begins, _embedded(language, prompts, pieces, image_token_id), pieces),
-        )
+        h = _embedded(language, prompts, pieces, image_token_id)
+        yield pieces, forward_pieces(language, cache, h, pieces)
+        del h
 
 
 def logits(
@@ -93,15 +89,17 @@ def logits(
     c, (batch, length), itemsize = language.config, input_ids.shape, language.dtype.itemsize
     if length > c.max_positions:
         raise UnsupportedError(f"input_ids: {length} tokens; allowed: at most {c.max_positions} (the model's context)")
-    group, rows, head_rows = logits_chunks(c, batch, length, itemsize, language.backend, limit)
+    kv_itemsize = language.kv_dtype.itemsize
+    group, rows, head_rows = logits_chunks(c, batch, length, itemsize, language.backend, limit, kv_itemsize)
     result = torch.empty(batch, length, language.vocab_rows, dtype=language.dtype, device=language.device)
     images = (input_ids == image_token_id).sum(1).cumsum(0).tolist()
-    cache = KVCache(c, group * length, language.dtype, language.device)
+    cache = KVCache(c, [length] * group, language.kv_dtype, language.device)
     for begin in range(0, batch, group):
         prompts = []
         for i in range(begin, min(begin + group, batch)):
             part = None if visual is None else visual[images[i - 1] if i else 0 : images[i]]
-            prompts.append(Prompt(input_ids[i], part, (i - begin) * length))
+            prompts.append(Prompt(input_ids[i], part))
+            cache.release(i - begin)  # of the group before
         for pieces, y in prefill(language, cache, prompts, rows, image_token_id):
             row = 0
             for piece in pieces:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
 from ._arguments import checked, checked_reference
-from ._attention import Spans, check, check_extras, check_spans
+from ._attention import Spans, check, check_extras, check_spans, page_slots
 from ._backend import choose, cpu
 from ._tensor import as_kind, empty, host, to_torch
 
@@ -29,7 +29,8 @@ def attention(
 ) -> Any:
     """``softmax(scale * q k^T) v`` per head: q ``[B, L, Hq, d]``, k and v ``[B, S, Hkv, d]``; returns ``[B, L, Hq, d]``.
 
-    Hq is a multiple of Hkv; query head h reads key head ``h // (Hq / Hkv)``. scale defaults to ``d ** -0.5``. causal: query i
+    Hq is a multiple of Hkv; query head h reads key head ``h // (Hq / Hkv)``. k and v share a dtype, q's or another: they are
+    widened as they are read (the reference: made q's). scale defaults to ``d ** -0.5``. causal: query i
     sees key j iff ``j <= i + S - L`` (the last query sees every key), so L must not exceed S. d is at most 256 on the cpu
     backend. window: with causal, query i sees only the last that many of its keys. sinks ``[Hq]``: a logit per head that joins
     the sum of the softmax, unscaled and without a value. Contract: csrc/kernels/attention/attention.h.
@@ -47,7 +48,7 @@ def attention(
     return y
 
 
-@checked_reference("q float [B, L, Hq, d]", "k,v q [B, S, Hkv, d]", "sinks q [Hq]")
+@checked_reference("q float [B, L, Hq, d]", "k float [B, S, Hkv, d]", "v k [B, S, Hkv, d]", "sinks q [Hq]")
 def attention_reference(
     q: Tensor,
     k: Tensor,
@@ -60,6 +61,7 @@ def attention_reference(
 ) -> Tensor:
     check(q, k, v, causal)
     check_extras("attention", q, causal, window, sinks)
+    k, v = k.to(q.dtype), v.to(q.dtype)
     batch, rows, heads, dim = q.shape
     keys, kv_heads = k.shape[1:3]
     grouped = q.transpose(1, 2).reshape(batch, kv_heads, heads // kv_heads, rows, dim)
@@ -89,6 +91,8 @@ def cached_attention(
     scale: float | None = None,
     window: int | None = None,
     sinks: Any = None,
+    pages: Any = None,
+    page_size: int | None = None,
     decode: bool = False,
     threads: int = 0,
     backend: str = "auto",
@@ -97,28 +101,32 @@ def cached_attention(
 
     spans: ``(row_begin, row_end, slot_begin, length)`` for each sequence, in row order and covering every row: its rows are
     the last ones of a sequence whose ``length`` keys lie at ``[slot_begin, slot_begin + length)``. Returns ``[rows, Hq, d]``.
+    pages: int64 ``[n]``; slot_begin is then an index into it, and key i lies at slot ``pages[slot_begin + i // page_size] *
+    page_size + i % page_size``. The slots change no bit. window, sinks and dtypes as in ``attention``.
 
-    window and sinks as in ``attention``.
-
-    decode=True is the decode phase: every span is one new row. On the cpu backend a row's bits depend neither on the span that
-    brings it nor on the rows beside it, and decode changes none (csrc/kernels/attention/attention.h).
+    decode=True is the decode phase: every span is one new row. On the cpu backend the bits of a row depend, within a phase,
+    neither on the span that brings it nor on the rows beside it (csrc/kernels/attention/attention.h).
     """
-    check_spans(q, k_cache, v_cache, spans, decode)
+    given = () if sinks is None else (sinks,)
+    given += () if pages is None else (pages,)
+    check_spans(q, k_cache, v_cache, spans, decode, pages, page_size)
     check_extras("cached_attention", q, True, window, sinks)
-    if choose("cached_attention", backend, q, k_cache, v_cache, *_given(sinks)) == "reference":
-        return cached_attention_reference(q, k_cache, v_cache, spans, scale=scale, window=window, sinks=sinks)
-    if _wide(q):
-        rows, keys, values = _tensors(q=q, k_cache=k_cache, v_cache=v_cache)
-        extra: dict[str, Any] = {"scale": scale, "window": window, "sinks": _tensor(sinks)}
+    if choose("cached_attention", backend, q, k_cache, v_cache, *given) == "reference" or _wide(q):
+        rows, keys, values = _tensors(q=q, k_cache=k_cache, v_cache=v_cache) if _wide(q) else (q, k_cache, v_cache)
+        extra: dict[str, Any] = {"sinks": _tensor(sinks), "pages": _tensor(pages)} if _wide(q) else {}
+        extra = {"sinks": sinks, "pages": pages, **extra, "scale": scale, "window": window, "page_size": page_size}
         return as_kind(cached_attention_reference(rows, keys, values, spans, **extra), q)
     q = host(q)
     y = empty(q, q.shape)
-    scaled = _scale(q, scale)
-    cpu().cached_attention(q, host(k_cache), host(v_cache), y, list(spans), scaled, window or 0, _host(sinks), threads)
+    memory = (q, host(k_cache), host(v_cache), y)
+    extras = (_scale(q, scale), window or 0, _host(sinks), decode, _host(pages), page_size or 0)
+    cpu().cached_attention(*memory, list(spans), *extras, threads)
     return y
 
 
-@checked_reference("q float [rows, Hq, d]", "k_cache,v_cache q [slots, Hkv, d]", "sinks q [Hq]")
+@checked_reference(
+    "q float [rows, Hq, d]", "k_cache float [slots, Hkv, d]", "v_cache k_cache [slots, Hkv, d]", "sinks q [Hq]"
+)
 def cached_attention_reference(
     q: Tensor,
     k_cache: Tensor,
@@ -128,13 +136,17 @@ def cached_attention_reference(
     scale: float | None = None,
     window: int | None = None,
     sinks: Tensor | None = None,
+    pages: Tensor | None = None,
+    page_size: int | None = None,
 ) -> Tensor:
-    check_spans(q, k_cache, v_cache, spans, False)
+    check_spans(q, k_cache, v_cache, spans, False, pages, page_size)
     extra: dict[str, Any] = {"causal": True, "scale": scale, "window": window, "sinks": sinks}
     parts = [q[:0]]
     for row, row_end, slot, length in spans:
-        k, v = k_cache[slot : slot + length], v_cache[slot : slot + length]
-        parts.append(attention_reference(q[None, row:row_end], k[None], v[None], **extra)[0])
+        place: Any = slice(slot, slot + length)
+        if page_size is not None:
+            place = page_slots(pages, page_size, slot, length, len(k_cache))
+        parts.append(attention_reference(q[None, row:row_end], k_cache[place][None], v_cache[place][None], **extra)[0])
     return torch.cat(parts)
 
 

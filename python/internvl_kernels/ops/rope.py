@@ -10,6 +10,7 @@ from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu, is_torch
+from ._rope import check_heads, check_table
 from ._tensor import empty, host, to_torch
 from .norm import rms_norm_reference
 
@@ -26,7 +27,7 @@ def rope_table(
     positions ``[rows]``, integer or float (fractions are fine). Returns two float32 ``[rows, head_dim / 2]``; angles are
     computed in float64 and rounded once, after cos and sin. An entry depends on its own position only.
     """
-    _check_table(positions, head_dim, theta)
+    check_table(positions, head_dim, theta)
     if choose("rope_table", backend, positions) == "reference":
         return rope_table_reference(positions, head_dim, theta)
     values = np.asarray(to_torch(positions, "positions").double(), dtype=np.float64)
@@ -37,7 +38,7 @@ def rope_table(
 
 @checked_reference("positions number [rows]")
 def rope_table_reference(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    _check_table(positions, head_dim, theta)
+    check_table(positions, head_dim, theta)
     steps = torch.arange(head_dim // 2, dtype=torch.float64, device=positions.device)
     angles = positions.double()[:, None] * theta ** (-2.0 / head_dim * steps)
     return angles.cos().float(), angles.sin().float()
@@ -67,7 +68,7 @@ def qkv_rope(
     Returns contiguous q ``[rows, num_heads, head_dim]``, k and v ``[rows, num_kv_heads, head_dim]``.
     """
     heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
-    _check_heads("qkv_rope", qkv, **heads)
+    check_heads("qkv_rope", qkv, **heads)
     if choose("qkv_rope", backend, qkv, cos, sin, q_weight, k_weight) == "reference":
         return qkv_rope_reference(qkv, cos, sin, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps)
     qkv = host(qkv)
@@ -90,13 +91,8 @@ def qkv_rope_reference(
     k_weight: Tensor | None = None,
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _check_heads("qkv_rope", qkv, num_heads, num_kv_heads, head_dim)
-    if (q_weight is None) != (k_weight is None):
-        raise UnsupportedError("qkv_rope: one of q_weight and k_weight is absent; allowed: both or neither")
-    q, k, v = qkv.unflatten(-1, (-1, head_dim)).split([num_heads, num_kv_heads, num_kv_heads], dim=-2)
-    if q_weight is not None and k_weight is not None:
-        q, k = rms_norm_reference(q, q_weight, eps=eps), rms_norm_reference(k, k_weight, eps=eps)
-    return _rotate(q, cos, sin), _rotate(k, cos, sin), v.contiguous()
+    q, k, v = _heads(qkv, num_heads, num_kv_heads, head_dim, q_weight, k_weight, eps)
+    return _rotate(q, cos, sin, q.dtype), _rotate(k, cos, sin, k.dtype), v.contiguous()
 
 
 @checked
@@ -119,11 +115,11 @@ def qkv_rope_append(
 ) -> Any:
     """``qkv_rope`` whose k and v go straight into the cache, in one pass: returns q ``[rows, num_heads, head_dim]``.
 
-    k_cache, v_cache ``[num_slots, num_kv_heads, head_dim]`` of qkv's dtype, written in place at int64 slots ``[rows]``. A slot
-    outside the cache or named twice raises UnsupportedError before anything is written. The rest as in ``qkv_rope``.
+    k_cache, v_cache ``[num_slots, num_kv_heads, head_dim]``, of one dtype, qkv's or another, written in place at int64 slots
+    ``[rows]``, rounded once. A slot outside the cache or named twice raises UnsupportedError before anything is written.
     """
     heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
-    _check_heads("qkv_rope_append", qkv, **heads)
+    check_heads("qkv_rope_append", qkv, **heads)
     if choose("qkv_rope_append", backend, qkv, cos, sin, k_cache, v_cache, slots, q_weight, k_weight) == "reference":
         return qkv_rope_append_reference(
             qkv, cos, sin, k_cache, v_cache, slots, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps
@@ -136,7 +132,12 @@ def qkv_rope_append(
 
 
 @checked_reference(
-    "qkv float [rows, width]", "k_cache,v_cache qkv [num_slots, num_kv_heads, head_dim]", "slots int64 [rows]"
+    "qkv float [rows, width]",
+    "cos,sin wide [rows, head_dim/2]",
+    "q_weight,k_weight qkv [head_dim]",
+    "k_cache float [num_slots, num_kv_heads, head_dim]",
+    "v_cache k_cache [num_slots, num_kv_heads, head_dim]",
+    "slots int64 [rows]",
 )
 def qkv_rope_append_reference(
     qkv: Tensor,
@@ -158,36 +159,27 @@ def qkv_rope_append_reference(
         raise UnsupportedError(
             f"qkv_rope_append: {slots.numel()} slots in [{low}, {high}]; allowed: distinct, 0 to {k_cache.shape[0] - 1}"
         )
-    heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
-    q, k, v = qkv_rope_reference(qkv, cos, sin, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps)
-    k_cache[slots], v_cache[slots] = k, v
-    return q
+    q, k, v = _heads(qkv, num_heads, num_kv_heads, head_dim, q_weight, k_weight, eps)
+    k_cache[slots], v_cache[slots] = _rotate(k, cos, sin, k_cache.dtype), v.to(v_cache.dtype)
+    return _rotate(q, cos, sin, q.dtype)
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _heads(qkv: Tensor, num_heads: int, num_kv_heads: int, head_dim: int, *norm: Any) -> Any:
+    """q, k and v of fused rows, normalised where norm = (q_weight, k_weight, eps) has weights."""
+    check_heads("qkv_rope", qkv, num_heads, num_kv_heads, head_dim)
+    q_weight, k_weight, eps = norm
+    if (q_weight is None) != (k_weight is None):
+        raise UnsupportedError("qkv_rope: one of q_weight and k_weight is absent; allowed: both or neither")
+    q, k, v = qkv.unflatten(-1, (-1, head_dim)).split([num_heads, num_kv_heads, num_kv_heads], dim=-2)
+    if q_weight is not None:
+        q, k = rms_norm_reference(q, q_weight, eps=eps), rms_norm_reference(k, k_weight, eps=eps)
+    return q, k, v
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
     first, second = (x if x.dtype == torch.float64 else x.float()).chunk(2, dim=-1)
     cos, sin = cos[..., None, :], sin[..., None, :]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
-
-
-def _check_heads(op: str, qkv: Any, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
-    sizes = f"num_heads={num_heads}, num_kv_heads={num_kv_heads}, head_dim={head_dim}"
-    if num_heads < 1 or num_kv_heads < 1 or head_dim < 2 or head_dim % 2:
-        raise UnsupportedError(f"{op}: {sizes}; allowed: at least one head of each kind, head_dim even")
-    if len(qkv.shape) != 2 or qkv.shape[1] != (num_heads + 2 * num_kv_heads) * head_dim:
-        raise UnsupportedError(
-            f"{op}: qkv has shape {list(qkv.shape)}; allowed: [rows, {(num_heads + 2 * num_kv_heads) * head_dim}] for {sizes}"
-        )
-
-
-def _check_table(positions: Any, head_dim: int, theta: float) -> None:
-    shape, dtype = list(positions.shape), str(positions.dtype)
-    if len(shape) != 1 or "bool" in dtype:
-        raise UnsupportedError(f"rope_table: positions has shape {shape}, {dtype}; allowed: [rows] of numbers")
-    if head_dim < 2 or head_dim % 2:
-        raise UnsupportedError(f"rope_table: head_dim is {head_dim}; allowed: even, 2 and more")
-    if not theta > 0:
-        raise UnsupportedError(f"rope_table: theta is {theta}; allowed: greater than 0")
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(dtype)
 
 
 __all__ = [

@@ -138,6 +138,14 @@ def _attention() -> Iterator[Problem]:
 
     yield Problem("attention", "cached_attention", "a new row of three", new_rows, run={"decode": True})
 
+    def paged(dtype: str) -> Arguments:
+        (q, k, v, _), _ = new_rows(dtype)
+        pages = torch.tensor([5, 0, 3, 2])
+        return [q, k, v, [(0, 1, 0, 9), (1, 2, 2, 7), (2, 3, 3, 1)]], {"pages": pages, "page_size": 5}
+
+    yield Problem("attention", "cached_attention", "pages of 5", paged)
+    yield Problem("attention", "cached_attention", "a new row of three, pages of 5", paged, run={"decode": True})
+
 
 def _pixel_shuffle() -> Iterator[Problem]:
     for version, grid, factor, width, drop in (

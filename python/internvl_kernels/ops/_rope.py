@@ -1,0 +1,27 @@
+"""What the rotary ops refuse before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import UnsupportedError
+
+
+def check_heads(op: str, qkv: Any, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
+    sizes = f"num_heads={num_heads}, num_kv_heads={num_kv_heads}, head_dim={head_dim}"
+    if num_heads < 1 or num_kv_heads < 1 or head_dim < 2 or head_dim % 2:
+        raise UnsupportedError(f"{op}: {sizes}; allowed: at least one head of each kind, head_dim even")
+    if len(qkv.shape) != 2 or qkv.shape[1] != (num_heads + 2 * num_kv_heads) * head_dim:
+        raise UnsupportedError(
+            f"{op}: qkv has shape {list(qkv.shape)}; allowed: [rows, {(num_heads + 2 * num_kv_heads) * head_dim}] for {sizes}"
+        )
+
+
+def check_table(positions: Any, head_dim: int, theta: float) -> None:
+    shape, dtype = list(positions.shape), str(positions.dtype)
+    if len(shape) != 1 or "bool" in dtype:
+        raise UnsupportedError(f"rope_table: positions has shape {shape}, {dtype}; allowed: [rows] of numbers")
+    if head_dim < 2 or head_dim % 2:
+        raise UnsupportedError(f"rope_table: head_dim is {head_dim}; allowed: even, 2 and more")
+    if not theta > 0:
+        raise UnsupportedError(f"rope_table: theta is {theta}; allowed: greater than 0")
