@@ -14,22 +14,32 @@ namespace IVK_ISA {
 namespace {
 
 constexpr float kNone = -std::numeric_limits<float>::infinity();
-// Rows of one key head: as fp32 of whole registers, in place where they are that, else copied to `memory`. `next` are
-// those of the places kCount further on.
+constexpr int kAhead = 8;  // keys between those that are read and those that are fetched
+
+// One key head of keys or values.
+template <typename K>
+struct Head {
+    const K* data;
+    int64_t row;
+    const K* at(int64_t place) const { return data + place * row; }
+};
+
+// Rows of a head, `left` of them in its block: as fp32 of whole registers, in place where they are that, else copied to
+// `memory`. Rows to fetch lie further on, or, behind the block, at the places `then` of the head that is read next.
 template <typename K, int kCount>
 struct Rows {
     const float* now[kCount];
     const char* next[kCount];
 
-    Rows(const void* base, const int64_t* places, int64_t count, int64_t row, int64_t offset, int64_t dim, int64_t wide,
-         float* memory) {
-        const K* head = static_cast<const K*>(base) + offset;
+    Rows(const Head<K>& head, const int64_t* places, int64_t left, const Head<K>& after, const int64_t* then,
+         int64_t dim, int64_t wide, float* memory) {
         const bool in_place = std::is_same_v<K, float> && dim == wide;
         for (int i = 0; i < kCount; ++i) {
-            next[i] = reinterpret_cast<const char*>(head + places[kCount + i] * row);
-            const K* from = head + places[i] * row;
-            if (!in_place && i < count) widen_row(from, dim, memory + i * wide);
-            now[i] = in_place ? reinterpret_cast<const float*>(from) : memory + std::min<int64_t>(i, count - 1) * wide;
+            const int64_t far = kAhead + i;
+            next[i] = reinterpret_cast<const char*>(far < left ? head.at(places[far]) : after.at(then[far - left]));
+            const K* from = head.at(places[i]);
+            if (!in_place && i < left) widen_row(from, dim, memory + i * wide);
+            now[i] = in_place ? reinterpret_cast<const float*>(from) : memory + std::min<int64_t>(i, left - 1) * wide;
         }
     }
 };
@@ -73,15 +83,17 @@ void decode(const AttentionParams& p, const DecodeRange& range, const State& sta
     const AttentionSequence& s = *range.sequence;
     const int64_t group = p.heads / p.kv_heads, wide = state.wide;
     const int64_t all = (range.head_end - range.head) * group;
-    int64_t places[kDecodeBlock + kValues];
+    int64_t places[kDecodeBlock + kAhead + kValues];  // of the block and what follows
+    const auto keys = [&](int64_t head) { return Head<K>{static_cast<const K*>(s.k) + head * p.k_head, p.k_row}; };
+    const auto values = [&](int64_t head) { return Head<K>{static_cast<const K*>(s.v) + head * p.v_head, p.v_row}; };
     for (int64_t first = range.begin; first < range.end;) {
         const int64_t next = std::min((first / kDecodeBlock + 1) * kDecodeBlock, range.end), count = next - first;
-        for (int64_t i = 0; i < kDecodeBlock + kValues; ++i)
+        for (int64_t i = 0; i < count + kAhead + kValues; ++i)
             places[i] = s.place(std::min(first + i, range.end - 1), p.page_size);
         for (int64_t key = 0; key < count; key += kKeys)
             for (int64_t head = range.head; head < range.head_end; ++head) {
                 const int64_t at = (head - range.head) * group;
-                const Rows<K, kKeys> rows(s.k, places + key, count - key, p.k_row, head * p.k_head, p.dim, wide,
+                const Rows<K, kKeys> rows(keys(head), places + key, count - key, values(head), places, p.dim, wide,
                                           state.memory);
                 in_groups<kScoreHeads>(group, [&](int64_t h, auto heads) {
                     score<heads()>(rows.now, state.q + (at + h) * wide, wide,
@@ -94,8 +106,8 @@ void decode(const AttentionParams& p, const DecodeRange& range, const State& sta
         for (int64_t key = 0; key < count; key += kValues)
             for (int64_t head = range.head; head < range.head_end; ++head) {
                 const int64_t at = (head - range.head) * group;
-                const Rows<K, kValues> rows(s.v, places + key, count - key, p.v_row, head * p.v_head, p.dim, wide,
-                                            state.memory);
+                const Rows<K, kValues> rows(values(head), places + key, count - key, keys(head), places + count, p.dim,
+                                            wide, state.memory);
                 in_groups<kMixHeads>(group, [&](int64_t h, auto heads) {
                     mix_row<heads()>(rows.now, 0, std::min<int64_t>(kValues, count - key),
                                      state.weights + (at + h) * kDecodeBlock + key, wide, state.o + (at + h) * wide,
