@@ -21,16 +21,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cpu_language
-import cpu_report
-import cpu_vision
 import numpy as np
 import torch
 import transformers
-from cpu_cases import PEERS, PRECISIONS, SIZES, Case, Settings
-from cpu_machine import Machine, facts
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+import cpu_language
+import cpu_report
+import cpu_vision
+from cpu_cases import PEERS, PRECISIONS, SIZES, Case, Settings
+from cpu_machine import Machine, facts
 
 GROUPS: dict[str, Callable[[Settings], Any]] = {
     "tower": cpu_vision.tower_300m,
@@ -68,7 +69,9 @@ def check(case: Case) -> dict[str, tuple[float, float]]:
         allowed = case.tolerance if contender.dtype == "float32" else 5e-2
         if not errors[name][1] <= allowed:
             if contender.ours:
-                raise SystemExit(f"{case.title}: {name} is off by {errors[name][1]:.2g} (relative L2), allowed {allowed}")
+                raise SystemExit(
+                    f"{case.title}: {name} is off by {errors[name][1]:.2g} (relative L2), allowed {allowed}"
+                )
             del case.contenders[name]
             case.absent[name] = f"another result: off by {errors[name][1]:.2g} (relative L2)"
     return errors
@@ -108,6 +111,7 @@ def measure(case: Case, machine: Machine, options: argparse.Namespace, progress:
                 os.sched_setaffinity(0, cores)  # a peer that binds its caller would bind whoever follows
             progress.advance(task)
     progress.remove_task(task)
+    machine.release()
     case.median = {name: statistics.median(case.contenders[name].seconds) for name in names}
     peak = statistics.median(yard) if yard else None
     return [row(case, name, peak, errors[name], options) for name in names]
@@ -118,7 +122,9 @@ def row(
 ) -> dict[str, Any]:
     contender, median = case.contenders[name], case.median[name]
     rate = case.work(SIZES[contender.stored]) / median
-    quarters = statistics.quantiles(contender.seconds, n=4, method="inclusive") if len(contender.seconds) > 1 else [median] * 3
+    quarters = (
+        statistics.quantiles(contender.seconds, n=4, method="inclusive") if len(contender.seconds) > 1 else [median] * 3
+    )
     comparable = contender.dtype == "float32" or case.yard == "read"  # bfloat16 products have another peak
     others = [n for n, other in case.contenders.items() if not other.ours]
     return {
@@ -159,12 +165,18 @@ def listed(allowed: Any) -> Callable[[str], list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small shapes: shows that everything runs, no figures to keep")
+    parser.add_argument(
+        "--quick", action="store_true", help="small shapes: shows that everything runs, no figures to keep"
+    )
     parser.add_argument("--case", action="append", choices=sorted(GROUPS), help="only this; repeatable")
     parser.add_argument("--peers", type=listed(PEERS), default=list(PEERS), help="comma-separated; default: all")
     parser.add_argument(
         "--precisions", type=listed(PRECISIONS), default=list(PRECISIONS)[:3],
         help="of ours, comma-separated; 'bfloat16' (products too) is not among the default ones and brings a peer's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tiles", type=int, nargs="+", default=[1, 4, 13], choices=range(1, 65), metavar="T",
+        help="of the 300M tower; above 4 only the three fastest run",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, help="default: 7, quick 2")
@@ -180,7 +192,13 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     rows: list[dict[str, Any]] = []
     absent: list[dict[str, str]] = []
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with (
         tempfile.TemporaryDirectory(prefix="ivk-bench-") as folder,
         Progress(*columns, console=Console(stderr=True), transient=True) as progress,
@@ -188,9 +206,9 @@ def main() -> None:
         groups = options.case or list(GROUPS)
         whole = progress.add_task("compiling the loops", total=len(groups))
         step: Callable[[str], None] = lambda text: progress.update(whole, description=text)  # noqa: E731
-        machine = Machine(Path(folder), options.threads, read_bytes=(1 << 26) if options.quick else (1 << 30))
+        machine = Machine(Path(folder), options.threads, **({"least": 0.0, "read_bytes": 1 << 26} if options.quick else {}))
         settings = Settings(
-            options.threads, options.quick, options.precisions, options.peers, Path(folder), step
+            options.threads, options.quick, options.precisions, options.peers, options.tiles, Path(folder), step
         )
         for group in groups:
             for case in GROUPS[group](settings):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cpu_peers import Absent, Call
 from torch import Tensor
 
+from cpu_peers import Absent, Call
 from internvl_kernels import BackendError, UnsupportedError
 from internvl_kernels.testing.checkpoints import transformers_config, transformers_model
 
@@ -30,6 +30,7 @@ class Settings:
     quick: bool
     precisions: Sequence[str]
     peers: Sequence[str]
+    tiles: Sequence[int]  # of the 300M tower
     folder: Path  # for checkpoints and exports
     step: Callable[[str], None]
 

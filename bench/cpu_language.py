@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import cpu_peers as peers
 import torch
-from cpu_cases import SIZES, Case, Settings, random_model
-from cpu_peers import Call
 from torch import Tensor
 
+import cpu_peers as peers
+from cpu_cases import SIZES, Case, Settings, random_model
+from cpu_peers import Call
 from internvl_kernels import costs, ops
 from internvl_kernels.config import LanguageConfig
 from internvl_kernels.encoder import read_weights
@@ -118,9 +118,7 @@ class _Language:
         kept = [(layer.keys, layer.values) for layer in grown.layers]
 
         def step(cache: Any) -> Tensor:
-            return self.head(
-                self.model(input_ids=self.token, past_key_values=cache, use_cache=True).last_hidden_state
-            )
+            return self.head(self.model(input_ids=self.token, past_key_values=cache, use_cache=True).last_hidden_state)
 
         def with_grown() -> Tensor:
             for layer, (keys, values) in zip(grown.layers, kept):  # as it was before the step
@@ -189,7 +187,11 @@ def experts(s: Settings) -> Iterator[Case]:
     count, chosen, inner, wide = shape.num_experts, shape.experts_per_token, shape.expert_size, shape.hidden_size
     s.step(f"{count} experts: random weights")
     config = Qwen3MoeConfig(
-        hidden_size=wide, moe_intermediate_size=inner, num_experts=count, num_experts_per_tok=chosen, norm_topk_prob=True
+        hidden_size=wide,
+        moe_intermediate_size=inner,
+        num_experts=count,
+        num_experts_per_tok=chosen,
+        norm_topk_prob=True,
     )
     config._experts_implementation = "eager"
     block = Qwen3MoeSparseMoeBlock(config).eval().requires_grad_(False)

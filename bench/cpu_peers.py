@@ -45,7 +45,11 @@ def quietly() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -83,7 +87,9 @@ def _compiled(run: Callable[..., Tensor], inputs: Sequence[Any], before: Call) -
     return call
 
 
-def compiled_sdpa(configs: Sequence[Any], run: Any, inputs: Sequence[Any], size: int, before: Call = lambda: None) -> Call:
+def compiled_sdpa(
+    configs: Sequence[Any], run: Any, inputs: Sequence[Any], size: int, before: Call = lambda: None
+) -> Call:
     """``_compiled`` of a model of transformers whose weights take ``size`` bytes. Its config is one of ``configs``."""
     room(2 * size)
 
@@ -98,7 +104,9 @@ def compiled_sdpa(configs: Sequence[Any], run: Any, inputs: Sequence[Any], size:
 class Exported:
     """A module as an ONNX file, written when first asked for. dynamic: dimension 0 of the only input varies."""
 
-    def __init__(self, module: torch.nn.Module, inputs: Sequence[Tensor], folder: Path, *, dynamic: bool = False) -> None:
+    def __init__(
+        self, module: torch.nn.Module, inputs: Sequence[Tensor], folder: Path, *, dynamic: bool = False
+    ) -> None:
         self._module, self._inputs, self._dynamic = module, tuple(inputs), dynamic
         self._folder, self._path = folder, folder / "model.onnx"
         self._error: Exception | None = None
@@ -196,4 +204,17 @@ class Step(torch.nn.Module):
         return self.head(self.model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state)
 
 
-__all__ = ["Absent", "Call", "Exported", "Prefill", "Step", "Tower", "compiled_sdpa", "need", "onnx_runtime", "openvino", "plain", "room"]
+__all__ = [
+    "Absent",
+    "Call",
+    "Exported",
+    "Prefill",
+    "Step",
+    "Tower",
+    "compiled_sdpa",
+    "need",
+    "onnx_runtime",
+    "openvino",
+    "plain",
+    "room",
+]

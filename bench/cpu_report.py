@@ -148,7 +148,9 @@ def plot(about: dict[str, Any], rows: Sequence[Row]) -> str:
             length = wide * min(row["rate"] / longest, 1.25)
             text(left - 8, y + 12, row["contender"], INK if row["ours"] else FAINT, "end")
             fill = OURS if row["ours"] else THEIRS
-            parts.append(f'<rect x="{left}" y="{y + 2:.0f}" width="{length:.1f}" height="{bar - 4}" rx="2" fill="{fill}"/>')
+            parts.append(
+                f'<rect x="{left}" y="{y + 2:.0f}" width="{length:.1f}" height="{bar - 4}" rx="2" fill="{fill}"/>'
+            )
             text(left + max(length, 0) + 6, y + 12, f"{number(row['ms'])} ms")
             y += bar
         if limit:
@@ -161,7 +163,12 @@ def plot(about: dict[str, Any], rows: Sequence[Row]) -> str:
     )
     titles: list[str] = []
     titles, parts = parts, titles
-    text(16, 24, f"CPU, {about['date'][:10]}: rate reached as a share of the machine's peak; longer is better", weight="600")
+    text(
+        16,
+        24,
+        f"CPU, {about['date'][:10]}: rate reached as a share of the machine's peak; longer is better",
+        weight="600",
+    )
     text(16, 42, machine_line(about), FAINT)
     return "\n".join([head, *parts, *titles, "</svg>"]) + "\n"
 

@@ -6,38 +6,38 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import cpu_peers as peers
 import numpy as np
 import torch
-from cpu_cases import Case, Settings, random_model
-from cpu_peers import Call
 from PIL import Image
 from torch import Tensor
 
+import cpu_peers as peers
 import internvl_kernels as ivk
+from cpu_cases import Case, Settings, random_model
+from cpu_peers import Call
 from internvl_kernels import costs
 from internvl_kernels.config import VisionConfig
 from internvl_kernels.io.config import read_config
 from internvl_kernels.registry import TOWERS
+
+FEW_TILES = 4  # beyond these many, only the fastest are run: two peers, and ours in float32
 
 
 def tower_300m(s: Settings) -> Iterator[Case]:
     tower = TOWERS["InternViT-300M-448px-V2.5"]
     if s.quick:
         tower = replace(tower, hidden_size=128, num_layers=2, num_heads=2, intermediate_size=256, image_size=112)
-    return _towers(s, "tower", "InternViT-300M", tower, (1, 4), 13)
+    return _towers(s, "tower", "InternViT-300M", tower, s.tiles)
 
 
 def layer_6b(s: Settings) -> Iterator[Case]:
     tower = replace(TOWERS["InternViT-6B-448px-V2.5"], num_layers=1)
     if s.quick:
         tower = replace(tower, hidden_size=256, num_heads=2, intermediate_size=512, image_size=112)
-    return _towers(s, "layer6b", "InternViT-6B, embedding and one layer", tower, (1,), None)
+    return _towers(s, "layer6b", "InternViT-6B, embedding and one layer", tower, (1,))
 
 
-def _towers(
-    s: Settings, key: str, name: str, tower: VisionConfig, counts: Sequence[int], many: int | None
-) -> Iterator[Case]:
+def _towers(s: Settings, key: str, name: str, tower: VisionConfig, counts: Sequence[int]) -> Iterator[Case]:
     folder = s.folder / key
     s.step(f"{name}: random weights")
     overrides = {
@@ -51,7 +51,7 @@ def _towers(
     module = peers.Tower(theirs.model.vision_tower)
     config = read_config(folder).vision
     generator = torch.Generator().manual_seed(1)
-    tiles = torch.randn(max(*counts, many or 1), 3, *overrides["image_size"], generator=generator)
+    tiles = torch.randn(max(*counts, 2), 3, *overrides["image_size"], generator=generator)
     exported = peers.Exported(module, [tiles[:2]], folder / "onnx", dynamic=True)
     size = 4 * costs.vision_parameters(config)
 
@@ -87,12 +87,11 @@ def _towers(
         return found
 
     models: dict[tuple[str, str], Any] = {}
-    last: Case | None = None
-    for count in counts:
-        yield (last := case(count, None))
-    if many is not None and last is not None:
-        exact = {n: t for n, t in last.median.items() if n == "ours, float32" or not (n.startswith("ours") or "bfloat16" in n)}
-        yield case(many, sorted(exact, key=exact.__getitem__)[:3])
+    names: list[str] | None = None
+    for count in sorted(counts):
+        yield (found := case(count, names if count > FEW_TILES else None))
+        exact = {n: t for n, t in found.median.items() if not (n.startswith("ours") or "bfloat16" in n)}
+        names = ["ours, float32", *sorted(exact, key=exact.__getitem__)[:2]]
 
 
 def pictures(s: Settings) -> Iterator[Case]:
