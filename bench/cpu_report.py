@@ -110,7 +110,7 @@ def markdown(about: dict[str, Any], rows: Sequence[Row], absent: Sequence[dict[s
         "the name says bfloat16; \"weights\" names what is stored. Peers that keep no keys and values (torch.compile, ONNX Runtime and "
         "OpenVINO in prefill; ONNX Runtime and OpenVINO while decoding) do that much less.",
         "",
-        f"![share of the peak]({picture})",
+        f"![speed]({picture})",
     ]  # fmt: skip
     for case in grouped(rows).values():
         lines += ["", f"## {case[0]['title']}", "", f"`{case[0]['command']}`", ""]
@@ -125,7 +125,7 @@ def markdown(about: dict[str, Any], rows: Sequence[Row], absent: Sequence[dict[s
 
 
 def plot(about: dict[str, Any], rows: Sequence[Row]) -> str:
-    """A bar per contender, its length the share of the case's peak (without one: of the fastest contender's rate)."""
+    """A bar per contender, its length the speed; a line where the machine's loop stands for float32 weights."""
     left, wide, bar, top = 250, 460, 17, 64
     parts: list[str] = []
 
@@ -136,25 +136,31 @@ def plot(about: dict[str, Any], rows: Sequence[Row]) -> str:
 
     y = float(top)
     for case in grouped(rows).values():
-        limit = case[0]["limit"]
-        longest = limit or max(row["rate"] for row in case)
-        unit = case[0]["unit"]
+        limit = case[0]["limit_ms"]
+        fastest = min([row["ms"] for row in case] + ([limit] if limit else []))
         text(16, y + 12, case[0]["title"], weight="600")
-        bound = f"peak {number(limit)} {unit}" if limit else "of the fastest"
-        text(left + wide, y + 12, bound, LIMIT if limit else FAINT, "end")
+        if limit:
+            at = left + wide * fastest / limit
+            text(
+                at,
+                y + 12,
+                f"{number(limit)} ms, the {'loop of reads' if case[0]['unit'] == 'GB/s' else 'loop of multiply-adds'}",
+                LIMIT,
+                "end",
+            )
         y += 20
         begin = y
         for row in case:
-            length = wide * min(row["rate"] / longest, 1.25)
+            length = wide * fastest / row["ms"]
             text(left - 8, y + 12, row["contender"], INK if row["ours"] else FAINT, "end")
             fill = OURS if row["ours"] else THEIRS
             parts.append(
                 f'<rect x="{left}" y="{y + 2:.0f}" width="{length:.1f}" height="{bar - 4}" rx="2" fill="{fill}"/>'
             )
-            text(left + max(length, 0) + 6, y + 12, f"{number(row['ms'])} ms")
+            text(left + length + 6, y + 12, f"{number(row['ms'])} ms")
             y += bar
         if limit:
-            parts.append(f'<path d="M{left + wide} {begin:.0f}V{y:.0f}" stroke="{LIMIT}" stroke-dasharray="3 3"/>')
+            parts.append(f'<path d="M{at:.1f} {begin:.0f}V{y:.0f}" stroke="{LIMIT}" stroke-dasharray="3 3"/>')
         y += 16
     width, height = left + wide + 190, int(y + 8)
     head = (
@@ -166,10 +172,10 @@ def plot(about: dict[str, Any], rows: Sequence[Row]) -> str:
     text(
         16,
         24,
-        f"CPU, {about['date'][:10]}: rate reached as a share of the machine's peak; longer is better",
+        f"CPU, {about['date'][:10]}: longer bars are faster",
         weight="600",
     )
-    text(16, 42, machine_line(about), FAINT)
+    text(16, 42, machine_line(about) + "; dashed: that loop at the float32 work", FAINT)
     return "\n".join([head, *parts, *titles, "</svg>"]) + "\n"
 
 
