@@ -126,7 +126,7 @@ def row(
         statistics.quantiles(contender.seconds, n=4, method="inclusive") if len(contender.seconds) > 1 else [median] * 3
     )
     comparable = contender.dtype == "float32" or case.yard == "read"  # bfloat16 products have another peak
-    others = [n for n, other in case.contenders.items() if not other.ours]
+    others = [n for n, o in case.contenders.items() if not o.ours and o.dtype in ("float32", contender.dtype)]
     return {
         "case": case.key,
         "title": case.title,
