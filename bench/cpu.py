@@ -42,6 +42,9 @@ GROUPS: dict[str, Callable[[Settings], Any]] = {
 }
 
 
+LEAST_ROUNDS = 3
+
+
 def difference(found: np.ndarray, base: np.ndarray) -> tuple[float, float]:
     """(largest absolute difference, relative L2)."""
     a, b = found.astype(np.float64).ravel(), base.astype(np.float64).ravel()
@@ -98,7 +101,10 @@ def measure(case: Case, machine: Machine, options: argparse.Namespace, progress:
     yard: list[float] = []
     cores = os.sched_getaffinity(0)
     task = progress.add_task(case.title, total=options.rounds * len(names))
+    begin = time.perf_counter()
     for number in range(options.rounds):
+        if number >= LEAST_ROUNDS and time.perf_counter() - begin > options.most:
+            break
         if case.yard:
             time.sleep(options.pause)
             yard.append(getattr(machine, case.yard)())
@@ -184,6 +190,13 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, help="default: 7, quick 2")
+    parser.add_argument(
+        "--most",
+        type=float,
+        default=150.0,
+        metavar="SECONDS",
+        help=f"of a case: fewer rounds then, at least {LEAST_ROUNDS}",
+    )
     parser.add_argument("--pause", type=float, help="seconds before a contender's turn; default: 0.2, quick 0")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write a report there: markdown, JSON and a plot")
     options = parser.parse_args()
@@ -238,12 +251,21 @@ def main() -> None:
         "fma_vector_bytes": machine.width,
         "read_gb_per_s": statistics.median(machine.samples["read"]) / 1e9,
         "rounds": options.rounds,
+        "least_rounds": min(LEAST_ROUNDS, options.rounds),
         "quick": options.quick,
         "command": "python " + " ".join(["bench/cpu.py", *sys.argv[1:]]),
     }
-    cpu_report.show(Console(width=max(150, Console().width) if not sys.stdout.isatty() else None), about, rows, absent)
+    goals = [] if options.quick else cpu_report.targets(rows, settings.memory)
+    cpu_report.show(
+        Console(width=max(150, Console().width) if not sys.stdout.isatty() else None),
+        about,
+        rows,
+        absent,
+        settings.memory,
+        goals,
+    )
     if options.out:
-        for path in cpu_report.write(options.out, about, rows, absent):
+        for path in cpu_report.write(options.out, about, rows, absent, settings.memory, goals):
             print(path)
 
 

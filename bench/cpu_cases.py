@@ -33,6 +33,7 @@ class Settings:
     tiles: Sequence[int]  # of the 300M tower
     folder: Path  # for checkpoints and exports
     step: Callable[[str], None]
+    memory: list[dict[str, Any]] = field(default_factory=list)  # of the tower, by tile count
 
 
 @dataclass

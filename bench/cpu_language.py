@@ -89,11 +89,11 @@ class _Language:
 
         def ours(dtype: str, stored: str) -> Call:
             model, options = self.load(dtype, stored)
-            prompt = Prompt(self.ids[0], None, 0)
+            prompt = Prompt(self.ids[0], None)
 
             def call() -> Tensor:
                 with torch.no_grad(), options.limited():
-                    cache = KVCache(model.config, self.length, model.dtype, model.device)
+                    cache = KVCache(model.config, [self.length], model.kv_dtype, model.device)
                     ((_, rows),) = prefill(model, cache, [prompt], costs.MOST_ROWS, None)
                     return model.head(rows[-1:])
 
@@ -144,13 +144,13 @@ class _Language:
         def ours(dtype: str, stored: str) -> Call:
             model, options = self.load(dtype, stored)
             with torch.no_grad(), options.limited():
-                cache = KVCache(model.config, length + 1, model.dtype, model.device)
-                list(prefill(model, cache, [Prompt(self.ids[0], None, 0)], costs.MOST_ROWS, None))
+                cache = KVCache(model.config, [length + 1], model.kv_dtype, model.device)
+                list(prefill(model, cache, [Prompt(self.ids[0], None)], costs.MOST_ROWS, None))
 
             def call() -> Tensor:
                 with torch.no_grad(), options.limited():
                     row = model.embed(self.token[0])
-                    rows = forward_pieces(model, cache, [0], row, [Piece(0, length, length + 1)], decode=True)
+                    rows = forward_pieces(model, cache, row, [Piece(0, length, length + 1)], decode=True)
                     return model.head(rows)
 
             return call

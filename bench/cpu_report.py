@@ -50,7 +50,69 @@ def machine_line(about: dict[str, Any]) -> str:
     )
 
 
-def show(console: Console, about: dict[str, Any], rows: Sequence[Row], absent: Sequence[dict[str, str]]) -> None:
+def targets(rows: Sequence[Row], memory: Sequence[dict[str, Any]]) -> list[Row]:
+    """What this package wants to reach of what was measured: text, wanted and reached figure, and whether it is met."""
+    found: list[Row] = []
+
+    def add(text: str, wanted: float, reached: float | None, most: bool = False) -> None:
+        if reached is not None:
+            met = reached <= wanted if most else reached >= wanted
+            found.append({"text": text, "wanted": wanted, "reached": reached, "most": most, "met": met})
+
+    for case in grouped(rows).values():
+        key, ours = case[0]["case"], {row["contender"]: row for row in case if row["ours"]}
+        exact = ours.get("ours, float32")
+        if exact is None:
+            continue
+        theirs = {name: ratio for name, ratio in exact["ratios"].items() if name.startswith("transformers")}
+        if key.startswith("tower"):
+            add(f"{exact['title']}: × best peer", 1.15, min(exact["ratios"].values(), default=None))
+            add(f"{exact['title']}: share of the loop of multiply-adds", 0.82, exact["share"])
+        elif key == "prefill":
+            add(f"{exact['title']}: × transformers", 1.4, min(theirs.values(), default=None))
+        elif key == "decode":
+            add(f"{exact['title']}: share of the loop of reads", 0.8, exact["share"])
+            add(f"{exact['title']}: × transformers", 2.4, min(theirs.values(), default=None))
+            halves = ours.get("ours, bfloat16 weights", {"ratios": {}})["ratios"]
+            add(
+                f"{exact['title']}, bfloat16 weights: × transformers",
+                4.0,
+                min((halves[n] for n in theirs if n in halves), default=None),
+            )
+        elif key in ("experts-1", "experts-16"):
+            add(f"{exact['title']}: share of the loop of reads", 0.8, exact["share"])
+        elif key.startswith("experts"):
+            add(f"{exact['title']}: × transformers", 3.0, min(theirs.values(), default=None))
+    for row in memory:
+        text = f"InternViT-300M, memory of {row['tiles']} tile{'s' * (row['tiles'] > 1)}: share of transformers'"
+        add(text, 0.5, row["ours"] / row["transformers sdpa"], most=True)
+    return found
+
+
+def goal_cells(goal: Row) -> list[str]:
+    sign = "≤" if goal["most"] else "≥"
+    return [goal["text"], f"{sign} {goal['wanted']:.2f}", f"{goal['reached']:.2f}", "yes" if goal["met"] else "no"]
+
+
+GOAL_HEADS = ("target", "wanted", "reached", "met")
+
+
+def memory_lines(memory: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        f"InternViT-300M, {row['tiles']} tile{'s' * (row['tiles'] > 1)}, peak beside the weights: ours {row['ours'] / 2**20:.0f} MiB, "
+        f"transformers sdpa {row['transformers sdpa'] / 2**20:.0f} MiB"
+        for row in memory
+    ]
+
+
+def show(
+    console: Console,
+    about: dict[str, Any],
+    rows: Sequence[Row],
+    absent: Sequence[dict[str, str]],
+    memory: Sequence[dict[str, Any]],
+    goals: Sequence[Row],
+) -> None:
     console.print(machine_line(about))
     console.print(versions(about), style="dim")
     for case in grouped(rows).values():
@@ -62,6 +124,13 @@ def show(console: Console, about: dict[str, Any], rows: Sequence[Row], absent: S
         console.print(table)
         for row in (row for row in case if row["ratios"]):
             console.print(f"  {row['contender']}: {ratios(row)}")
+    for line in memory_lines(memory):
+        console.print(line, highlight=False)
+    if goals:
+        table = Table(*GOAL_HEADS, title="Targets", title_justify="left")
+        for goal in goals:
+            table.add_row(*goal_cells(goal), style="" if goal["met"] else "yellow")
+        console.print(table)
     for reason, names in missing(absent).items():
         console.print(f"absent: {'; '.join(names)}: {reason}", highlight=False, markup=False)
 
@@ -85,17 +154,50 @@ def missing(absent: Sequence[dict[str, str]]) -> dict[str, list[str]]:
     return reasons
 
 
-def write(folder: Path, about: dict[str, Any], rows: Sequence[Row], absent: Sequence[dict[str, str]]) -> list[Path]:
+def write(
+    folder: Path,
+    about: dict[str, Any],
+    rows: Sequence[Row],
+    absent: Sequence[dict[str, str]],
+    memory: Sequence[dict[str, Any]],
+    goals: Sequence[Row],
+) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{about['date'][:10]}-cpu"
     paths = [folder / f"{stem}.{kind}" for kind in ("md", "json", "svg")]
-    paths[0].write_text(markdown(about, rows, absent, paths[2].name))
-    paths[1].write_text(json.dumps({"machine": about, "rows": list(rows), "absent": list(absent)}, indent=1) + "\n")
+    extra = goal_section(goals) + memory_section(memory)
+    paths[0].write_text(markdown(about, rows, absent, paths[2].name, extra))
+    found = {
+        "machine": about,
+        "rows": list(rows),
+        "absent": list(absent),
+        "memory": list(memory),
+        "targets": list(goals),
+    }
+    paths[1].write_text(json.dumps(found, indent=1) + "\n")
     paths[2].write_text(plot(about, rows))
     return paths
 
 
-def markdown(about: dict[str, Any], rows: Sequence[Row], absent: Sequence[dict[str, str]], picture: str) -> str:
+def goal_section(goals: Sequence[Row]) -> list[str]:
+    if not goals:
+        return []
+    lines = ["", "## Targets", "", "| " + " | ".join(GOAL_HEADS) + " |", "|---|---:|---:|---|"]
+    return [*lines, *("| " + " | ".join(goal_cells(goal)) + " |" for goal in goals)]
+
+
+def memory_section(memory: Sequence[dict[str, Any]]) -> list[str]:
+    if not memory:
+        return []
+    about = (
+        "Resident memory at its peak over the first forward, less what was resident before it; processes of their own."
+    )
+    return ["", "## Memory of the tower", "", about, "", *(f"- {line}" for line in memory_lines(memory))]
+
+
+def markdown(
+    about: dict[str, Any], rows: Sequence[Row], absent: Sequence[dict[str, str]], picture: str, extra: Sequence[str]
+) -> str:
     lines = [
         f"# CPU, {about['date'][:10]}" + (" (quick: small shapes, no figures to keep)" if about["quick"] else ""),
         "",
@@ -104,13 +206,15 @@ def markdown(about: dict[str, Any], rows: Sequence[Row], absent: Sequence[dict[s
         f"Machine: {machine_line(about)}; {about['memory_gb']} GB; {about['system']}; Python {about['python']}; extension by "
         f"{about['compiler']}. Versions: {versions(about)}.",
         "",
-        f"Medians of {about['rounds']} interleaved rounds, {about['date']}. ± is the distance of the quartiles. The peak is the bare loop "
-        "of multiply-adds (GFLOP/s) or of reads (GB/s, of the weights alone), timed in the same rounds on the same threads. The "
+        f"Medians of {about['least_rounds']} to {about['rounds']} interleaved rounds, {about['date']}. ± is the distance of the "
+        "quartiles. The peak is the bare loop of multiply-adds (GFLOP/s) or of reads (GB/s, of the weights alone), timed in the same "
+        "rounds on the same threads. The "
         "largest absolute error is against the first row; every contender holds the same weights. fp32 products everywhere unless "
         "the name says bfloat16; \"weights\" names what is stored. Peers that keep no keys and values (torch.compile, ONNX Runtime and "
         "OpenVINO in prefill; ONNX Runtime and OpenVINO while decoding) do that much less.",
         "",
         f"![speed]({picture})",
+        *extra,
     ]  # fmt: skip
     for case in grouped(rows).values():
         lines += ["", f"## {case[0]['title']}", "", f"`{case[0]['command']}`", ""]

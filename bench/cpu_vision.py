@@ -14,6 +14,7 @@ from torch import Tensor
 import cpu_peers as peers
 import internvl_kernels as ivk
 from cpu_cases import Case, Settings, random_model
+from cpu_memory import tower_memory
 from cpu_peers import Call
 from internvl_kernels import costs
 from internvl_kernels.config import VisionConfig
@@ -87,6 +88,7 @@ def _towers(s: Settings, key: str, name: str, tower: VisionConfig, counts: Seque
         return found
 
     models: dict[tuple[str, str], Any] = {}
+    s.memory += tower_memory(s, folder, tower.image_size, (n for n in counts if n <= FEW_TILES and key == "tower"))
     names: list[str] | None = None
     for count in sorted(counts):
         yield (found := case(count, names if count > FEW_TILES else None))

@@ -54,6 +54,9 @@ def test_every_case_has_ours_beside_its_peers(folder: Path) -> None:
             assert (row["share"] is None) == (key == "tiling")
             assert list(row["ratios"]) == (peers if row["ours"] else [])
             assert row["command"].startswith("python bench/cpu.py --quick --case ")
+    assert [row["tiles"] for row in report["memory"]] == [1, 4]
+    assert all(row["ours"] > 0 < row["transformers sdpa"] for row in report["memory"])
+    assert report["targets"] == []  # small shapes reach nothing
     machine = report["machine"]
     assert machine["fma_gflop_per_s"] > 1
     assert machine["read_gb_per_s"] > 0.1
@@ -131,3 +134,24 @@ def test_what_is_not_offered_or_fails_is_absent(bench: ModuleType) -> None:
     reasons = ("not there: weights: no", "ZeroDivisionError: division by zero", "left out (--peers)")
     assert found.absent == dict(zip(("ours, float32", "OpenVINO", "other"), reasons))
     assert not found.contenders
+
+
+def test_targets_are_met_or_not(bench: ModuleType) -> None:
+    import cpu_report
+
+    def row(key: str, name: str, share: float | None, **ratios: float) -> dict[str, Any]:
+        return {"case": key, "title": key, "contender": name, "ours": True, "share": share, "ratios": ratios}
+
+    rows = [
+        row("tower-1", "ours, float32", 0.81, transformers=2.0, OpenVINO=1.2),
+        row("decode", "ours, float32", 0.8, transformers=2.5, OpenVINO=1.0),
+        row("decode", "ours, bfloat16 weights", None, transformers=3.9, OpenVINO=1.9),
+        row("experts-16", "ours, float32", 0.7, transformers=2.0),
+        row("experts-320", "ours, float32", 0.7, transformers=3.1),
+        row("tiling", "ours", None, transformers=9.0),
+    ]
+    goals = cpu_report.targets(rows, [{"tiles": 1, "ours": 3, "transformers sdpa": 5}])
+    assert [(goal["wanted"], goal["reached"], goal["met"]) for goal in goals] == [
+        (1.15, 1.2, True), (0.82, 0.81, False), (0.8, 0.8, True), (2.4, 2.5, True), (4.0, 3.9, False), (0.8, 0.7, False),
+        (3.0, 3.1, True), (0.5, 0.6, False),
+    ]  # fmt: skip
