@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.util
+import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,15 +201,67 @@ def main() -> None:
     )
     parser.add_argument("--pause", type=float, help="seconds before a contender's turn; default: 0.2, quick 0")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write a report there: markdown, JSON and a plot")
+    parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)  # where a process for one group leaves its figures
     options = parser.parse_args()
+    if options.part:
+        options.case = options.case[-1:]
     options.rounds = options.rounds or (2 if options.quick else 7)
     options.pause = (0.0 if options.quick else 0.2) if options.pause is None else options.pause
     options.least = 0.0 if options.quick else 0.15
     if options.threads < 1 or options.rounds < 1:
         parser.error("--threads and --rounds: at least 1")
-    torch.set_num_threads(options.threads)
     if importlib.util.find_spec("transformers") is None:
         raise SystemExit("bench/cpu.py takes its random models from transformers: pip install '.[bench]'")
+    groups = options.case or list(GROUPS)
+    if options.part:
+        options.part.write_text(json.dumps(run(groups, options)))
+        return
+    found = apart(groups, options)
+    median = {loop: statistics.median(values) for loop, values in found["loops"].items()}
+    about = {
+        **facts(options.threads),
+        "fma_gflop_per_s": median["fma"] / 1e9,
+        "fma_vector_bytes": found["width"],
+        "read_gb_per_s": median["read"] / 1e9,
+        "rounds": options.rounds,
+        "least_rounds": min(LEAST_ROUNDS, options.rounds),
+        "quick": options.quick,
+        "command": "python " + " ".join(["bench/cpu.py", *sys.argv[1:]]),
+    }
+    rows, absent, memory = found["rows"], found["absent"], found["memory"]
+    goals = [] if options.quick else cpu_report.targets(rows, memory)
+    console = Console(width=max(150, Console().width) if not sys.stdout.isatty() else None)
+    cpu_report.show(console, about, rows, absent, memory, goals)
+    if options.out:
+        for path in cpu_report.write(options.out, about, rows, absent, memory, goals):
+            print(path)
+
+
+def apart(groups: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Each group in a process of its own: what peers keep of one does not stand in the next one's way. One that fails does not take
+    the others' figures with it."""
+    whole: dict[str, Any] = {"rows": [], "absent": [], "memory": [], "loops": {"fma": [], "read": []}, "width": 0}
+    with tempfile.TemporaryDirectory(prefix="ivk-bench-") as folder:
+        for group in groups:
+            part = Path(folder) / f"{group}.json"
+            code = subprocess.run([sys.executable, *sys.argv, "--case", group, "--part", str(part)]).returncode
+            if code != 0:
+                whole["absent"].append({"case": group, "contender": "all", "reason": f"its process ended with {code}"})
+                continue
+            found = json.loads(part.read_text())
+            for name in ("rows", "absent", "memory"):
+                whole[name] += found[name]
+            for loop, values in found["loops"].items():
+                whole["loops"][loop] += values
+            whole["width"] = found["width"]
+    if not whole["rows"]:
+        raise SystemExit("bench/cpu.py: no case ran")
+    return whole
+
+
+def run(groups: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Rows of the groups' cases, what is absent, the tower's memory, and samples of the machine's loops."""
+    torch.set_num_threads(options.threads)
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -224,12 +278,10 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="ivk-bench-") as folder,
         Progress(*columns, console=Console(stderr=True), transient=True) as progress,
     ):
-        groups = options.case or list(GROUPS)
         whole = progress.add_task("compiling the loops", total=len(groups))
         step: Callable[[str], None] = lambda text: progress.update(whole, description=text)  # noqa: E731
-        machine = Machine(
-            Path(folder), options.threads, **({"least": 0.0, "read_bytes": 1 << 26} if options.quick else {})
-        )
+        quick: dict[str, Any] = {"least": 0.0, "read_bytes": 1 << 26} if options.quick else {}
+        machine = Machine(Path(folder), options.threads, **quick)
         settings = Settings(
             options.threads, options.quick, options.precisions, options.peers, options.tiles, Path(folder), step
         )
@@ -239,34 +291,18 @@ def main() -> None:
                 absent += [{"case": case.key, "contender": n, "reason": r} for n, r in case.absent.items()]
                 case.contenders.clear()  # what the next case does not use goes before it is built
                 del case
+                torch._dynamo.reset()
                 gc.collect()
-            torch._dynamo.reset()
-            gc.collect()
             progress.advance(whole)
         for loop in (machine.fma, machine.read):
             loop()
-    about = {
-        **facts(options.threads),
-        "fma_gflop_per_s": statistics.median(machine.samples["fma"]) / 1e9,
-        "fma_vector_bytes": machine.width,
-        "read_gb_per_s": statistics.median(machine.samples["read"]) / 1e9,
-        "rounds": options.rounds,
-        "least_rounds": min(LEAST_ROUNDS, options.rounds),
-        "quick": options.quick,
-        "command": "python " + " ".join(["bench/cpu.py", *sys.argv[1:]]),
+    return {
+        "rows": rows,
+        "absent": absent,
+        "memory": settings.memory,
+        "loops": machine.samples,
+        "width": machine.width,
     }
-    goals = [] if options.quick else cpu_report.targets(rows, settings.memory)
-    cpu_report.show(
-        Console(width=max(150, Console().width) if not sys.stdout.isatty() else None),
-        about,
-        rows,
-        absent,
-        settings.memory,
-        goals,
-    )
-    if options.out:
-        for path in cpu_report.write(options.out, about, rows, absent, settings.memory, goals):
-            print(path)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Case:
             self.settings.step(f"{self.title}: {name}")
             try:
                 self.contenders[name] = Contender(build(dtype, stored), True, dtype, stored, result or array)
-            except (UnsupportedError, BackendError) as reason:
+            except (UnsupportedError, BackendError, Absent) as reason:
                 self.absent[name] = f"not there: {reason}"
 
 
