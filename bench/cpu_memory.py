@@ -11,7 +11,8 @@ from typing import Any
 
 from cpu_cases import Settings
 
-# The peak of resident memory over the first forward, from what is resident just before it.
+# The peak of private memory over a forward, from what was private before the first one: so what a forward keeps counts, and
+# code and mapped weights, which the first one touches, do not.
 METER = r"""
 import ctypes, sys, torch
 kind, folder, count, side, threads = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
@@ -31,11 +32,13 @@ def field(name):
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(name))
 with torch.inference_mode():
     ctypes.CDLL(None).malloc_trim(0)
+    before = field("RssAnon")
+    run()
+    ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
-    before = field("VmRSS")
     run()
-    print(field("VmHWM") - before)
+    print(field("VmHWM") - field("RssFile") - field("RssShmem") - before)
 """
 
 

@@ -190,7 +190,7 @@ def memory_section(memory: Sequence[dict[str, Any]]) -> list[str]:
     if not memory:
         return []
     about = (
-        "Resident memory at its peak over the first forward, less what was resident before it; processes of their own."
+        "Private memory at its peak over a forward, less what was private before the first one; processes of their own."
     )
     return ["", "## Memory of the tower", "", about, "", *(f"- {line}" for line in memory_lines(memory))]
 
