@@ -16,7 +16,6 @@ import importlib.util
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 import cpu_language
 import cpu_report
 import cpu_vision
+from cpu_apart import apart
 from cpu_cases import PEERS, PRECISIONS, SIZES, Case, Settings
 from cpu_machine import Machine, facts
 
@@ -216,7 +216,7 @@ def main() -> None:
     if options.part:
         options.part.write_text(json.dumps(run(groups, options)))
         return
-    found = apart(groups, options)
+    found = apart(groups)
     median = {loop: statistics.median(values) for loop, values in found["loops"].items()}
     about = {
         **facts(options.threads),
@@ -235,28 +235,6 @@ def main() -> None:
     if options.out:
         for path in cpu_report.write(options.out, about, rows, absent, memory, goals):
             print(path)
-
-
-def apart(groups: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Each group in a process of its own: what peers keep of one does not stand in the next one's way. One that fails does not take
-    the others' figures with it."""
-    whole: dict[str, Any] = {"rows": [], "absent": [], "memory": [], "loops": {"fma": [], "read": []}, "width": 0}
-    with tempfile.TemporaryDirectory(prefix="ivk-bench-") as folder:
-        for group in groups:
-            part = Path(folder) / f"{group}.json"
-            code = subprocess.run([sys.executable, *sys.argv, "--case", group, "--part", str(part)]).returncode
-            if code != 0:
-                whole["absent"].append({"case": group, "contender": "all", "reason": f"its process ended with {code}"})
-                continue
-            found = json.loads(part.read_text())
-            for name in ("rows", "absent", "memory"):
-                whole[name] += found[name]
-            for loop, values in found["loops"].items():
-                whole["loops"][loop] += values
-            whole["width"] = found["width"]
-    if not whole["rows"]:
-        raise SystemExit("bench/cpu.py: no case ran")
-    return whole
 
 
 def run(groups: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
