@@ -34,6 +34,7 @@ import cpu_vision
 from cpu_apart import apart
 from cpu_cases import PEERS, PRECISIONS, SIZES, Case, Settings
 from cpu_machine import Machine, facts
+from cpu_targets import targets
 
 GROUPS: dict[str, Callable[[Settings], Any]] = {
     "tower": cpu_vision.tower_300m,
@@ -161,7 +162,7 @@ def command(options: argparse.Namespace, key: str) -> str:
     group = {"prefill": "language", "decode": "language"}.get(group, group)
     parts = ["python bench/cpu.py", *(["--quick"] if options.quick else []), f"--case {group}"]
     parts += [f"--tiles {number}"] if group == "tower" else []
-    return " ".join([*parts, f"--threads {options.threads} --rounds {options.rounds}"])
+    return " ".join([*parts, f"--threads {options.threads} --rounds {options.rounds} --most {options.most:g}"])
 
 
 def listed(allowed: Any) -> Callable[[str], list[str]]:
@@ -228,13 +229,14 @@ def main() -> None:
         "quick": options.quick,
         "command": "python " + " ".join(["bench/cpu.py", *sys.argv[1:]]),
     }
-    rows, absent, memory = found["rows"], found["absent"], found["memory"]
-    goals = [] if options.quick else cpu_report.targets(rows, memory)
-    console = Console(width=max(150, Console().width) if not sys.stdout.isatty() else None)
-    cpu_report.show(console, about, rows, absent, memory, goals)
+    goals = [] if options.quick else targets(found["rows"], found["memory"])
+    report = cpu_report.Report(about, found["rows"], found["absent"], found["memory"], goals)
+    cpu_report.show(Console(width=max(150, Console().width) if not sys.stdout.isatty() else None), report)
     if options.out:
-        for path in cpu_report.write(options.out, about, rows, absent, memory, goals):
+        for path in cpu_report.write(options.out, report):
             print(path)
+    if found["failed"]:
+        raise SystemExit(f"bench/cpu.py: failed: {', '.join(found['failed'])}")
 
 
 def run(groups: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:

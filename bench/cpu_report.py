@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,20 @@ from rich.console import Console
 from rich.table import Table
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """about: machine and command; a row for each contender of each case; contenders that are absent, with the reason; the
+    tower's memory (cpu_memory.py); goals (cpu_targets.py)."""
+
+    about: dict[str, Any]
+    rows: list[Row]
+    absent: list[dict[str, str]]
+    memory: list[dict[str, Any]]
+    goals: list[Row]
+
+
 INK, FAINT, OURS, THEIRS, LIMIT = "#1f2328", "#8a9099", "#1a7f5a", "#a9b4c2", "#c4472d"
 
 
@@ -50,45 +65,6 @@ def machine_line(about: dict[str, Any]) -> str:
     )
 
 
-def targets(rows: Sequence[Row], memory: Sequence[dict[str, Any]]) -> list[Row]:
-    """What this package wants to reach of what was measured: text, wanted and reached figure, and whether it is met."""
-    found: list[Row] = []
-
-    def add(text: str, wanted: float, reached: float | None, most: bool = False) -> None:
-        if reached is not None:
-            met = reached <= wanted if most else reached >= wanted
-            found.append({"text": text, "wanted": wanted, "reached": reached, "most": most, "met": met})
-
-    for case in grouped(rows).values():
-        key, ours = case[0]["case"], {row["contender"]: row for row in case if row["ours"]}
-        exact = ours.get("ours, float32")
-        if exact is None:
-            continue
-        theirs = {name: ratio for name, ratio in exact["ratios"].items() if name.startswith("transformers")}
-        if key.startswith("tower"):
-            add(f"{exact['title']}: × best peer", 1.15, min(exact["ratios"].values(), default=None))
-            add(f"{exact['title']}: share of the loop of multiply-adds", 0.82, exact["share"])
-        elif key == "prefill":
-            add(f"{exact['title']}: × transformers", 1.4, min(theirs.values(), default=None))
-        elif key == "decode":
-            add(f"{exact['title']}: share of the loop of reads", 0.8, exact["share"])
-            add(f"{exact['title']}: × transformers", 2.4, min(theirs.values(), default=None))
-            halves = ours.get("ours, bfloat16 weights", {"ratios": {}})["ratios"]
-            add(
-                f"{exact['title']}, bfloat16 weights: × transformers",
-                4.0,
-                min((halves[n] for n in theirs if n in halves), default=None),
-            )
-        elif key in ("experts-1", "experts-16"):
-            add(f"{exact['title']}: share of the loop of reads", 0.8, exact["share"])
-        elif key.startswith("experts"):
-            add(f"{exact['title']}: × transformers", 3.0, min(theirs.values(), default=None))
-    for row in memory:
-        text = f"InternViT-300M, memory of {row['tiles']} tile{'s' * (row['tiles'] > 1)}: share of transformers'"
-        add(text, 0.5, row["ours"] / row["transformers sdpa"], most=True)
-    return found
-
-
 def goal_cells(goal: Row) -> list[str]:
     sign = "≤" if goal["most"] else "≥"
     return [goal["text"], f"{sign} {goal['wanted']:.2f}", f"{goal['reached']:.2f}", "yes" if goal["met"] else "no"]
@@ -105,14 +81,8 @@ def memory_lines(memory: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def show(
-    console: Console,
-    about: dict[str, Any],
-    rows: Sequence[Row],
-    absent: Sequence[dict[str, str]],
-    memory: Sequence[dict[str, Any]],
-    goals: Sequence[Row],
-) -> None:
+def show(console: Console, report: Report) -> None:
+    about, rows = report.about, report.rows
     console.print(machine_line(about))
     console.print(versions(about), style="dim")
     for case in grouped(rows).values():
@@ -124,14 +94,14 @@ def show(
         console.print(table)
         for row in (row for row in case if row["ratios"]):
             console.print(f"  {row['contender']}: {ratios(row)}")
-    for line in memory_lines(memory):
+    for line in memory_lines(report.memory):
         console.print(line, highlight=False)
-    if goals:
+    if report.goals:
         table = Table(*GOAL_HEADS, title="Targets", title_justify="left")
-        for goal in goals:
+        for goal in report.goals:
             table.add_row(*goal_cells(goal), style="" if goal["met"] else "yellow")
         console.print(table)
-    for reason, names in missing(absent).items():
+    for reason, names in missing(report.absent).items():
         console.print(f"absent: {'; '.join(names)}: {reason}", highlight=False, markup=False)
 
 
@@ -154,28 +124,20 @@ def missing(absent: Sequence[dict[str, str]]) -> dict[str, list[str]]:
     return reasons
 
 
-def write(
-    folder: Path,
-    about: dict[str, Any],
-    rows: Sequence[Row],
-    absent: Sequence[dict[str, str]],
-    memory: Sequence[dict[str, Any]],
-    goals: Sequence[Row],
-) -> list[Path]:
+def write(folder: Path, report: Report) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{about['date'][:10]}-cpu"
+    stem = f"{report.about['date'][:10]}-cpu"
     paths = [folder / f"{stem}.{kind}" for kind in ("md", "json", "svg")]
-    extra = goal_section(goals) + memory_section(memory)
-    paths[0].write_text(markdown(about, rows, absent, paths[2].name, extra))
+    paths[0].write_text(markdown(report, paths[2].name))
     found = {
-        "machine": about,
-        "rows": list(rows),
-        "absent": list(absent),
-        "memory": list(memory),
-        "targets": list(goals),
+        "machine": report.about,
+        "rows": report.rows,
+        "absent": report.absent,
+        "memory": report.memory,
+        "targets": report.goals,
     }
     paths[1].write_text(json.dumps(found, indent=1) + "\n")
-    paths[2].write_text(plot(about, rows))
+    paths[2].write_text(plot(report.about, report.rows))
     return paths
 
 
@@ -195,9 +157,8 @@ def memory_section(memory: Sequence[dict[str, Any]]) -> list[str]:
     return ["", "## Memory of the tower", "", about, "", *(f"- {line}" for line in memory_lines(memory))]
 
 
-def markdown(
-    about: dict[str, Any], rows: Sequence[Row], absent: Sequence[dict[str, str]], picture: str, extra: Sequence[str]
-) -> str:
+def markdown(report: Report, picture: str) -> str:
+    about, rows, absent = report.about, report.rows, report.absent
     lines = [
         f"# CPU, {about['date'][:10]}" + (" (quick: small shapes, no figures to keep)" if about["quick"] else ""),
         "",
@@ -214,7 +175,8 @@ def markdown(
         "OpenVINO in prefill; ONNX Runtime and OpenVINO while decoding) do that much less.",
         "",
         f"![speed]({picture})",
-        *extra,
+        *goal_section(report.goals),
+        *memory_section(report.memory),
     ]  # fmt: skip
     for case in grouped(rows).values():
         lines += ["", f"## {case[0]['title']}", "", f"`{case[0]['command']}`", ""]
@@ -283,4 +245,4 @@ def plot(about: dict[str, Any], rows: Sequence[Row]) -> str:
     return "\n".join([head, *parts, *titles, "</svg>"]) + "\n"
 
 
-__all__ = ["show", "write"]
+__all__ = ["Report", "Row", "grouped", "show", "write"]

@@ -44,17 +44,6 @@ void bind_gemm(py::module_& m) {
         py::arg("x"), py::arg("weight"), py::arg("packed_rows"), py::arg("bias"), py::arg("scale"), py::arg("residual"),
         py::arg("y"), py::arg("epilogue"), py::arg("threads") = 0,
         "See csrc/kernels/gemm/gemm.h; packed_rows: N of a packed weight, or None for plain rows.");
-    m.attr("packed_layout") = kPackedLayout;
-    m.def("packed_elements", &packed_elements, py::arg("n"), py::arg("k"), py::arg("swiglu"));
-    m.def(
-        "pack_weight",
-        [](py::handle weight, py::handle packed, bool swiglu, int threads) {
-            const TensorView from = to_view(weight, "weight"), to = to_view(packed, "packed", true);
-            py::gil_scoped_release release;
-            pack_weight(from, to, swiglu, threads);
-        },
-        py::arg("weight"), py::arg("packed"), py::arg("swiglu"), py::arg("threads") = 0,
-        "See csrc/kernels/gemm/gemm.h.");
 }
 
 }  // namespace ivk::binding

@@ -31,9 +31,6 @@ void bind_gemm_grouped(py::module_& m) {
         py::arg("x"), py::arg("rows"), py::arg("offsets"), py::arg("weight"), py::arg("packed_rows"), py::arg("y"),
         py::arg("gated"), py::arg("threads") = 0,
         "See csrc/kernels/gemm/gemm_grouped.h; packed_rows: N of packed weights, or None for plain ones.");
-    m.def(
-        "gemm_scratch", [](int64_t k) { return int64_t(sizeof(float)) * gemm_scratch(kRowBlock, k, kGroup); },
-        py::arg("k"), "Bytes that a thread keeps for products with packed weights of K columns.");
 }
 
 }  // namespace ivk::binding

@@ -18,6 +18,7 @@ void bind_gemm_grouped(py::module_& m);
 void bind_moe(py::module_& m);
 void bind_image(py::module_& m);
 void bind_norm(py::module_& m);
+void bind_pack_weight(py::module_& m);
 void bind_patch_embed(py::module_& m);
 void bind_pixel_shuffle(py::module_& m);
 void bind_rope(py::module_& m);
@@ -53,6 +54,7 @@ PYBIND11_MODULE(_cpu, m) {
     binding::bind_moe(m);
     binding::bind_image(m);
     binding::bind_norm(m);
+    binding::bind_pack_weight(m);
     binding::bind_patch_embed(m);
     binding::bind_pixel_shuffle(m);
     binding::bind_rope(m);

@@ -12,6 +12,7 @@ ROWS_A_THREAD = 512  # of a pass through the tower on the cpu backend: more only
 MOST_TILES = 4096  # of a pass elsewhere
 UNFUSED_ROWS = 256  # of gate and up that exist at a time where the gate is not fused behind the product
 PAGE = 64  # positions of a page of the KV cache
+DECODE_RANGE = 512  # keys of a longer sequence that are reduced apart (csrc/kernels/attention/attention.h)
 
 
 def vision_parameters(c: VisionConfig) -> int:
@@ -115,7 +116,10 @@ def decode_workspace(c: LanguageConfig, rows: int, keys: int, itemsize: int, bac
     """A decode step of ``rows`` sequences with their logits, and the choice of a token, which goes row by row."""
     choice = c.vocab_size * (64 if backend == "reference" else 24 + 2 * itemsize)
     size = _rows_workspace(c, rows, itemsize, backend) + rows * c.vocab_size * itemsize + choice
-    return size + (_scores(c, 1, keys, itemsize) if backend == "reference" else 0)
+    if backend == "reference":
+        return size + _scores(c, 1, keys, itemsize)
+    ranges = -(-keys // DECODE_RANGE)
+    return size + (4 * rows * ranges * c.num_heads * (-(-c.head_dim // 16) * 16 + 16) if ranges > 1 else 0)
 
 
 def _rows_workspace(c: LanguageConfig, rows: int, itemsize: int, backend: str) -> int:

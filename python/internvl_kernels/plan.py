@@ -176,7 +176,11 @@ def kernel_scratch(c: ModelConfig, backend: str, threads: int) -> int:
         t.intermediate_size,
         t.expert_size,
     )
-    return threads * max(cpu().gemm_scratch(max(inner)), *map(cpu().attention_scratch, (v.head_dim, t.head_dim)))
+    products = (
+        cpu().gemm_scratch(max(inner), True),
+        cpu().gemm_scratch(3 * v.patch_size**2, False),
+    )  # patches: not packed
+    return threads * max(*products, *map(cpu().attention_scratch, (v.head_dim, t.head_dim)))
 
 
 def make_plan(

@@ -137,7 +137,7 @@ def test_what_is_not_offered_or_fails_is_absent(bench: ModuleType) -> None:
 
 
 def test_targets_are_met_or_not(bench: ModuleType) -> None:
-    import cpu_report
+    import cpu_targets
 
     def row(key: str, name: str, share: float | None, **ratios: float) -> dict[str, Any]:
         return {"case": key, "title": key, "contender": name, "ours": True, "share": share, "ratios": ratios}
@@ -150,8 +150,30 @@ def test_targets_are_met_or_not(bench: ModuleType) -> None:
         row("experts-320", "ours, float32", 0.7, transformers=3.1),
         row("tiling", "ours", None, transformers=9.0),
     ]
-    goals = cpu_report.targets(rows, [{"tiles": 1, "ours": 3, "transformers sdpa": 5}])
+    goals = cpu_targets.targets(rows, [{"tiles": 1, "ours": 3, "transformers sdpa": 5}])
     assert [(goal["wanted"], goal["reached"], goal["met"]) for goal in goals] == [
         (1.15, 1.2, True), (0.82, 0.81, False), (0.8, 0.8, True), (2.4, 2.5, True), (4.0, 3.9, False), (0.8, 0.7, False),
         (3.0, 3.1, True), (0.5, 0.6, False),
     ]  # fmt: skip
+
+
+def test_a_group_that_fails_is_named_and_ends_the_run_badly(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cpu_apart
+
+    part = {"rows": [1], "absent": [], "memory": [], "loops": {"fma": [1.0], "read": [2.0]}, "width": 64}
+
+    def child(command: list[str]) -> subprocess.CompletedProcess:
+        group, file = command[-3], Path(command[-1])
+        if group != "tower":
+            file.write_text(json.dumps(part))
+        return subprocess.CompletedProcess(command, 3 if group == "tower" else 0)
+
+    monkeypatch.setattr(cpu_apart.subprocess, "run", child)
+    found = cpu_apart.apart(["tower", "experts"])
+    assert found["failed"] == ["tower"]
+    assert found["rows"] == [1]
+    assert found["absent"] == [{"case": "tower", "contender": "all", "reason": "its process ended with 3"}]
+    monkeypatch.setattr(bench, "apart", lambda groups: {**found, "rows": []})
+    monkeypatch.setattr(sys, "argv", ["cpu.py"])
+    with pytest.raises(SystemExit, match="failed: tower"):
+        bench.main()

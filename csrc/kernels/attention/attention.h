@@ -23,9 +23,9 @@
 // prefill's. Pages: key i of a sequence lies at slot pages[first + i / page_size] * page_size + i % page_size; any
 // page_size from 1 on. The slots change no bit.
 //
-// Floor: 4 * rows * seen keys * d * Hq flops; bytes (2 rows Hq + 2 keys Hkv) * d * s. Workspace: per thread
-// attention_scratch(queries taken at once, d) floats, kept by the thread for the next call. Decode: per thread about
-// (2 Hq + kDecodeBlock) * d floats, and Hq * (d + 32) for each range of sequences of several.
+// Floor: 4 * rows * seen keys * d * Hq flops; bytes (2 rows Hq + 2 keys Hkv) * d * s. Workspace: attention_scratch
+// floats a thread, kept for the next call. Decode, w = d rounded up to 16: a thread's Hq * (2 w + 81) + 4 w, and for
+// the call Hq * (w + 16) for each range of the sequences that have several.
 #pragma once
 
 #include <algorithm>
