@@ -122,12 +122,12 @@ void default_cap() {
 int main(int count, char** values) {
     alarm(120);
     if (count > 1 && std::string(values[1]) == "race") {
-        int64_t sum = 0;
+        volatile int64_t sum = 0;
         std::atomic<int> arrived{0};
         parallel_for(2, 1, 2, [&](int64_t, int64_t) {
             arrived.fetch_add(1, std::memory_order_relaxed);
             while (arrived.load(std::memory_order_relaxed) < 2) std::this_thread::yield();
-            ++sum;
+            for (int i = 0; i < 10000; ++i) sum = sum + 1;  // two writes at the very same moment go unseen
         });
         return sum < 0;
     }
