@@ -10,6 +10,7 @@ from .errors import UnsupportedError
 MOST_ROWS = 2048  # of a prefill chunk: more rows make no product faster
 ROWS_A_THREAD = 512  # of a pass through the tower on the cpu backend: more only push each other out of the caches
 MOST_TILES = 4096  # of a pass elsewhere
+LEAST_ROWS = 64  # of a piece of the tower's MLP
 UNFUSED_ROWS = 256  # of gate and up that exist at a time where the gate is not fused behind the product
 PAGE = 64  # positions of a page of the KV cache
 DECODE_RANGE = 512  # keys of a longer sequence that are reduced apart (csrc/kernels/attention/attention.h)
@@ -81,10 +82,11 @@ def tower_workspace(
         patches * (3 * c.patch_size**2 + d) * itemsize + 3 * rows * d * 4
     )  # one tile's patches; positions of another grid
     if backend != "reference":
-        # hidden, normed, q|k|v and mixed rows; hidden and normed rows with the MLP's inner ones, and its result where a
-        # library multiplies bfloat16
-        layer = tiles * rows * max(6 * d, (2 if itemsize > 2 else 3) * d + inner) * itemsize
-        return max(layer, tiles * rows * d * itemsize + stem)
+        # hidden rows, and beside them normed or mixed ones with q|k|v, or a piece's normed and inner ones, with its result
+        # where a library multiplies bfloat16
+        total = tiles * rows
+        piece = -(-total // mlp_pieces(c, total, backend)) * ((1 if itemsize > 2 else 2) * d + inner)
+        return total * d * itemsize + max(total * 4 * d * itemsize, piece * itemsize, stem)
     scores = tiles * c.num_heads * rows * rows * _score_bytes(itemsize)
     attend = tiles * rows * 9 * d * itemsize + scores
     mlp = tiles * rows * ((3 * d + 2 * inner) * itemsize + 10 * d)
@@ -169,6 +171,14 @@ def page_count(positions: int) -> int:
 def kv_bytes(c: LanguageConfig, positions: int, itemsize: int) -> int:
     """The pages of one sequence in a cache of ``itemsize`` bytes a value."""
     return 2 * c.num_layers * page_count(positions) * PAGE * c.kv_size * itemsize
+
+
+def mlp_pieces(c: VisionConfig, rows: int, backend: str) -> int:
+    """Pieces in which ``rows`` rows go through a tower layer's MLP: as many as keep it within what the attention takes."""
+    if backend == "reference":
+        return 1
+    d = c.hidden_size
+    return max(1, min(-(-(d + c.intermediate_size) // (4 * d)), rows // LEAST_ROWS))
 
 
 def tiles_a_pass(

@@ -19,6 +19,8 @@ constexpr int64_t kDirect = std::numeric_limits<int64_t>::max();  // hides behin
 constexpr int64_t kDirect = 4;
 #endif
 
+constexpr int kStreamed = 4;  // rows up to which
+
 template <typename W>
 const W* zero_row() {
     static const W zeros[kDepth] = {};
@@ -133,6 +135,17 @@ struct Block {
         }
     }
 
+    // Both panels of a tile from one end to the other: memory is fastest as a single stream.
+    template <typename W>
+    void stream(int64_t t, float* c) const {
+        for (int64_t panel = 0; panel < 2; ++panel, c += kPanel)
+            for (int64_t k = 0; k < w.k; k += kDepth) {
+                const W* const data = static_cast<const W*>(w.data) + ((t * 2 + panel) * w.k + k) * kPanel;
+                micro<W, kStreamed, 1>(int(m), std::min(kDepth, w.k - k), x + k * m,
+                                       {data, 0, data + kAhead / int64_t(sizeof(W))}, {c, kTile, 0}, k > 0);
+            }
+    }
+
     template <typename W>
     void run(int64_t t_begin, int64_t t_end) const {
         pack_rows();
@@ -141,7 +154,9 @@ struct Block {
             const auto chain = [&](int64_t t, int64_t k) {
                 tile<W>(t, k, std::min(kDepth, w.k - k), sums + (t - first) * m * kTile);
             };
-            if (m <= kRows) {  // the weights as they lie
+            if (m <= kStreamed && w.packed && (std::is_same_v<W, float> || m <= kDirect)) {
+                for (int64_t t = first; t < last; ++t) stream<W>(t, sums + (t - first) * m * kTile);
+            } else if (m <= kRows) {  // the weights as they lie
                 for (int64_t t = first; t < last; ++t)
                     for (int64_t k = 0; k < w.k; k += kDepth) chain(t, k);
             } else {  // x as long as it is near

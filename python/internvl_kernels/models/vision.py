@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from .. import ops
 from .._lazy import torch
 from ..config import VisionConfig
-from ..costs import most, tiles_a_pass, tower_workspace
+from ..costs import mlp_pieces, most, tiles_a_pass, tower_workspace
 from ..errors import ImageError, UnsupportedError
+from ._space import Space
 from ._weights import group, layers
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ class VisionTower:
             rows = 1 + (height // self.config.patch_size) * (width // self.config.patch_size)
             shape, like = (len(tiles), rows, self.config.hidden_size), self._stem["cls"]
             columns = [like.new_empty(shape) for _ in range(1 if wanted is None else len(wanted))]
+            space = self._space(chunk * rows)
             for i in range(0, len(tiles), chunk):
-                for column, part in zip(columns, self._forward(tiles[i : i + chunk], wanted)):
+                for column, part in zip(columns, self._forward(tiles[i : i + chunk], wanted, space)):
                     column[i : i + chunk] = part
         return columns[0] if layers is None else columns
 
@@ -97,21 +99,17 @@ class VisionTower:
         """The last hidden state of checked tiles, all in one pass."""
         return self._forward(tiles, None)[0]
 
-    def _forward(self, tiles: Tensor, wanted: list[int] | None) -> list[Tensor]:
+    def _forward(self, tiles: Tensor, wanted: list[int] | None, space: Space | None = None) -> list[Tensor]:
         last = self.config.num_layers
         wanted = [last] if wanted is None else wanted
         kept: dict[int, Tensor] = {}
         h = self.embed(tiles)
-        y = self._norm(h, self._layers[0], "norm1") if max(wanted) > 0 else h
+        space = space or self._space(h.shape[0] * h.shape[1])
         for i in range(max(wanted)):
             if i in wanted:
                 kept[i] = h.clone()
             w = self._layers[i]
-            h = self._attention(w, y, h)
-            y = self._norm(h, w, "norm2")
-            h = self._mlp(w, y, h)
-            if i + 1 < last:
-                y = self._norm(h, self._layers[i + 1], "norm1")
+            h = self._mlp(w, self._attention(w, h, space), space)
         kept[max(wanted)] = h
         return [kept[i] for i in wanted]
 
@@ -127,30 +125,49 @@ class VisionTower:
             patch_size=c.patch_size, **self._run,
         )  # fmt: skip
 
-    def _attention(self, w: Mapping[str, Any], y: Tensor, h: Tensor) -> Tensor:
+    def _space(self, rows: int) -> Space:
+        """For what a layer computes beside its hidden rows. A library that multiplies plain weights makes memory of its own."""
+        c, like = self.config, self._stem["cls"]
+        if not isinstance(self._layers[0]["fc1.weight"], ops.PackedWeight):
+            return Space(like, None)
+        piece = -(-rows // mlp_pieces(c, rows, self._run["backend"]))
+        return Space(like, max(4 * rows * c.hidden_size, piece * (c.hidden_size + c.intermediate_size)))
+
+    def _attention(self, w: Mapping[str, Any], h: Tensor, space: Space) -> Tensor:
         c, run = self.config, self._run
-        batch, length, width = y.shape
-        qkv = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), **run)
+        batch, length, width = h.shape
+        y = self._norm(h, w, "norm1", space(0, batch, length, width))
+        qkv = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), out=space(h.numel(), batch, length, 3 * width), **run)
+        del y  # the place of what follows
         if c.qk_norm:
             qkv = ops.vision_qk_norm(qkv, w["q_norm.weight"], w["k_norm.weight"], eps=c.norm_eps, inplace=True, **run)
         heads = qkv.reshape(batch, length, 3, c.num_heads, c.head_dim).unbind(2)
-        mixed = ops.attention(*heads, **run).reshape(batch, length, width)
+        mixed = ops.attention(*heads, out=space(0, batch, length, c.num_heads, c.head_dim), **run)
         del qkv, heads  # not held through the product
         return ops.linear_residual(
-            mixed, w["proj.weight"], w["proj.bias"], residual=h, scale=w["ls1"], inplace=True, **run
-        )
+            mixed.reshape(batch, length, width), w["proj.weight"], w["proj.bias"], residual=h, scale=w["ls1"],
+            inplace=True, **run,
+        )  # fmt: skip
 
-    def _mlp(self, w: Mapping[str, Any], y: Tensor, h: Tensor) -> Tensor:
-        inner = ops.linear_gelu(y, w["fc1.weight"], w["fc1.bias"], **self._run)
+    def _mlp(self, w: Mapping[str, Any], h: Tensor, space: Space) -> Tensor:
+        rows = h.flatten(0, 1)
+        pieces = mlp_pieces(self.config, len(rows), self._run["backend"])
+        done = [self._mlp_rows(w, piece, space) for piece in rows.tensor_split(pieces)]
+        return h if pieces > 1 else done[0].reshape(h.shape)
+
+    def _mlp_rows(self, w: Mapping[str, Any], h: Tensor, space: Space) -> Tensor:
+        y = self._norm(h, w, "norm2", space(0, *h.shape))
+        inner = space(h.numel(), len(h), self.config.intermediate_size)
+        inner = ops.linear_gelu(y, w["fc1.weight"], w["fc1.bias"], out=inner, **self._run)
         return ops.linear_residual(
             inner, w["fc2.weight"], w["fc2.bias"], residual=h, scale=w["ls2"], inplace=True, **self._run
         )
 
-    def _norm(self, x: Tensor, w: Mapping[str, Tensor], name: str) -> Tensor:
+    def _norm(self, x: Tensor, w: Mapping[str, Tensor], name: str, out: Tensor | None) -> Tensor:
         eps = self.config.norm_eps
         if self.config.norm == "rms_norm":
-            return ops.rms_norm(x, w[f"{name}.weight"], eps=eps, **self._run)
-        return ops.layer_norm(x, w[f"{name}.weight"], w[f"{name}.bias"], eps=eps, **self._run)
+            return ops.rms_norm(x, w[f"{name}.weight"], eps=eps, out=out, **self._run)
+        return ops.layer_norm(x, w[f"{name}.weight"], w[f"{name}.bias"], eps=eps, out=out, **self._run)
 
     def _layer_indices(self, layers: Sequence[int]) -> list[int]:
         count = self.config.num_layers + 1

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from .._lazy import torch
+from ..errors import UnsupportedError
 from ._backend import cpu, cuda, is_torch
 from ._device import DeviceArray, current_stream, take
-from ._tensor import empty, host
+from ._tensor import empty, host, result
 
 
 class HostCall:
@@ -24,6 +25,9 @@ class HostCall:
 
     def empty(self, shape: Sequence[int]) -> Any:
         return empty(self._like, shape)
+
+    def result(self, shape: Sequence[int], out: Any) -> Any:
+        return result(self._like, shape, out)
 
     def run(self, kernel: str, *arguments: Any) -> None:
         getattr(cpu(), kernel)(*arguments, self._threads)
@@ -65,6 +69,14 @@ class DeviceCall:
         if is_torch(like) and on_device(like):
             return take(empty(like, shape), "result", self._ordinal, self._stream)
         return cuda().empty(list(shape), self._dtype, self._ordinal, self._stream)
+
+    def result(self, shape: Sequence[int], out: Any) -> Any:
+        """``out`` itself where it lies on the device; else memory there, which ``give`` copies into it."""
+        if out is None:
+            return self.empty(shape)
+        if tuple(out.shape) != tuple(shape) or str(out.dtype).rpartition(".")[2] != self._dtype:
+            raise UnsupportedError(f"out is {out.dtype} {list(out.shape)}; allowed: {self._dtype} {list(shape)}")
+        return self.take(out, "out") if on_device(out) else self.empty(shape)
 
     def run(self, kernel: str, *arguments: Any) -> None:
         getattr(cuda(), kernel)(*arguments, self._stream)

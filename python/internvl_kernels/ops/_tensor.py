@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._lazy import torch
+from ..errors import UnsupportedError
 from ._backend import cpu, is_torch
 
 
@@ -23,6 +24,25 @@ def empty(like: Any, shape: Sequence[int], dtype: str | None = None) -> Any:
     if is_torch(like):
         return like.new_empty(tuple(shape), dtype=getattr(torch, dtype)) if dtype else like.new_empty(tuple(shape))
     return np.empty(tuple(shape), dtype=dtype or like.dtype)
+
+
+def result(like: Any, shape: Sequence[int], out: Any) -> Any:
+    """Where a result of ``like``'s dtype goes: ``out``, the caller's, of exactly that shape, or new memory."""
+    if out is None:
+        return empty(like, shape)
+    out = host(out)
+    if tuple(out.shape) != tuple(shape) or out.dtype != like.dtype:
+        raise UnsupportedError(f"out is {out.dtype} {list(out.shape)}; allowed: {like.dtype} {list(shape)}")
+    return out
+
+
+def put(value: Any, out: Any) -> Any:
+    """``value``, in ``out`` if there is one."""
+    if out is None:
+        return value
+    out = result(value, value.shape, out)
+    out[...] = value
+    return out
 
 
 def to_torch(x: Any, name: str | None = None) -> Any:
@@ -49,4 +69,4 @@ def as_kind(result: Any, like: Any) -> Any:
     return result.numpy()
 
 
-__all__ = ["as_kind", "empty", "host", "to_torch"]
+__all__ = ["as_kind", "empty", "host", "put", "result", "to_torch"]

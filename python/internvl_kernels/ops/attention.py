@@ -8,7 +8,7 @@ from .._lazy import torch
 from ._arguments import checked, checked_reference
 from ._attention import Spans, check, check_extras, check_spans, page_slots
 from ._backend import choose, cpu
-from ._tensor import as_kind, empty, host, to_torch
+from ._tensor import as_kind, empty, host, put, result, to_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,7 @@ def attention(
     scale: float | None = None,
     window: int | None = None,
     sinks: Any = None,
+    out: Any = None,
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
@@ -33,17 +34,18 @@ def attention(
     widened as they are read (the reference: made q's). scale defaults to ``d ** -0.5``. causal: query i
     sees key j iff ``j <= i + S - L`` (the last query sees every key), so L must not exceed S. d is at most 256 on the cpu
     backend. window: with causal, query i sees only the last that many of its keys. sinks ``[Hq]``: a logit per head that joins
-    the sum of the softmax, unscaled and without a value. Contract: csrc/kernels/attention/attention.h.
+    the sum of the softmax, unscaled and without a value. out: memory for the result, apart from the inputs. Contract:
+    csrc/kernels/attention/attention.h.
     """
     check(q, k, v, causal)
     check_extras("attention", q, causal, window, sinks)
-    if choose("attention", backend, q, k, v, *_given(sinks)) == "reference":
-        return attention_reference(q, k, v, causal=causal, scale=scale, window=window, sinks=sinks)
+    if choose("attention", backend, q, k, v, sinks, out) == "reference":
+        return put(attention_reference(q, k, v, causal=causal, scale=scale, window=window, sinks=sinks), out)
     if _wide(q):
         wide, extra = _tensors(q=q, k=k, v=v), _tensor(sinks)
-        return as_kind(attention_reference(*wide, causal=causal, scale=scale, window=window, sinks=extra), q)
+        return put(as_kind(attention_reference(*wide, causal=causal, scale=scale, window=window, sinks=extra), q), out)
     q = host(q)
-    y = empty(q, q.shape)
+    y = result(q, q.shape, out)
     cpu().attention(q, host(k), host(v), y, causal, _scale(q, scale), window or 0, _host(sinks), threads)
     return y
 
@@ -157,10 +159,6 @@ def _wide(q: Any) -> bool:
 
 def _tensors(**tensors: Any) -> list[Tensor]:
     return [to_torch(value, name) for name, value in tensors.items()]
-
-
-def _given(sinks: Any) -> tuple[Any, ...]:
-    return () if sinks is None else (sinks,)
 
 
 def _host(sinks: Any) -> Any:

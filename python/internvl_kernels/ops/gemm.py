@@ -10,7 +10,7 @@ from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
 from ._packed import PackedWeight
 from ._product import by_library, product
-from ._tensor import as_kind, empty, host
+from ._tensor import as_kind, host, put, result
 from .norm import add_scaled, add_scaled_reference
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def linear(
     bias: Any = None,
     *,
     decode: bool = False,
+    out: Any = None,
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
@@ -31,19 +32,20 @@ def linear(
 
     A weight from ``pack_weight`` may be of another dtype than x: products and sums are fp32 either way. A row's bits do not
     depend on the rows beside it. decode=True reads a plain weight once for a few rows (csrc/kernels/gemm/gemm_few_rows.h), with
-    other bits than the rest. float64, and bfloat16 where the processor multiplies it, go through torch (ops/_product.py).
+    other bits than the rest. out: memory for the result, contiguous and apart from the inputs. float64, and bfloat16 where the
+    processor multiplies it, go through torch (ops/_product.py).
     """
     check_product("linear", x, weight, bias)
-    if choose_product("linear", backend, x, weight, bias) == "reference":
-        return linear_reference(x, cast("Tensor", weight), bias)
+    if choose_product("linear", backend, x, weight, bias, out) == "reference":
+        return put(linear_reference(x, cast("Tensor", weight), bias), out)
     if decode and not isinstance(weight, PackedWeight):
         x = host(x)
-        y = empty(x, (*x.shape[:-1], weight.shape[0]))
+        y = result(x, (*x.shape[:-1], weight.shape[0]), out)
         cpu().gemm_few_rows(x, host(weight), host(bias), y, threads)
         return y
     if left_to_library(x, weight):
-        return as_kind(product(x, weight, bias), x)
-    return gemm("linear", x, weight, bias, threads)
+        return put(as_kind(product(x, weight, bias), x), out)
+    return gemm("linear", x, weight, bias, threads, out=out)
 
 
 @checked_reference("x float [..., K]", "weight x [N, K]", "bias x [N]")
@@ -53,15 +55,21 @@ def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 @checked
 def linear_gelu(
-    x: Any, weight: Any | PackedWeight, bias: Any = None, *, threads: int = 0, backend: str = "auto"
+    x: Any,
+    weight: Any | PackedWeight,
+    bias: Any = None,
+    *,
+    out: Any = None,
+    threads: int = 0,
+    backend: str = "auto",
 ) -> Any:
-    """``gelu(linear(x, weight, bias))`` with the exact (erf) GELU. Shapes and dtypes as ``linear``."""
+    """``gelu(linear(x, weight, bias))`` with the exact (erf) GELU. Shapes, dtypes and ``out`` as ``linear``."""
     check_product("linear_gelu", x, weight, bias)
-    if choose_product("linear_gelu", backend, x, weight, bias) == "reference":
-        return linear_gelu_reference(x, cast("Tensor", weight), bias)
+    if choose_product("linear_gelu", backend, x, weight, bias, out) == "reference":
+        return put(linear_gelu_reference(x, cast("Tensor", weight), bias), out)
     if left_to_library(x, weight):
-        return as_kind(product(x, weight, bias, gelu=True), x)
-    return gemm("gelu", x, weight, bias, threads)
+        return put(as_kind(product(x, weight, bias, gelu=True), x), out)
+    return gemm("gelu", x, weight, bias, threads, out=out)
 
 
 @checked_reference("x float [..., K]", "weight x [N, K]", "bias x [N]")
@@ -83,7 +91,8 @@ def linear_residual(
 ) -> Any:
     """``residual + scale * linear(x, weight, bias)``: residual ``[..., N]``, scale (layer scale) ``[N]`` or None, x's dtype.
 
-    inplace: written into residual, which is returned. Shapes and dtypes otherwise as ``linear``.
+    inplace: kernels write into residual and return it; the reference, whose gradients may need it, returns a new tensor. Shapes
+    and dtypes otherwise as ``linear``.
     """
     check_product("linear_residual", x, weight, bias)
     wanted = (*x.shape[:-1], weight.shape[0])
@@ -122,7 +131,7 @@ def gemm(
 ) -> Any:
     x, rows = host(x), weight.shape[0]
     packed = isinstance(weight, PackedWeight)
-    y = empty(x, (*x.shape[:-1], rows // 2 if epilogue == "swiglu" else rows)) if out is None else out
+    y = result(x, (*x.shape[:-1], rows // 2 if epilogue == "swiglu" else rows), out)
     matrix = weight.data if packed else host(weight)
     cpu().gemm(x, matrix, rows if packed else None, host(bias), host(scale), host(residual), y, epilogue, threads)
     return y

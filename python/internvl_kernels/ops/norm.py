@@ -9,6 +9,7 @@ from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose
 from ._call import start
+from ._tensor import put
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,17 +17,24 @@ if TYPE_CHECKING:
 
 @checked
 def layer_norm(
-    x: Any, weight: Any, bias: Any = None, *, eps: float = 1e-6, threads: int = 0, backend: str = "auto"
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    eps: float = 1e-6,
+    out: Any = None,
+    threads: int = 0,
+    backend: str = "auto",
 ) -> Any:
     """LayerNorm over the last dimension: ``(x - mean) * rsqrt(var + eps) * weight + bias``, statistics in fp32.
 
     x ``[..., cols]`` float32 | bfloat16 | float16, last dimension contiguous; weight, bias ``[cols]`` of x's dtype.
-    Returns a contiguous tensor of x's shape and dtype. Raises UnsupportedError for anything else.
+    Returns a contiguous tensor of x's shape and dtype, ``out`` if given. Raises UnsupportedError for anything else.
     """
-    backend = choose("layer_norm", backend, x, weight, bias)
+    backend = choose("layer_norm", backend, x, weight, bias, out)
     if backend == "reference":
-        return layer_norm_reference(x, weight, bias, eps=eps)
-    return _norm(backend, threads, x, weight, bias, eps, rms=False)
+        return put(layer_norm_reference(x, weight, bias, eps=eps), out)
+    return _norm(backend, threads, x, weight, bias, eps, rms=False, out=out)
 
 
 @checked_reference("x float [..., cols]", "weight,bias x [cols]")
@@ -35,16 +43,18 @@ def layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
 
 
 @checked
-def rms_norm(x: Any, weight: Any, *, eps: float = 1e-6, threads: int = 0, backend: str = "auto") -> Any:
+def rms_norm(
+    x: Any, weight: Any, *, eps: float = 1e-6, out: Any = None, threads: int = 0, backend: str = "auto"
+) -> Any:
     """RMSNorm over the last dimension: ``round(x * rsqrt(mean(x^2) + eps)) * weight``, statistics in fp32.
 
     The normalised value is rounded to x's dtype before the weight, as the published Llama, Qwen and InternViT code does.
-    Shapes and dtypes as ``layer_norm``.
+    Shapes, dtypes and ``out`` as ``layer_norm``.
     """
-    backend = choose("rms_norm", backend, x, weight)
+    backend = choose("rms_norm", backend, x, weight, out)
     if backend == "reference":
-        return rms_norm_reference(x, weight, eps=eps)
-    return _norm(backend, threads, x, weight, None, eps, rms=True)
+        return put(rms_norm_reference(x, weight, eps=eps), out)
+    return _norm(backend, threads, x, weight, None, eps, rms=True, out=out)
 
 
 @checked_reference("x float [..., cols]", "weight x [cols]")
@@ -155,12 +165,12 @@ def vision_qk_norm_reference(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, *,
     return torch.cat([rms_norm_reference(q, q_weight, eps=eps), rms_norm_reference(k, k_weight, eps=eps), v], dim=-1)
 
 
-def _norm(backend: str, threads: int, x: Any, weight: Any, bias: Any, eps: float, *, rms: bool) -> Any:
+def _norm(backend: str, threads: int, x: Any, weight: Any, bias: Any, eps: float, *, rms: bool, out: Any = None) -> Any:
     call = start(backend, threads, x, weight, bias)
-    rows = call.take(x, "x")
-    y = call.empty(rows.shape)
-    call.run("norm", rows, None, None, call.take(weight, "weight"), call.take(bias, "bias"), None, y, eps, rms)
-    return call.give(y)
+    rows, scale, shift = call.take(x, "x"), call.take(weight, "weight"), call.take(bias, "bias")
+    y = call.result(rows.shape, out)
+    call.run("norm", rows, None, None, scale, shift, None, y, eps, rms)
+    return call.give(y, out)
 
 
 def _add(
