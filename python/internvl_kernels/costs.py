@@ -13,7 +13,7 @@ MOST_TILES = 4096  # of a pass elsewhere
 LEAST_ROWS = 64  # of a piece of the tower's MLP
 UNFUSED_ROWS = 256  # of gate and up that exist at a time where the gate is not fused behind the product
 PAGE = 64  # positions of a page of the KV cache
-DECODE_RANGE = 512  # keys of a longer sequence that are reduced apart (csrc/kernels/attention/attention.h)
+DECODE_RANGE = 64  # keys of a longer sequence that are reduced apart (csrc/kernels/attention/attention.h)
 
 
 def vision_parameters(c: VisionConfig) -> int:

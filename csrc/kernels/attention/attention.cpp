@@ -96,7 +96,22 @@ void run(const AttentionParams& p, int threads) {
     });
 }
 
-// Ranges of keys are a matter of the sequence alone; heads, which are apart in any case, make up the work for threads.
+constexpr int64_t kFewPartials = 1 << 15;  // floats
+
+// Heads of a range for one thread: all, or as many as keep most threads busy most of the time.
+int64_t heads_at_once(int64_t ranges, int64_t heads, int64_t threads) {
+    int64_t best = heads;
+    double most = 0;
+    for (int64_t parts = 1; parts <= heads; parts *= 2) {
+        const int64_t at_once = (heads + parts - 1) / parts, work = ranges * ((heads + at_once - 1) / at_once);
+        const double busy = double(work) / double((work + threads - 1) / threads * threads);
+        if (busy > most) most = busy, best = at_once;
+        if (most > 0.8) break;
+    }
+    return best;
+}
+
+// Ranges of keys are a matter of the sequence alone; heads, which are apart in any case, even out the work of threads.
 void run_decode(const AttentionParams& p, int threads) {
     const DecodeTable& table = IVK_SELECT(decode_table);
     const int type = p.dtype == DType::f32 ? 0 : p.dtype == DType::bf16 ? 1 : 2;
@@ -112,7 +127,7 @@ void run_decode(const AttentionParams& p, int threads) {
         parts += ranges(s) > 1 ? ranges(s) : 0;
     }
     const int64_t wanted = threads == 0 ? default_threads() : threads, width = p.heads * decode_width(p.dim);
-    const int64_t at_once = std::clamp<int64_t>(p.kv_heads * all / wanted, 1, p.kv_heads);
+    const int64_t at_once = heads_at_once(all, p.kv_heads, wanted);
     const std::unique_ptr<float[]> partials(parts ? new float[parts * width] : nullptr);
     std::vector<DecodeRange> work;
     work.reserve(all * ((p.kv_heads + at_once - 1) / at_once));
@@ -132,10 +147,12 @@ void run_decode(const AttentionParams& p, int threads) {
     parallel_for(int64_t(work.size()), 1, threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) table.range[type](p, work[i]);
     });
-    parallel_for(int64_t(split.size()), 1, threads, [&](int64_t begin, int64_t end) {
+    // Few parts are joined sooner than a thread wakes up.
+    const int64_t joins = int64_t(split.size()) * p.heads, grain = parts * width < kFewPartials ? joins : 1;
+    parallel_for(joins, grain, threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-            const AttentionSequence& s = *split[i].first;
-            table.join[type](p, s, split[i].second, ranges(s));
+            const AttentionSequence& s = *split[i / p.heads].first;
+            table.join[type](p, s, i % p.heads, split[i / p.heads].second, ranges(s));
         }
     });
 }
