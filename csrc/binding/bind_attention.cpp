@@ -3,7 +3,7 @@
 #include <array>
 #include <optional>
 
-#include "binding/convert.h"
+#include "binding/program.h"
 #include "kernels/attention/attention.h"
 
 namespace ivk::binding {
@@ -26,7 +26,7 @@ void bind_attention(py::module_& m) {
            py::handle sinks, int threads) {
             const TensorView views[] = {to_view(q, "q"), to_view(k, "k"), to_view(v, "v"), to_view(y, "y", true)};
             const Optional heads(sinks, "sinks");
-            py::gil_scoped_release release;
+            const Alone running("attention");
             attention(views[0], views[1], views[2], views[3], causal, scale, window, heads.view(), threads);
         },
         py::arg("q"), py::arg("k"), py::arg("v"), py::arg("y"), py::arg("causal"), py::arg("scale"),
@@ -37,14 +37,15 @@ void bind_attention(py::module_& m) {
         [](py::handle q, py::handle k_cache, py::handle v_cache, py::handle y,
            const std::vector<std::array<int64_t, 4>>& spans, double scale, int64_t window, py::handle sinks,
            bool decode, py::handle pages, int64_t page_size, int threads) {
-            const TensorView views[] = {to_view(q, "q"), to_view(k_cache, "k_cache"), to_view(v_cache, "v_cache"),
-                                        to_view(y, "y", true)};
+            const std::array<TensorView, 4> t = {to_view(q, "q"), to_view(k_cache, "k_cache"),
+                                                 to_view(v_cache, "v_cache"), to_view(y, "y", true)};
             const Optional heads(sinks, "sinks"), table(pages, "pages");
-            std::vector<AttentionSpan> parts;
+            Spans parts;
             for (const auto& s : spans) parts.push_back({s[0], s[1], s[2], s[3]});
-            const AttentionOptions options{scale, window, heads.view(), decode, table.view(), page_size};
-            py::gil_scoped_release release;
-            cached_attention(views[0], views[1], views[2], views[3], parts, options, threads);
+            perform({q, k_cache, v_cache, y, sinks, pages}, parts, [=](const Spans& now) {
+                const AttentionOptions options{scale, window, heads.view(), decode, table.view(), page_size};
+                cached_attention(t[0], t[1], t[2], t[3], now, options, threads);
+            });
         },
         py::arg("q"), py::arg("k_cache"), py::arg("v_cache"), py::arg("y"), py::arg("spans"), py::arg("scale"),
         py::arg("window") = 0, py::arg("sinks") = py::none(), py::arg("decode") = false, py::arg("pages") = py::none(),

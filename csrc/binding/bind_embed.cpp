@@ -1,6 +1,6 @@
 #include <pybind11/stl.h>
 
-#include "binding/convert.h"
+#include "binding/program.h"
 #include "kernels/embed/embed.h"
 
 namespace ivk::binding {
@@ -12,7 +12,7 @@ void bind_embed(py::module_& m) {
            int threads) {
             const TensorView views[] = {to_view(ids, "input_ids"), to_view(table, "table"), to_view(visual, "visual"),
                                         to_view(y, "y", true)};
-            py::gil_scoped_release release;
+            const Alone running("embed");
             embed(views[0], views[1], views[2], views[3], image_id, threads);
         },
         py::arg("input_ids"), py::arg("table"), py::arg("visual"), py::arg("y"), py::arg("image_id"),

@@ -1,4 +1,4 @@
-#include "binding/convert.h"
+#include "binding/program.h"
 #include "core/check.h"
 #include "kernels/gemm/gemm.h"
 
@@ -38,8 +38,7 @@ void bind_gemm(py::module_& m) {
                         "gemm: weight is ", w, "; allowed: ", packed_elements(weights.n, weights.k, weights.swiglu),
                         " elements packed from [", weights.n, ", ", weights.k, "]");
             }
-            py::gil_scoped_release release;
-            gemm(from, weights, b, s, r, to, kind, threads);
+            perform({x, weight, bias, scale, residual, y}, [=] { gemm(from, weights, b, s, r, to, kind, threads); });
         },
         py::arg("x"), py::arg("weight"), py::arg("packed_rows"), py::arg("bias"), py::arg("scale"), py::arg("residual"),
         py::arg("y"), py::arg("epilogue"), py::arg("threads") = 0,

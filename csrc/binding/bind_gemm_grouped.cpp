@@ -1,4 +1,4 @@
-#include "binding/convert.h"
+#include "binding/program.h"
 #include "core/check.h"
 #include "kernels/gemm/gemm_grouped.h"
 
@@ -25,7 +25,7 @@ void bind_gemm_grouped(py::module_& m) {
             require(matrices.n >= 0 && (packed ? w.shape[1] == each : w.shape[2] == matrices.k) &&
                         (!gated || matrices.n % 2 == 0),
                     "gemm_grouped: weight is ", w, ", x ", from, "; allowed: x's K, and an even N when gated");
-            py::gil_scoped_release release;
+            const Alone running("gemm_grouped");
             gemm_grouped(from, index, at, matrices, each, to, gated ? Epilogue::swiglu : Epilogue::linear, threads);
         },
         py::arg("x"), py::arg("rows"), py::arg("offsets"), py::arg("weight"), py::arg("packed_rows"), py::arg("y"),

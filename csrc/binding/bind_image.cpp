@@ -1,4 +1,4 @@
-#include "binding/convert.h"
+#include "binding/program.h"
 #include "kernels/image/image.h"
 
 namespace ivk::binding {
@@ -44,7 +44,7 @@ void bind_image(py::module_& m) {
             std::vector<TensorView> views;
             for (const py::handle band : bands) views.push_back(to_view(band, "pixels"));
             const TensorView out = to_view(tiles, "tiles", true);
-            py::gil_scoped_release release;
+            const Alone running("tile_pixels");
             tile_pixels(views, columns, rows, size, thumbnail, tall_first, out, threads);
         },
         py::arg("bands"), py::arg("columns"), py::arg("rows"), py::arg("size"), py::arg("thumbnail"),

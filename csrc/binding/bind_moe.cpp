@@ -1,4 +1,4 @@
-#include "binding/convert.h"
+#include "binding/program.h"
 #include "kernels/moe/moe.h"
 
 namespace ivk::binding {
@@ -9,7 +9,7 @@ void bind_moe(py::module_& m) {
         [](py::handle logits, py::handle weights, py::handle experts, bool normalize, int threads) {
             const TensorView views[] = {to_view(logits, "logits"), to_view(weights, "weights", true),
                                         to_view(experts, "experts", true)};
-            py::gil_scoped_release release;
+            const Alone running("moe_route");
             moe_route(views[0], views[1], views[2], normalize, threads);
         },
         py::arg("logits"), py::arg("weights"), py::arg("experts"), py::arg("normalize"), py::arg("threads") = 0,
@@ -19,7 +19,7 @@ void bind_moe(py::module_& m) {
         [](py::handle experts, py::handle order, py::handle offsets) {
             const TensorView views[] = {to_view(experts, "experts"), to_view(order, "order", true),
                                         to_view(offsets, "offsets", true)};
-            py::gil_scoped_release release;
+            const Alone running("moe_permute");
             moe_permute(views[0], views[1], views[2]);
         },
         py::arg("experts"), py::arg("order"), py::arg("offsets"), "See csrc/kernels/moe/moe.h.");
@@ -28,7 +28,7 @@ void bind_moe(py::module_& m) {
         [](py::handle y, py::handle weights, py::handle order, py::handle out, int threads) {
             const TensorView views[] = {to_view(y, "y"), to_view(weights, "weights"), to_view(order, "order"),
                                         to_view(out, "out", true)};
-            py::gil_scoped_release release;
+            const Alone running("moe_combine");
             moe_combine(views[0], views[1], views[2], views[3], threads);
         },
         py::arg("y"), py::arg("weights"), py::arg("order"), py::arg("out"), py::arg("threads") = 0,

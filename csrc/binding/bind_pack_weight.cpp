@@ -1,4 +1,4 @@
-#include "binding/convert.h"
+#include "binding/program.h"
 #include "kernels/gemm/gemm.h"
 
 namespace ivk::binding {
@@ -10,7 +10,7 @@ void bind_pack_weight(py::module_& m) {
         "pack_weight",
         [](py::handle weight, py::handle packed, bool swiglu, int threads) {
             const TensorView from = to_view(weight, "weight"), to = to_view(packed, "packed", true);
-            py::gil_scoped_release release;
+            const Alone running("pack_weight");
             pack_weight(from, to, swiglu, threads);
         },
         py::arg("weight"), py::arg("packed"), py::arg("swiglu"), py::arg("threads") = 0,

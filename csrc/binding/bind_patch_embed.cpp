@@ -1,6 +1,6 @@
 #include <pybind11/stl.h>
 
-#include "binding/convert.h"
+#include "binding/program.h"
 #include "kernels/patch_embed/patch_embed.h"
 
 namespace ivk::binding {
@@ -12,7 +12,7 @@ void bind_patch_embed(py::module_& m) {
         [](py::handle tiles, py::handle a, std::array<float, 3> mean, std::array<float, 3> std, int64_t patch,
            int threads) {
             const TensorView from = to_view(tiles, "tiles"), to = to_view(a, "patches", true);
-            py::gil_scoped_release release;
+            const Alone running("patchify");
             patchify(from, to, mean, std, patch, threads);
         },
         py::arg("tiles"), py::arg("patches"), py::arg("mean"), py::arg("std"), py::arg("patch_size"),
@@ -22,7 +22,7 @@ void bind_patch_embed(py::module_& m) {
         [](py::handle product, py::handle cls, py::handle pos, py::handle y, int threads) {
             const TensorView views[] = {to_view(product, "product"), to_view(cls, "cls"), to_view(pos, "pos"),
                                         to_view(y, "y", true)};
-            py::gil_scoped_release release;
+            const Alone running("add_positions");
             add_positions(views[0], views[1], views[2], views[3], threads);
         },
         py::arg("product"), py::arg("cls"), py::arg("pos"), py::arg("y"), py::arg("threads") = 0, doc);

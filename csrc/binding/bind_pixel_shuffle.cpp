@@ -1,4 +1,4 @@
-#include "binding/convert.h"
+#include "binding/program.h"
 #include "kernels/pixel_shuffle/pixel_shuffle.h"
 
 namespace ivk::binding {
@@ -10,7 +10,7 @@ void bind_pixel_shuffle(py::module_& m) {
            bool column_major, bool drop_cls, float eps, int threads) {
             const TensorView views[] = {to_view(x, "x"), to_view(weight, "weight"), to_view(bias, "bias"),
                                         to_view(y, "y", true)};
-            py::gil_scoped_release release;
+            const Alone running("pixel_shuffle");
             pixel_shuffle(views[0], views[1], views[2], views[3], rows, cols, factor, column_major, drop_cls, eps,
                           threads);
         },

@@ -1,4 +1,6 @@
-#include "binding/convert.h"
+#include <array>
+
+#include "binding/program.h"
 #include "kernels/rope/rope.h"
 
 namespace ivk::binding {
@@ -8,13 +10,12 @@ void bind_rope(py::module_& m) {
         "qkv_rope",
         [](py::handle qkv, py::handle cos, py::handle sin, py::handle q_weight, py::handle k_weight, py::handle q,
            py::handle k, py::handle v, py::handle slots, float eps, int threads) {
-            const TensorView views[] = {
+            const std::array<TensorView, 9> t = {
                 to_view(qkv, "qkv"),           to_view(cos, "cos"),           to_view(sin, "sin"),
                 to_view(q_weight, "q_weight"), to_view(k_weight, "k_weight"), to_view(q, "q", true),
                 to_view(k, "k", true),         to_view(v, "v", true),         to_view(slots, "slots")};
-            py::gil_scoped_release release;
-            qkv_rope(views[0], views[1], views[2], views[3], views[4], views[5], views[6], views[7], views[8], eps,
-                     threads);
+            perform({qkv, cos, sin, q_weight, k_weight, q, k, v, slots},
+                    [=] { qkv_rope(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], eps, threads); });
         },
         py::arg("qkv"), py::arg("cos"), py::arg("sin"), py::arg("q_weight"), py::arg("k_weight"), py::arg("q"),
         py::arg("k"), py::arg("v"), py::arg("slots"), py::arg("eps"), py::arg("threads") = 0,

@@ -1,4 +1,4 @@
-#include "binding/convert.h"
+#include "binding/program.h"
 #include "kernels/sample/sample.h"
 
 namespace ivk::binding {
@@ -8,7 +8,7 @@ void bind_sample(py::module_& m) {
         "argmax",
         [](py::handle logits, py::handle tokens, int threads) {
             const TensorView views[] = {to_view(logits, "logits"), to_view(tokens, "tokens", true)};
-            py::gil_scoped_release release;
+            const Alone running("argmax");
             argmax(views[0], views[1], threads);
         },
         py::arg("logits"), py::arg("tokens"), py::arg("threads") = 0, "See csrc/kernels/sample/sample.h.");
@@ -18,7 +18,7 @@ void bind_sample(py::module_& m) {
            int threads) {
             const TensorView views[] = {to_view(logits, "logits"), to_view(uniform, "uniform"),
                                         to_view(tokens, "tokens", true)};
-            py::gil_scoped_release release;
+            const Alone running("sample");
             sample(views[0], views[1], views[2], temperature, top_k, top_p, threads);
         },
         py::arg("logits"), py::arg("uniform"), py::arg("tokens"), py::arg("temperature"), py::arg("top_k"),

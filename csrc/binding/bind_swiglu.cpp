@@ -1,4 +1,4 @@
-#include "binding/convert.h"
+#include "binding/program.h"
 #include "kernels/gemm/swiglu.h"
 
 namespace ivk::binding {
@@ -8,7 +8,7 @@ void bind_swiglu(py::module_& m) {
         "swiglu",
         [](py::handle x, py::handle y, int threads) {
             const TensorView from = to_rows(x, "x"), to = to_rows(y, "y", true);
-            py::gil_scoped_release release;
+            const Alone running("swiglu");
             swiglu(from, to, threads);
         },
         py::arg("x"), py::arg("y"), py::arg("threads") = 0, "See csrc/kernels/gemm/swiglu.h.");

@@ -21,6 +21,7 @@ void bind_norm(py::module_& m);
 void bind_pack_weight(py::module_& m);
 void bind_patch_embed(py::module_& m);
 void bind_pixel_shuffle(py::module_& m);
+void bind_program(py::module_& m);
 void bind_rope(py::module_& m);
 void bind_sample(py::module_& m);
 }  // namespace ivk::binding
@@ -57,6 +58,7 @@ PYBIND11_MODULE(_cpu, m) {
     binding::bind_pack_weight(m);
     binding::bind_patch_embed(m);
     binding::bind_pixel_shuffle(m);
+    binding::bind_program(m);
     binding::bind_rope(m);
     binding::bind_sample(m);
 }

@@ -14,7 +14,7 @@ from . import ops
 from ._lazy import torch
 from .costs import chunk_rows, step_rows
 from .errors import UnsupportedError
-from .models import KVCache, LanguageModel, Piece, Prompt, forward_pieces, prefill
+from .models import DecodeSteps, KVCache, LanguageModel, Piece, Prompt, prefill
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,6 +132,7 @@ class Decoder:
         self._step_rows = step_rows(c, max(len(requests), 1), most, *run)
         capacities = [s.capacity for s in self._sequences]
         self._cache = KVCache(language.config, capacities, language.kv_dtype, language.device)
+        self._steps = DecodeSteps(language, self._cache)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         if not self._sequences:
@@ -166,7 +167,7 @@ class Decoder:
             s = self._sequences[i]
             pieces.append(Piece(i, s.length, s.length + 1))
             s.length += 1
-        return forward_pieces(self._language, self._cache, self._language.embed(ids), pieces, decode=True)
+        return self._steps(ids, pieces)
 
     def _choose(self, active: Sequence[int], rows: Tensor) -> list[tuple[int, int]]:
         """The next token of every active sequence from its normed row."""

@@ -15,9 +15,9 @@ from .ops.norm import add_norm_reference as add_norm
 from .ops.norm import add_scaled_reference as add_scaled
 from .ops.norm import layer_norm_reference as layer_norm
 from .ops.norm import rms_norm_reference as rms_norm
-from .ops.norm import vision_qk_norm_reference as vision_qk_norm
 from .ops.patch_embed import patch_embed_reference as patch_embed
 from .ops.pixel_shuffle import pixel_shuffle_reference as pixel_shuffle
+from .ops.qk_norm import vision_qk_norm_reference as vision_qk_norm
 from .ops.rope import qkv_rope_append_reference as qkv_rope_append
 from .ops.rope import qkv_rope_reference as qkv_rope
 from .ops.rope import rope_table_reference as rope_table

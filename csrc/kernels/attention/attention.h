@@ -17,14 +17,14 @@
 // keys it sees and on whether the ISA level fuses, not on the rows beside it, the chunk that brings it, or the threads.
 // Keys that no row of the call sees are not read; one that some rows see is multiplied by 0 for the others, so a NaN or
 // Inf in v reaches the rows of its block. Decode (one row of each sequence): scores are sums over d of 16 chains in a
-// fixed tree; keys are taken in ranges of kDecodeRange counted from the sequence's first key, which are reduced apart,
-// their values as a chain, and joined in ascending order. Every key that the row sees is read once, where it lies, and
-// no other. A row's bits depend on its own q, keys, window and sink alone; they are not prefill's. Pages: key i of a sequence lies at slot pages[first + i / page_size] * page_size + i % page_size; any
-// page_size from 1 on. The slots change no bit.
+// fixed tree; keys are taken in ranges of kDecodeRange counted from the sequence's first, reduced apart (values as a
+// chain) and joined in ascending order. Every key that the row sees is read once, where it lies, and no other. A row's
+// bits depend on its own q, keys, window and sink alone; they are not prefill's. Pages: key i of a sequence lies at
+// slot pages[first + i / page_size] * page_size + i % page_size, page_size >= 1. The slots change no bit.
 //
 // Floor: 4 * rows * seen keys * d * Hq flops; bytes (2 rows Hq + 2 keys Hkv) * d * s. Workspace: attention_scratch
-// floats a thread, kept for the next call. Decode, w = d rounded up to 16: a thread's Hq * (2 w + 82), and for the call
-// Hq * (w + 16) for each range of the sequences that have several.
+// floats a thread, kept for the next call; decode Hq * decode_scratch, and for the call Hq * decode_width a range where
+// a sequence has several.
 #pragma once
 
 #include <algorithm>
@@ -38,7 +38,7 @@
 namespace ivk {
 
 constexpr int64_t kMostHeadDim = 256, kKeyBlock = 192;  // a multiple of every micro-kernel's rows
-constexpr int64_t kDecodeRange = 64;  // 256 KiB of keys of 8 heads of 128 in fp32, and a page of the KV cache
+constexpr int64_t kDecodeRange = 64;                    // a page of the KV cache
 // Queries that a thread takes at once: 1,280 of dimension 64.
 constexpr int64_t most_queries(int64_t dim) { return std::max(kTile, 81920 / dim / kTile * kTile); }
 // Lanes beyond the queries: up to the end of a tile, and a tile that stays empty.
@@ -88,11 +88,10 @@ struct DecodeRange {
     float* partial;
 };
 constexpr int64_t decode_width(int64_t dim) { return (dim + 15) / 16 * 16 + 16; }
-// Floats a query head: its q, its result, weights, four keys' sums, the maximum and the sum.
-constexpr int64_t decode_scratch(int64_t dim) { return 2 * (decode_width(dim) - 16) + kDecodeRange + 16 + 2; }
-struct DecodeTable {
-    void (*range[3])(const AttentionParams&, const DecodeRange&);  // f32, bf16, f16
-    // Joins one query head's part of `ranges` ranges, which lie one after the other, into y.
+constexpr int64_t decode_scratch(int64_t dim) { return 2 * decode_width(dim) - 32 + kDecodeRange + 16 + 2; }
+struct DecodeTable {  // of f32, bf16, f16
+    void (*range[3])(const AttentionParams&, const DecodeRange&);
+    // One query head's parts of `ranges` ranges, one after the other, into y.
     void (*join[3])(const AttentionParams&, const AttentionSequence&, int64_t head, const float* parts, int64_t ranges);
 };
 IVK_DECLARE_TABLE(DecodeTable, decode_table)

@@ -74,7 +74,8 @@ void score(Row<K> row, const float* q, int64_t dim, int64_t wide, int64_t step, 
     }
 }
 
-// For each head of the row: o[query][wide] += weights[query * kDecodeRange] * row, H queries, `step` to the next head's.
+// For each head of the row: o[query][wide] += weights[query * kDecodeRange] * row, H queries, `step` to the next
+// head's.
 template <int H, int V, typename K>
 void mix(Row<K> row, const float* weights, int64_t dim, int64_t wide, int64_t step, float* o) {
     for (int64_t head = 0; head < row.heads; ++head) {

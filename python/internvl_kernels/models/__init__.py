@@ -1,6 +1,7 @@
 """InternViT, projector and language models, written on ops alone."""
 
 from ._weights import storage
+from .decode_step import DecodeSteps
 from .kv_cache import KVCache, Span
 from .language import LanguageModel
 from .prefill import Piece, Prompt, forward_pieces, logits, prefill
@@ -9,6 +10,7 @@ from .vision import VisionTower, interpolate_positions
 from .visual import encode_tiles
 
 __all__ = [
+    "DecodeSteps",
     "KVCache",
     "LanguageModel",
     "Piece",

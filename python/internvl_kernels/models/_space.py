@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Space:
-    """Elements of ``like``'s dtype for results that follow each other; without ``size`` every result is new memory."""
+    """Elements of ``like``'s dtype for results that follow each other; without ``like`` every result is new memory."""
 
-    def __init__(self, like: Tensor, size: int | None) -> None:
-        self._memory = None if size is None else like.new_empty(size)
+    def __init__(self, like: Tensor | None = None, size: int = 0) -> None:
+        self._memory = None if like is None else like.new_empty(size)
 
     def __call__(self, begin: int, *shape: int) -> Tensor | None:
         """``out`` of an op: ``shape`` from element ``begin`` on. What lay there is given up."""

@@ -14,6 +14,7 @@ from .._lazy import torch
 from ..config import LanguageConfig
 from ..costs import PAGE
 from ..errors import UnsupportedError
+from ._space import Space
 from ._weights import group, layers
 from .kv_cache import KVCache, Span
 
@@ -44,16 +45,25 @@ class CachedAttention:
     """Rows of several sequences: appends their keys and values, then attends over each sequence's own pages."""
 
     def __init__(
-        self, cache: KVCache, spans: Sequence[Span], slots: Tensor, *, decode: bool = False, **run: Any
+        self,
+        cache: KVCache,
+        spans: Sequence[Span],
+        slots: Tensor,
+        *,
+        decode: bool = False,
+        space: Space | None = None,
+        **run: Any,
     ) -> None:
-        self._cache, self._slots, self._run = cache, slots, run
+        self._cache, self._slots, self._run, self._space = cache, slots, run, space or Space()
         self._read: dict[str, Any] = {"spans": list(spans), "pages": cache.pages, "page_size": PAGE, "decode": decode}
 
     def __call__(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any]) -> Tensor:
         k, v = self._cache.layer(layer)
-        q = ops.qkv_rope_append(qkv, cos, sin, k, v, self._slots, **heads, **self._run)
-        mixed = ops.cached_attention(q, k, v, **self._read, **self._run)
-        return mixed.reshape(len(qkv), -1)
+        rows, count, dim = len(qkv), heads["num_heads"], heads["head_dim"]
+        out = self._space(rows * qkv.shape[1], rows, count, dim)
+        q = ops.qkv_rope_append(qkv, cos, sin, k, v, self._slots, **heads, out=out, **self._run)
+        mixed = ops.cached_attention(q, k, v, **self._read, out=self._space(0, rows, count, dim), **self._run)
+        return mixed.reshape(rows, -1)
 
 
 class LanguageModel:
@@ -115,26 +125,51 @@ class LanguageModel:
 
         decode: the rows are single new tokens; products then stream the weights for few rows. h's memory may be reused.
         """
-        c, run = self.config, self._run
+        cos, sin = ops.rope_table(positions, self.config.head_dim, self.config.rope_theta, **self._run)
+        return self.rotated(h, cos, sin, attend, decode=decode)
+
+    def rotated(
+        self,
+        h: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        attend: Attention,
+        *,
+        decode: bool = False,
+        narrow: Space | None = None,
+        wide: Space | None = None,
+    ) -> Tensor:
+        """``forward`` with its rotary table given. narrow, wide: memory for rows of H, and for those between products."""
+        c, run, rows = self.config, self._run, len(h)
         product: dict[str, Any] = {**run, "decode": decode}
         heads = {"num_heads": c.num_heads, "num_kv_heads": c.num_kv_heads, "head_dim": c.head_dim, "eps": c.norm_eps}
-        cos, sin = ops.rope_table(positions, c.head_dim, c.rope_theta, **run)
-        y = ops.rms_norm(h, self._layers[0]["norm1.weight"], eps=c.norm_eps, **run)
+        norm: dict[str, Any] = {"eps": c.norm_eps, **run}
+        beside, within = narrow or Space(), wide or Space()
+        y = ops.rms_norm(h, self._layers[0]["norm1.weight"], out=beside(0, *h.shape), **norm)
         for i, w in enumerate(self._layers):
             # One name for rows that follow each other: none is held longer than it is read.
-            y = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), **product)
+            y = ops.linear(
+                y, w["qkv.weight"], w.get("qkv.bias"), out=within(0, rows, c.q_size + 2 * c.kv_size), **product
+            )
             norms = {"q_weight": w.get("q_norm.weight"), "k_weight": w.get("k_norm.weight")}
             y = attend(i, y, cos, sin, {**heads, **norms})
-            y = ops.linear(y, w["o.weight"], w.get("o.bias"), **product)
-            h, y = ops.add_norm(h, y, w["norm2.weight"], eps=c.norm_eps, rms=True, inplace=True, **run)
-            y = self._experts(y, w, product) if c.is_sparse(i) else self._mlp(y, w, product)
+            y = ops.linear(y, w["o.weight"], w.get("o.bias"), out=beside(0, *h.shape), **product)
+            h, y = ops.add_norm(h, y, w["norm2.weight"], rms=True, inplace=True, out=beside(0, *h.shape), **norm)
+            y = self._experts(y, w, product) if c.is_sparse(i) else self._mlp(y, w, product, beside, within)
             following = self._layers[i + 1]["norm1.weight"] if i + 1 < c.num_layers else self._weights["norm.weight"]
-            h, y = ops.add_norm(h, y, following, eps=c.norm_eps, rms=True, inplace=True, **run)
+            h, y = ops.add_norm(h, y, following, rms=True, inplace=True, out=beside(0, *h.shape), **norm)
         return y
 
     def head(self, rows: Tensor, *, decode: bool = True) -> Tensor:
         """Logits ``[rows, vocab]`` of normed rows; decode: of those that choose a token, one per sequence."""
         return ops.linear(rows, self._head, decode=decode, **self._run)
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a step is made of kernels of the cpu backend alone: packed weights, no experts."""
+        c = self.config
+        dense = not any(c.is_sparse(i) for i in range(c.num_layers))
+        return dense and isinstance(self._layers[0]["qkv.weight"], ops.PackedWeight)
 
     @property
     def backend(self) -> str:
@@ -156,12 +191,23 @@ class LanguageModel:
         y = self.forward(h, positions, DenseAttention(batch, length, **self._run))
         return self.head(y, decode=False).reshape(batch, length, len(self._head))
 
-    def cached(self, cache: KVCache, spans: Sequence[Span], slots: Tensor, *, decode: bool = False) -> CachedAttention:
-        return CachedAttention(cache, spans, slots, decode=decode, **self._run)
+    def cached(
+        self,
+        cache: KVCache,
+        spans: Sequence[Span],
+        slots: Tensor,
+        *,
+        decode: bool = False,
+        space: Space | None = None,
+    ) -> CachedAttention:
+        return CachedAttention(cache, spans, slots, decode=decode, space=space, **self._run)
 
-    def _mlp(self, y: Tensor, w: Mapping[str, Tensor], product: Mapping[str, Any]) -> Tensor:
-        inner = ops.linear_swiglu(y, w["gate_up.weight"], **product)
-        return ops.linear(inner, w["down.weight"], **product)
+    def _mlp(
+        self, y: Tensor, w: Mapping[str, Tensor], product: Mapping[str, Any], beside: Space, within: Space
+    ) -> Tensor:
+        out = within(0, len(y), self.config.intermediate_size)
+        inner = ops.linear_swiglu(y, w["gate_up.weight"], out=out, **product)
+        return ops.linear(inner, w["down.weight"], out=beside(0, *y.shape), **product)
 
     def _experts(self, y: Tensor, w: Mapping[str, Tensor], product: Mapping[str, Any]) -> Tensor:
         c = self.config

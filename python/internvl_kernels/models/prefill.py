@@ -45,6 +45,13 @@ def forward_pieces(
     decode: bool = False,
 ) -> Tensor:
     """Hidden rows of ``pieces``, one after the other; the cache gives their sequences the pages that they lack."""
+    spans, slots, positions = places(cache, pieces)
+    index, rows = (torch.tensor(n, device=language.device) for n in (slots, positions))
+    return language.forward(h, rows, language.cached(cache, spans, index, decode=decode), decode=decode)
+
+
+def places(cache: KVCache, pieces: Sequence[Piece]) -> tuple[list[Span], list[int], list[int]]:
+    """Spans of the pieces, and the slots and positions of their rows; their sequences are given the pages that they lack."""
     spans: list[Span] = []
     positions: list[int] = []
     slots: list[int] = []
@@ -53,8 +60,7 @@ def forward_pieces(
         spans.append(cache.span(len(slots), *piece))
         positions += range(piece.first, piece.last)
         slots += cache.slots(*piece)
-    places, rows = (torch.tensor(n, device=language.device) for n in (slots, positions))
-    return language.forward(h, rows, language.cached(cache, spans, places, decode=decode), decode=decode)
+    return spans, slots, positions
 
 
 def prefill(
@@ -127,4 +133,4 @@ def _embedded(
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-__all__ = ["Piece", "Prompt", "forward_pieces", "logits", "prefill"]
+__all__ = ["Piece", "Prompt", "forward_pieces", "logits", "places", "prefill"]

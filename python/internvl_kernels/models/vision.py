@@ -129,7 +129,7 @@ class VisionTower:
         """For what a layer computes beside its hidden rows. A library that multiplies plain weights makes memory of its own."""
         c, like = self.config, self._stem["cls"]
         if not isinstance(self._layers[0]["fc1.weight"], ops.PackedWeight):
-            return Space(like, None)
+            return Space()
         piece = -(-rows // mlp_pieces(c, rows, self._run["backend"]))
         return Space(like, max(4 * rows * c.hidden_size, piece * (c.hidden_size + c.intermediate_size)))
 

@@ -6,11 +6,12 @@ from .experts import moe_experts
 from .gemm import linear, linear_gelu, linear_residual
 from .image import choose_grid, tile_pixels
 from .moe import moe_combine, moe_permute, moe_route
-from .norm import add_norm, add_scaled, layer_norm, rms_norm, vision_qk_norm
+from .norm import add_norm, add_scaled, layer_norm, rms_norm
 from .pack import PackedWeight as PackedWeight
 from .pack import pack_weight
 from .patch_embed import patch_embed
 from .pixel_shuffle import pixel_shuffle
+from .qk_norm import vision_qk_norm
 from .rope import qkv_rope, qkv_rope_append, rope_table
 from .sample import argmax, penalise, sample, uniforms
 from .swiglu import linear_swiglu, swiglu

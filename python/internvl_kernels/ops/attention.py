@@ -8,7 +8,7 @@ from .._lazy import torch
 from ._arguments import checked, checked_reference
 from ._attention import Spans, check, check_extras, check_spans, page_slots
 from ._backend import choose, cpu
-from ._tensor import as_kind, empty, host, put, result, to_torch
+from ._tensor import as_kind, host, put, result, to_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +96,7 @@ def cached_attention(
     pages: Any = None,
     page_size: int | None = None,
     decode: bool = False,
+    out: Any = None,
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
@@ -104,22 +105,20 @@ def cached_attention(
     spans: ``(row_begin, row_end, slot_begin, length)`` for each sequence, in row order and covering every row: its rows are
     the last ones of a sequence whose ``length`` keys lie at ``[slot_begin, slot_begin + length)``. Returns ``[rows, Hq, d]``.
     pages: int64 ``[n]``; slot_begin is then an index into it, and key i lies at slot ``pages[slot_begin + i // page_size] *
-    page_size + i % page_size``. The slots change no bit. window, sinks and dtypes as in ``attention``.
+    page_size + i % page_size``. The slots change no bit. window, sinks, dtypes and out as in ``attention``.
 
     decode=True is the decode phase: every span is one new row. On the cpu backend the bits of a row depend, within a phase,
     neither on the span that brings it nor on the rows beside it (csrc/kernels/attention/attention.h).
     """
-    given = () if sinks is None else (sinks,)
-    given += () if pages is None else (pages,)
     check_spans(q, k_cache, v_cache, spans, decode, pages, page_size)
     check_extras("cached_attention", q, True, window, sinks)
-    if choose("cached_attention", backend, q, k_cache, v_cache, *given) == "reference" or _wide(q):
+    if choose("cached_attention", backend, q, k_cache, v_cache, sinks, pages, out) == "reference" or _wide(q):
         rows, keys, values = _tensors(q=q, k_cache=k_cache, v_cache=v_cache) if _wide(q) else (q, k_cache, v_cache)
         extra: dict[str, Any] = {"sinks": _tensor(sinks), "pages": _tensor(pages)} if _wide(q) else {}
         extra = {"sinks": sinks, "pages": pages, **extra, "scale": scale, "window": window, "page_size": page_size}
-        return as_kind(cached_attention_reference(rows, keys, values, spans, **extra), q)
+        return put(as_kind(cached_attention_reference(rows, keys, values, spans, **extra), q), out)
     q = host(q)
-    y = empty(q, q.shape)
+    y = result(q, q.shape, out)
     memory = (q, host(k_cache), host(v_cache), y)
     extras = (_scale(q, scale), window or 0, _host(sinks), decode, _host(pages), page_size or 0)
     cpu().cached_attention(*memory, list(spans), *extras, threads)

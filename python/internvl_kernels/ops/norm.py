@@ -74,21 +74,23 @@ def add_norm(
     eps: float = 1e-6,
     rms: bool = False,
     inplace: bool = False,
+    out: Any = None,
     threads: int = 0,
     backend: str = "auto",
 ) -> tuple[Any, Any]:
     """Residual, layer scale and the next norm in one pass: ``h = x + scale * branch``; returns ``(h, norm(h))``.
 
     x, branch ``[..., cols]`` of one dtype; scale (layer scale, optional), weight, bias ``[cols]``. ``rms`` chooses
-    RMSNorm, which takes no bias. ``inplace`` lets the op write h into x's memory (use the returned h). h is rounded to
-    the dtype once and the norm reads the rounded value.
+    RMSNorm, which takes no bias. ``inplace`` lets the op write h into x's memory (use the returned h); ``out`` takes norm(h) and
+    may be branch itself. h is rounded to the dtype once and the norm reads the rounded value.
     """
-    backend = choose("add_norm", backend, x, branch, weight, bias, scale)
+    backend = choose("add_norm", backend, x, branch, weight, bias, scale, out)
     if backend == "reference":
-        return add_norm_reference(x, branch, weight, bias, scale=scale, eps=eps, rms=rms)
+        h, y = add_norm_reference(x, branch, weight, bias, scale=scale, eps=eps, rms=rms)
+        return h, put(y, out)
     call = start(backend, threads, x, branch, weight, bias, scale)
-    h, y = _add(call, x, branch, scale, weight, bias, eps, rms, inplace)
-    return call.give(h, x if inplace else None), call.give(y)
+    h, y = _add(call, x, branch, scale, weight, bias, eps, rms, inplace, out)
+    return call.give(h, x if inplace else None), call.give(y, out)
 
 
 @checked_reference("x float [..., cols]", "branch x [..., cols]", "weight,bias,scale x [cols]")
@@ -117,52 +119,13 @@ def add_scaled(
     if backend == "reference":
         return add_scaled_reference(x, branch, scale)
     call = start(backend, threads, x, branch, scale)
-    h, _ = _add(call, x, branch, scale, None, None, 1.0, False, inplace)
+    h, _ = _add(call, x, branch, scale, None, None, 1.0, False, inplace, None)
     return call.give(h, x if inplace else None)
 
 
 @checked_reference("x float [..., cols]", "branch x [..., cols]", "scale x [cols]")
 def add_scaled_reference(x: Tensor, branch: Tensor, scale: Tensor | None = None) -> Tensor:
     return x + (branch if scale is None else branch * scale)
-
-
-@checked
-def vision_qk_norm(
-    qkv: Any,
-    q_weight: Any,
-    k_weight: Any,
-    *,
-    eps: float = 1e-6,
-    inplace: bool = False,
-    threads: int = 0,
-    backend: str = "auto",
-) -> Any:
-    """RMSNorm of q and of k inside fused rows ``[..., 3D]`` = q | k | v, each over its full D columns, all heads together.
-
-    q_weight, k_weight ``[D]``. Returns ``[..., 3D]`` with v unchanged; ``inplace`` lets the op reuse qkv's memory.
-    """
-    width = qkv.shape[-1] // 3
-    if qkv.shape[-1] % 3 or width == 0:
-        raise UnsupportedError(f"vision_qk_norm: qkv is {list(qkv.shape)}; allowed: a last dimension of 3 D")
-    backend = choose("vision_qk_norm", backend, qkv, q_weight, k_weight)
-    if backend == "reference":
-        return vision_qk_norm_reference(qkv, q_weight, k_weight, eps=eps)
-    call = start(backend, threads, qkv, q_weight, k_weight)
-    rows = call.take(qkv, "qkv")
-    out = rows if inplace else call.empty(rows.shape)
-    for i, (name, weight) in enumerate((("q_weight", q_weight), ("k_weight", k_weight))):
-        part, target = (call.part(t, slice(i * width, (i + 1) * width)) for t in (rows, out))
-        call.run("norm", part, None, None, call.take(weight, name), None, None, target, eps, True)
-    if not inplace:
-        values = slice(2 * width, 3 * width)
-        call.copy(call.part(out, values), call.part(rows, values))
-    return call.give(out, qkv if inplace else None)
-
-
-@checked_reference("q_weight float [D]", "k_weight q_weight [D]", "qkv q_weight [..., 3*D]")
-def vision_qk_norm_reference(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, *, eps: float = 1e-6) -> Tensor:
-    q, k, v = qkv.chunk(3, dim=-1)
-    return torch.cat([rms_norm_reference(q, q_weight, eps=eps), rms_norm_reference(k, k_weight, eps=eps), v], dim=-1)
 
 
 def _norm(backend: str, threads: int, x: Any, weight: Any, bias: Any, eps: float, *, rms: bool, out: Any = None) -> Any:
@@ -174,14 +137,14 @@ def _norm(backend: str, threads: int, x: Any, weight: Any, bias: Any, eps: float
 
 
 def _add(
-    call: Any, x: Any, branch: Any, scale: Any, weight: Any, bias: Any, eps: float, rms: bool, inplace: bool
+    call: Any, x: Any, branch: Any, scale: Any, weight: Any, bias: Any, eps: float, rms: bool, inplace: bool, out: Any
 ) -> tuple[Any, Any]:
     x, branch, scale = call.take(x, "x"), call.take(branch, "branch"), call.take(scale, "scale")
     if tuple(x.shape) != tuple(branch.shape):
         found = f"{str(branch.dtype).rpartition('.')[2]}{list(branch.shape)}"
         raise UnsupportedError(f"branch is {found}; allowed: x's shape, {list(x.shape)}")
     h = x if inplace else call.empty(x.shape)
-    y = None if weight is None else call.empty(x.shape)
+    y = None if weight is None else call.result(x.shape, out)
     call.run("norm", x, branch, scale, call.take(weight, "weight"), call.take(bias, "bias"), h, y, eps, rms)
     return h, y
 
@@ -195,6 +158,4 @@ __all__ = [
     "layer_norm_reference",
     "rms_norm",
     "rms_norm_reference",
-    "vision_qk_norm",
-    "vision_qk_norm_reference",
 ]

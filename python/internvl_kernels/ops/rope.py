@@ -11,7 +11,7 @@ from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu, is_torch
 from ._rope import check_heads, check_table
-from ._tensor import empty, host, to_torch
+from ._tensor import empty, host, put, result, to_torch
 from .norm import rms_norm_reference
 
 if TYPE_CHECKING:
@@ -110,22 +110,26 @@ def qkv_rope_append(
     q_weight: Any = None,
     k_weight: Any = None,
     eps: float = 1e-6,
+    out: Any = None,
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
     """``qkv_rope`` whose k and v go straight into the cache, in one pass: returns q ``[rows, num_heads, head_dim]``.
 
     k_cache, v_cache ``[num_slots, num_kv_heads, head_dim]``, of one dtype, qkv's or another, written in place at int64 slots
-    ``[rows]``, rounded once. A slot outside the cache or named twice raises UnsupportedError before anything is written.
+    ``[rows]``, rounded once. A slot outside the cache or named twice raises UnsupportedError before anything is written. out:
+    memory for q.
     """
-    heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
+    heads: dict[str, Any] = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
     check_heads("qkv_rope_append", qkv, **heads)
-    if choose("qkv_rope_append", backend, qkv, cos, sin, k_cache, v_cache, slots, q_weight, k_weight) == "reference":
-        return qkv_rope_append_reference(
-            qkv, cos, sin, k_cache, v_cache, slots, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps
-        )
+    norm: dict[str, Any] = {"q_weight": q_weight, "k_weight": k_weight, "eps": eps}
+    if (
+        choose("qkv_rope_append", backend, qkv, cos, sin, k_cache, v_cache, slots, q_weight, k_weight, out)
+        == "reference"
+    ):
+        return put(qkv_rope_append_reference(qkv, cos, sin, k_cache, v_cache, slots, **heads, **norm), out)
     qkv = host(qkv)
-    q = empty(qkv, (qkv.shape[0], num_heads, head_dim))
+    q = result(qkv, (qkv.shape[0], num_heads, head_dim), out)
     norms = (host(q_weight), host(k_weight))
     cpu().qkv_rope(qkv, host(cos), host(sin), *norms, q, host(k_cache), host(v_cache), host(slots), eps, threads)
     return q

@@ -11,7 +11,7 @@ from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
 from ._packed import PackedWeight
-from ._tensor import empty, host
+from ._tensor import empty, host, put
 from .gemm import check_product, choose_product, gemm, left_to_library, linear, linear_reference
 
 if TYPE_CHECKING:
@@ -48,24 +48,26 @@ def linear_swiglu(
     gate_up: Any | PackedWeight,
     *,
     decode: bool = False,
+    out: Any = None,
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
     """``swiglu(linear(x, gate_up))``: gate_up ``[2I, K]`` holds gate, then up (packed with gated=True); result ``[..., I]``.
 
-    Dtypes and ``decode`` as ``linear``; the product is not rounded before the gate, except where ``linear`` is another's.
+    Dtypes, ``decode`` and ``out`` as ``linear``; the product is not rounded before the gate, except where ``linear`` is another's.
     """
     check_product("linear_swiglu", x, gate_up, None, "gate_up")
     if gate_up.shape[0] % 2:
         raise UnsupportedError(f"linear_swiglu: gate_up is {list(gate_up.shape)}; allowed: an even number of rows")
-    if choose_product("linear_swiglu", backend, x, gate_up) == "reference":
-        return linear_swiglu_reference(x, cast("Tensor", gate_up))
+    if choose_product("linear_swiglu", backend, x, gate_up, out) == "reference":
+        return put(linear_swiglu_reference(x, cast("Tensor", gate_up)), out)
     run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
     if not isinstance(gate_up, PackedWeight) and (decode or left_to_library(x, gate_up)):
-        return _by_rows(
-            x, gate_up.shape[0] // 2, lambda rows: swiglu(linear(rows, gate_up, decode=decode, **run), **run)
+        return put(
+            _by_rows(x, gate_up.shape[0] // 2, lambda rows: swiglu(linear(rows, gate_up, decode=decode, **run), **run)),
+            out,
         )
-    return gemm("swiglu", x, gate_up, None, threads)
+    return gemm("swiglu", x, gate_up, None, threads, out=out)
 
 
 @checked_reference("x float [..., K]", "gate_up x [N, K]")
