@@ -16,7 +16,7 @@ from internvl_kernels import costs, ops
 from internvl_kernels.config import LanguageConfig
 from internvl_kernels.encoder import read_weights
 from internvl_kernels.io.config import read_config
-from internvl_kernels.models import KVCache, LanguageModel, Piece, Prompt, forward_pieces, prefill
+from internvl_kernels.models import DecodeSteps, KVCache, LanguageModel, Piece, Prompt, prefill
 from internvl_kernels.options import RuntimeOptions
 from internvl_kernels.registry import LANGUAGES
 
@@ -146,12 +146,11 @@ class _Language:
             with torch.no_grad(), options.limited():
                 cache = KVCache(model.config, [length + 1], model.kv_dtype, model.device)
                 list(prefill(model, cache, [Prompt(self.ids[0], None)], costs.MOST_ROWS, None))
+                steps = DecodeSteps(model, cache)
 
             def call() -> Tensor:
                 with torch.no_grad(), options.limited():
-                    row = model.embed(self.token[0])
-                    rows = forward_pieces(model, cache, row, [Piece(0, length, length + 1)], decode=True)
-                    return model.head(rows)
+                    return model.head(steps(self.token[0], [Piece(0, length, length + 1)]))
 
             return call
 

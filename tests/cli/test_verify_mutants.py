@@ -55,7 +55,7 @@ MUTANTS: list[tuple[str, str, str, str, str]] = [
     ("attention", "cached_attention", "attention/attention.cpp",
         "at(v_cache, first * p.v_row)",
         "at(v_cache, (first > 0 ? first - 1 : 0) * p.v_row)"),
-    ("attention", "cached_attention", "attention/lanes.h",
+    ("attention", "cached_attention", "attention/attention_decode_cpu.cpp",
         "for (int64_t key = 0; key < count; ++key) {",
         "for (int64_t key = 0; key < count - (count > 1); ++key) {"),
     ("patch_embed", "patch_embed", "patch_embed/patch_embed_cpu.cpp",
