@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -32,7 +31,8 @@ import cpu_language
 import cpu_report
 import cpu_vision
 from cpu_apart import apart
-from cpu_cases import PEERS, PRECISIONS, SIZES, Case, Settings
+from cpu_cases import PEERS, PRECISIONS, SIZES, Case, Settings, difference
+from cpu_level import BYTES, LEFT_OUT, SWITCHES, held, hold
 from cpu_machine import Machine, facts
 from cpu_targets import targets
 
@@ -46,14 +46,6 @@ GROUPS: dict[str, Callable[[Settings], Any]] = {
 
 
 LEAST_ROUNDS = 3
-
-
-def difference(found: np.ndarray, base: np.ndarray) -> tuple[float, float]:
-    """(largest absolute difference, relative L2)."""
-    a, b = found.astype(np.float64).ravel(), base.astype(np.float64).ravel()
-    if a.shape != b.shape:
-        return float("inf"), float("inf")
-    return float(np.abs(a - b).max()), float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 def check(case: Case) -> dict[str, tuple[float, float]]:
@@ -162,6 +154,7 @@ def command(options: argparse.Namespace, key: str) -> str:
     group = {"prefill": "language", "decode": "language"}.get(group, group)
     parts = ["python bench/cpu.py", *(["--quick"] if options.quick else []), f"--case {group}"]
     parts += [f"--tiles {number}"] if group == "tower" else []
+    parts += [f"--isa {options.isa}"] if options.isa else []
     return " ".join([*parts, f"--threads {options.threads} --rounds {options.rounds} --most {options.most:g}"])
 
 
@@ -191,6 +184,7 @@ def main() -> None:
         "--tiles", type=int, nargs="+", default=[1, 4, 13], choices=range(1, 65), metavar="T",
         help="of the 300M tower; above 4 only the three fastest run",
     )  # fmt: skip
+    parser.add_argument("--isa", choices=list(SWITCHES), help="hold ours, torch and its libraries to this level")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, help="default: 7, quick 2")
     parser.add_argument(
@@ -217,6 +211,8 @@ def main() -> None:
     if options.part:
         options.part.write_text(json.dumps(run(groups, options)))
         return
+    if options.isa:
+        hold(options.isa)
     found = apart(groups)
     median = {loop: statistics.median(values) for loop, values in found["loops"].items()}
     about = {
@@ -227,6 +223,7 @@ def main() -> None:
         "rounds": options.rounds,
         "least_rounds": min(LEAST_ROUNDS, options.rounds),
         "quick": options.quick,
+        "held_to": options.isa,
         "command": "python " + " ".join(["bench/cpu.py", *sys.argv[1:]]),
     }
     goals = [] if options.quick else targets(found["rows"], found["memory"])
@@ -261,9 +258,16 @@ def run(groups: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
         whole = progress.add_task("compiling the loops", total=len(groups))
         step: Callable[[str], None] = lambda text: progress.update(whole, description=text)  # noqa: E731
         quick: dict[str, Any] = {"least": 0.0, "read_bytes": 1 << 26} if options.quick else {}
-        machine = Machine(Path(folder), options.threads, **quick)
+        machine = Machine(Path(folder), options.threads, widest=BYTES.get(options.isa, 64), **quick)
         settings = Settings(
-            options.threads, options.quick, options.precisions, options.peers, options.tiles, Path(folder), step
+            options.threads,
+            options.quick,
+            options.precisions,
+            held(options.isa, options.peers),
+            options.tiles,
+            Path(folder),
+            step,
+            **({"left_out": LEFT_OUT} if options.isa else {}),
         )
         for group in groups:
             for case in GROUPS[group](settings):

@@ -34,6 +34,7 @@ class Settings:
     folder: Path  # for checkpoints and exports
     step: Callable[[str], None]
     memory: list[dict[str, Any]] = field(default_factory=list)  # of the tower, by tile count
+    left_out: str = "left out (--peers)"  # why a peer is not among them
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Case:
         self, program: str, name: str, build: Callable[[], Call], dtype: str = "float32", result: Any = None
     ) -> None:
         if program not in self.settings.peers:
-            self.absent[name] = "left out (--peers)"
+            self.absent[name] = self.settings.left_out
             return
         self.settings.step(f"{self.title}: {name}")
         try:
@@ -106,3 +107,11 @@ def random_model(folder: Path, text: str = "qwen3", vision: str = "layer_norm", 
 def array(found: Any) -> np.ndarray:
     """A result as float32 numpy."""
     return found.float().numpy() if isinstance(found, Tensor) else np.asarray(found, np.float32)
+
+
+def difference(found: np.ndarray, base: np.ndarray) -> tuple[float, float]:
+    """(largest absolute difference, relative L2)."""
+    a, b = found.astype(np.float64).ravel(), base.astype(np.float64).ravel()
+    if a.shape != b.shape:
+        return float("inf"), float("inf")
+    return float(np.abs(a - b).max()), float(np.linalg.norm(a - b) / np.linalg.norm(b))

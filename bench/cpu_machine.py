@@ -102,7 +102,9 @@ WIDTHS = (16, 32, 64)  # bytes of a vector; one that the machine lacks is done i
 class Machine:
     """The two loops, compiled for this processor, on ``threads`` threads. ``fma`` and ``read`` are one sample each."""
 
-    def __init__(self, folder: Path, threads: int, *, least: float = 0.3, read_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self, folder: Path, threads: int, *, widest: int = 64, least: float = 0.3, read_bytes: int = 1 << 30
+    ) -> None:
         source, made = folder / "machine.cpp", folder / "machine.so"
         source.write_text(SOURCE)
         compiler = os.environ.get("CXX", "c++")
@@ -127,7 +129,8 @@ class Machine:
         self.threads, self._bytes, self._least = threads, read_bytes, least
         self._memory: int | None = None
         self.samples: dict[str, list[float]] = {"fma": [], "read": []}
-        self.width = max(WIDTHS, key=lambda width: max(self._fma(width, 2) for _ in range(3)))
+        widths = [width for width in WIDTHS if width <= widest]
+        self.width = max(widths, key=lambda width: max(self._fma(width, 2) for _ in range(3)))
 
     def _fma(self, width: int, times: int = 1) -> float:
         return float(self._code.fma_loop(width, self.threads, times * 5_000_000))

@@ -51,6 +51,10 @@ def cells(row: Row) -> list[str]:
     ]
 
 
+HELD = (
+    "Held to the instruction set {level} (AVX2 and FMA): ours, torch, its oneDNN and MKL, and the loop of multiply-adds. ONNX "
+    "Runtime and OpenVINO have no switch for that and are left out."
+)
 HEADS = ("contender", "ms", "± ms", "rate", "of peak", "× best peer", "max error")
 
 
@@ -126,7 +130,8 @@ def missing(absent: Sequence[dict[str, str]]) -> dict[str, list[str]]:
 
 def write(folder: Path, report: Report) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{report.about['date'][:10]}-cpu"
+    level = report.about["held_to"]
+    stem = f"{report.about['date'][:10]}-cpu{f'-{level}' if level else ''}"
     paths = [folder / f"{stem}.{kind}" for kind in ("md", "json", "svg")]
     paths[0].write_text(markdown(report, paths[2].name))
     found = {
@@ -174,6 +179,7 @@ def markdown(report: Report, picture: str) -> str:
         "the name says bfloat16; \"weights\" names what is stored. Peers that keep no keys and values (torch.compile, ONNX Runtime and "
         "OpenVINO in prefill; ONNX Runtime and OpenVINO while decoding) do that much less.",
         "",
+        *([HELD.format(level=about["held_to"]), ""] if about["held_to"] else []),
         f"![speed]({picture})",
         *goal_section(report.goals),
         *memory_section(report.memory),

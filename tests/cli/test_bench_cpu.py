@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from internvl_kernels.ops._backend import cpu
+
 ROOT = Path(__file__).parents[2]
 CASES = ["tower-1", "tower-4", "tower-13", "layer6b-1", "prefill", "decode", "experts-1", "experts-4", "tiling"]
 PRECISIONS = ["ours, float32", "ours, bfloat16 weights", "ours, float16 weights"]
@@ -177,3 +179,20 @@ def test_a_group_that_fails_is_named_and_ends_the_run_badly(bench: ModuleType, m
     monkeypatch.setattr(sys, "argv", ["cpu.py"])
     with pytest.raises(SystemExit, match="failed: tower"):
         bench.main()
+
+
+@pytest.mark.skipif("v3" not in cpu().available_isas(), reason="the processor has no AVX2")
+def test_held_to_a_lower_instruction_set(tmp_path: Path) -> None:
+    options = ["--quick", "--rounds", "1", "--threads", "1", "--case", "tower", "--tiles", "1", "--isa", "v3"]
+    run = subprocess.run(
+        [sys.executable, "bench/cpu.py", *options, "--peers", "transformers,openvino", "--out", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    report = json.loads(next(tmp_path.glob("*-cpu-v3.json")).read_text())
+    machine = report["machine"]
+    assert (machine["isa"], machine["held_to"]) == ("v3", "v3")
+    assert machine["fma_vector_bytes"] <= 32
+    assert all("--isa v3" in row["command"] for row in report["rows"])
+    assert {row["contender"] for row in report["rows"]} == {"transformers eager", "transformers sdpa", *PRECISIONS}
+    assert [row["contender"] for row in report["absent"] if "no switch" in row["reason"]]
