@@ -196,6 +196,19 @@ def test_packed_cache(tiny: Path, picture: Path, tmp_path: Path, monkeypatch: py
     assert "weights, mapped and shared" in run("plan", tiny, "--packed-cache", "packed").output
 
 
+def test_storage_precisions(tiny: Path, picture: Path) -> None:
+    half = ["--weights", "bfloat16", "--kv-dtype", "float16"]
+    expected = load(tiny, weights="bfloat16", kv_dtype="float16", progress=False).chat(
+        "What is it?", [picture], max_new_tokens=4
+    )
+    assert data("chat", tiny, "What is it?", "--image", picture, "--max-new-tokens", 4, *half)["answer"] == expected
+    assert run("encode", tiny, picture, "--out", "rows.npy", "--weights", "float16").exit_code == 0
+    whole, less = data("plan", tiny, picture), data("plan", tiny, picture, *half)
+    assert (less["dtype"], less["weights"], less["kv_dtype"]) == ("float32", "bfloat16", "float16")
+    assert less["bytes"]["weights"] == whole["bytes"]["weights"] // 2
+    assert less["bytes"]["kv cache"] == whole["bytes"]["kv cache"] // 2
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".npy"])
 def test_encode(tiny: Path, picture: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"features{suffix}"

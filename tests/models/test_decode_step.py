@@ -86,6 +86,18 @@ def test_a_step_runs_no_op(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(called) == 1  # the head's
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_recorded_in_one_mode_and_run_in_another(first: bool) -> None:
+    model = language()
+    cache = KVCache(model.config, [8], model.kv_dtype, model.device)
+    recorded, ids, found = DecodeSteps(model, cache), torch.tensor([9]), []
+    for inference in (first, not first, first):
+        with torch.inference_mode(inference), torch.no_grad():
+            found.append(recorded(ids, [Piece(0, 0, 1)]).clone())
+    same_bits(found[1], found[0])
+    same_bits(found[2], found[0])
+
+
 def test_an_interrupted_recording_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     model = language()
     cache = KVCache(model.config, [8], model.kv_dtype, model.device)

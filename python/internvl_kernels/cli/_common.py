@@ -30,6 +30,14 @@ Dtype = Annotated[
     str | None,
     typer.Option(help="float32 (default), bfloat16 or float16: what is computed in.", rich_help_panel="How it runs"),
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="What matrices are stored in, same names [dim](default: --dtype)[/dim].", rich_help_panel="How it runs"),
+]  # fmt: skip
+KvDtype = Annotated[
+    str | None,
+    typer.Option(help="What keys and values are stored in, same names [dim](default: --dtype)[/dim].", rich_help_panel="How it runs"),
+]  # fmt: skip
 Workspace = Annotated[
     str | None,
     typer.Option(help="Limit for temporaries, such as 512MiB: tiles and prompts go in passes under it.", rich_help_panel="How it runs"),

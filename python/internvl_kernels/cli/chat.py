@@ -15,9 +15,11 @@ from ._common import (
     Checkpoint,
     Dtype,
     Json,
+    KvDtype,
     MaxTiles,
     PackedCache,
     Threads,
+    Weights,
     Workspace,
     console,
     packed_cache,
@@ -49,6 +51,8 @@ def chat(
     seed: Annotated[int | None, typer.Option(help="Of --sample.", rich_help_panel="Choosing tokens")] = None,
     backend: Backend = "auto",
     dtype: Dtype = None,
+    weights: Weights = None,
+    kv_dtype: KvDtype = None,
     threads: Threads = None,
     max_workspace: Workspace = None,
     packed: PackedCache = None,
@@ -66,7 +70,7 @@ def chat(
     begin = time.perf_counter()
     model = load(
         checkpoint, backend=backend, dtype=dtype, threads=threads, max_workspace=max_workspace, progress=not as_json,
-        packed_cache=packed_cache(packed),
+        packed_cache=packed_cache(packed), weights=weights, kv_dtype=kv_dtype,
     )  # fmt: skip
     loaded = time.perf_counter() - begin
     images: list[Any] = [*(image or []), *_video(video or [])]
@@ -130,6 +134,7 @@ def encode(
     max_tiles: MaxTiles = None,
     backend: Backend = "auto",
     dtype: Dtype = None,
+    weights: Weights = None,
     threads: Threads = None,
     max_workspace: Workspace = None,
     packed: PackedCache = None,
@@ -142,7 +147,7 @@ def encode(
 
     model = load(
         checkpoint, backend=backend, dtype=dtype, threads=threads, max_workspace=max_workspace, progress=not as_json,
-        packed_cache=packed_cache(packed),
+        packed_cache=packed_cache(packed), weights=weights,
     )  # fmt: skip
     begin = time.perf_counter()
     features = model.encode(images, max_tiles=max_tiles)

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._common import Backend, Dtype, Json, MaxTiles, PackedCache, Workspace, console, packed_cache, print_json
+from ._common import (
+    Backend,
+    Dtype,
+    Json,
+    KvDtype,
+    MaxTiles,
+    PackedCache,
+    Weights,
+    Workspace,
+    console,
+    packed_cache,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from ..config import ModelConfig
@@ -83,6 +95,8 @@ def plan(
     max_tiles: MaxTiles = None,
     backend: Backend = "auto",
     dtype: Dtype = None,
+    weights: Weights = None,
+    kv_dtype: KvDtype = None,
     max_workspace: Workspace = None,
     packed: PackedCache = None,
     as_json: Json = False,
@@ -92,38 +106,40 @@ def plan(
     from .._lazy import torch
     from ..errors import UnsupportedError
     from ..io.grid import count_tiles
-    from ..ops._backend import unavailable
-    from ..options import DEFAULT_WORKSPACE, DTYPES, packed_folder
-    from ..plan import make_plan, parse_bytes
+    from ..options import RuntimeOptions
+    from ..plan import make_plan
 
     if backend not in ("auto", "reference", "cpu"):
         raise UnsupportedError(f"backend: {backend!r}; allowed: auto, reference, cpu")
-    if backend == "auto":
-        backend = "cpu" if unavailable("cpu") is None else "reference"
     config = _config_of(target)
-    name = dtype or "float32"
-    if name not in DTYPES:
-        raise UnsupportedError(f"dtype: {name!r}; allowed: {', '.join(DTYPES)}")
+    o = RuntimeOptions.check(backend, None, dtype, weights, max_workspace, None, packed_cache(packed), kv_dtype)
     items = [count_tiles(config.tiling, item, max_tiles) for item in [*(images or []), *(tiles or [])]]
     numbered = [(f"{number}: {title}", grid, count) for number, (title, grid, count) in enumerate(items, start=1)]
-    limit = parse_bytes(max_workspace or DEFAULT_WORKSPACE)
-    assert limit is not None
     result = make_plan(
         config,
         numbered,
-        itemsize=_ITEMSIZE[name],
-        kv_dtype=name,
-        backend=backend,
-        limit=limit,
+        itemsize=_ITEMSIZE[o.dtype],
+        stored=_ITEMSIZE[o.weights],
+        kv_dtype=o.kv_dtype,
+        backend=o.backend,
+        limit=o.max_workspace,
         threads=torch.get_num_threads(),
         text_tokens=text_tokens,
         new_tokens=max_new_tokens,
-        mapped=packed_folder(packed_cache(packed), backend) is not None,
+        mapped=o.packed_cache is not None,
     )
     if as_json:
-        print_json({"target": target, "dtype": name, "parameters": costs.model_parameters(config), **result.to_dict()})
+        print_json(
+            {
+                "target": target,
+                "dtype": o.dtype,
+                "weights": o.weights,
+                "parameters": costs.model_parameters(config),
+                **result.to_dict(),
+            }
+        )
         return
-    console().print(f"[bold]{target}[/bold]: {costs.model_parameters(config) / 1e9:.4g} B parameters in {name}")
+    console().print(f"[bold]{target}[/bold]: {costs.model_parameters(config) / 1e9:.4g} B parameters in {o.weights}")
     console().print(result)
     try:
         notes = registry.find(target).notes

@@ -46,11 +46,12 @@ class _Recorded:
     def __init__(self, language: LanguageModel, cache: KVCache, rows: int) -> None:
         c = language.config
         self._language, self._cache, self.rows = language, cache, rows
-        self._h = torch.empty(rows, c.hidden_size, dtype=language.dtype)
-        self._cos, self._sin = (torch.empty(rows, c.head_dim // 2) for _ in range(2))
-        self._slots = torch.empty(rows, dtype=torch.int64)
-        self._narrow = Space(self._h, rows * c.hidden_size)
-        self._wide = Space(self._h, rows * max(2 * (c.q_size + c.kv_size), c.intermediate_size))
+        with torch.inference_mode(False):  # written by later steps too, in whatever mode their caller is
+            self._h = torch.empty(rows, c.hidden_size, dtype=language.dtype)
+            self._cos, self._sin = (torch.empty(rows, c.head_dim // 2) for _ in range(2))
+            self._slots = torch.empty(rows, dtype=torch.int64)
+            self._narrow = Space(self._h, rows * c.hidden_size)
+            self._wide = Space(self._h, rows * max(2 * (c.q_size + c.kv_size), c.intermediate_size))
         self._program: Any = None
         self._result: Any = None
 
