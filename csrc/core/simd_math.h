@@ -94,10 +94,12 @@ inline native_f32 gelu(native_f32 x) {
     return x * (x > 0.0f ? 1.0f - tail : tail);
 }
 
+// Inlined whatever the size: a call passes several registers through memory, piece by piece (seven times the time).
 template <native_f32 (*function)(native_f32)>
-f32x16 map(f32x16 x) {
-    for (int p = 0; p < kParts; ++p) x.part[p] = function(x.part[p]);
-    return x;
+__attribute__((always_inline)) inline f32x16 map(const f32x16& x) {
+    f32x16 r;
+    for (int p = 0; p < kParts; ++p) r.part[p] = function(x.part[p]);
+    return r;
 }
 inline f32x16 exp(const f32x16& x) { return map<exp>(x); }
 inline f32x16 silu(const f32x16& x) { return map<silu>(x); }
