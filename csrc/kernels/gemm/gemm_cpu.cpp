@@ -19,7 +19,8 @@ constexpr int64_t kDirect = std::numeric_limits<int64_t>::max();  // hides behin
 constexpr int64_t kDirect = 4;
 #endif
 
-constexpr int kStreamed = 4;  // rows up to which
+// Rows up to which the panels are read as one stream. One call of the micro-kernel holds them.
+constexpr int kStreamed = kRows < 4 ? kRows : 4;
 
 template <typename W>
 const W* zero_row() {
