@@ -94,7 +94,8 @@ inline native_f32 gelu(native_f32 x) {
     return x * (x > 0.0f ? 1.0f - tail : tail);
 }
 
-// Inlined whatever the size: a call passes several registers through memory, piece by piece (seven times the time).
+// Inlined whatever the size: a call passes several registers through memory, piece by piece (GELU on AVX2: 2.7 times
+// as long).
 template <native_f32 (*function)(native_f32)>
 __attribute__((always_inline)) inline f32x16 map(const f32x16& x) {
     f32x16 r;

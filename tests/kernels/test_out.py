@@ -35,11 +35,11 @@ def space(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.T
     return torch.full(shape, float("nan"), dtype=dtype)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "backend"),  # the reference takes no packed weight
+    [(n, b) for n in CASES for b in ("cpu", "reference") if (n, b) != ("linear packed", "reference")],
+)
 def test_result_stands_in_out(name: str, backend: str) -> None:
-    if name == "linear packed" and backend == "reference":
-        return  # it takes no packed weight
     x, out = normal(ROWS, WIDTH), space(SHAPES[name])
     found = CASES[name](x, out=out, backend=backend)
     assert found is out
