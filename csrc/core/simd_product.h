@@ -36,7 +36,8 @@ inline native_f32 part_of(const f16* w, int p) {
     return widen(r);
 }
 
-// Panels w + p * pitch, each [k][kPanel], and what will be read after them: fetched meanwhile.
+// Panels w + p * pitch, each [k][kPanel], and what will be read after them: with Fetch, fetched meanwhile. A prefetch
+// costs as much as a load even where it finds its line, so of several calls on the same panels only the last does it.
 template <typename W>
 struct Weights {
     const W* data;
@@ -51,12 +52,12 @@ struct Sums {
 };
 
 // c[R][P panels] (+)= the chain over k of x [k][R] and the weights.
-template <int R, int P, typename W>
+template <int R, int P, bool Fetch, typename W>
 void micro_panels(int64_t k, const float* __restrict x, const Weights<W>& weights, int panel, const Sums& c, bool add) {
     constexpr int kWide = P * kParts;
     const int64_t pitch = weights.pitch;
     const W* __restrict w = weights.data + panel * pitch;
-    const W* next = weights.next + panel * pitch;
+    const W* next = Fetch ? weights.next + panel * pitch : nullptr;
     float* const data = c.data;
     const int64_t row = c.row, column = c.panel;
     native_f32 sum[R][kWide];
@@ -65,7 +66,10 @@ void micro_panels(int64_t k, const float* __restrict x, const Weights<W>& weight
     for (int64_t i = 0; i < k; ++i) {
         native_f32 b[kWide];
         for (int v = 0; v < kWide; ++v) b[v] = part_of(w + v / kParts * pitch, v % kParts);
-        for (int p = 0; p < P; ++p) __builtin_prefetch(next + p * pitch);
+        if constexpr (Fetch) {
+            for (int p = 0; p < P; ++p) __builtin_prefetch(next + p * pitch);
+            next += kPanel;
+        }
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
             const native_f32 a = x[r] - native_f32{};  // a broadcast: 0 + x would be an addition
@@ -73,7 +77,6 @@ void micro_panels(int64_t k, const float* __restrict x, const Weights<W>& weight
         }
         x += R;
         w += kPanel;
-        next += kPanel;
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
@@ -85,13 +88,19 @@ void micro_panels(int64_t k, const float* __restrict x, const Weights<W>& weight
         }
 }
 
-// c[rows][P panels] for any number of rows up to R; x is packed for exactly that many.
-template <typename W, int R = kRows, int P = 2>
+// c[R rows][P panels]
+template <typename W, int R, int P, bool Fetch>
+void micro_rows(int64_t k, const float* x, const Weights<W>& w, const Sums& c, bool add) {
+    constexpr int kAtOnce = P < kPanelsAtOnce ? P : kPanelsAtOnce;
+    for (int panel = 0; panel < P; panel += kAtOnce) micro_panels<R, kAtOnce, Fetch, W>(k, x, w, panel, c, add);
+}
+
+// The same for any number of rows up to R; x is packed for exactly that many.
+template <typename W, int R, int P, bool Fetch>
 void micro(int rows, int64_t k, const float* x, const Weights<W>& w, const Sums& c, bool add) {
     if constexpr (R > 1)
-        if (rows < R) return micro<W, R - 1, P>(rows, k, x, w, c, add);
-    constexpr int kAtOnce = P < kPanelsAtOnce ? P : kPanelsAtOnce;
-    for (int panel = 0; panel < P; panel += kAtOnce) micro_panels<R, kAtOnce, W>(k, x, w, panel, c, add);
+        if (rows < R) return micro<W, R - 1, P, Fetch>(rows, k, x, w, c, add);
+    micro_rows<W, R, P, Fetch>(k, x, w, c, add);
 }
 
 // Four rows of four floats, turned.

@@ -97,16 +97,16 @@ struct Piece {
     // on become probabilities; their sums and the results so far follow.
     template <int P>
     void step(int64_t lane, int64_t first, int64_t depth, int64_t pitch) const {
-        const Weights<float> queries{q + lane * p.dim, p.dim * kPanel, q + lane * p.dim};
+        const Weights<float> queries{q + lane * p.dim, p.dim * kPanel, nullptr};
         for (int64_t r = 0; r < depth; r += kRows)
-            micro<float, kRows, P>(int(std::min<int64_t>(kRows, pitch - r)), p.dim, k + r * p.dim, queries,
-                                   {scores + r * kPanel, kPanel, kPanel * kKeyBlock}, false);
+            micro<float, kRows, P, false>(int(std::min<int64_t>(kRows, pitch - r)), p.dim, k + r * p.dim, queries,
+                                          {scores + r * kPanel, kPanel, kPanel * kKeyBlock}, false);
         for (int half = 0; half < P; ++half)
             weigh(lane + half * kPanel, first, depth, scores + half * kPanel * kKeyBlock);
-        const Weights<float> weights{scores, kPanel * kKeyBlock, scores};
+        const Weights<float> weights{scores, kPanel * kKeyBlock, nullptr};
         for (int64_t d = 0; d < p.dim; d += kValueRows)
-            micro<float, kValueRows, P>(int(std::min<int64_t>(kValueRows, p.dim - d)), depth, v + d * pitch, weights,
-                                        {o + lane * p.dim + d * kPanel, kPanel, kPanel * p.dim}, true);
+            micro<float, kValueRows, P, false>(int(std::min<int64_t>(kValueRows, p.dim - d)), depth, v + d * pitch,
+                                               weights, {o + lane * p.dim + d * kPanel, kPanel, kPanel * p.dim}, true);
     }
 
     // One panel of 16 queries: score [depth][16].

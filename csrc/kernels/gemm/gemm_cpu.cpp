@@ -116,11 +116,14 @@ struct Block {
         }
     }
 
-    template <typename W>
+    template <bool Fetch, typename W>
     void multiply(int64_t k, int64_t depth, const Weights<W>& weights, float* c) const {
-        for (int64_t r = 0; r < m; r += kRows)
-            micro<W>(int(std::min<int64_t>(kRows, m - r)), depth, x + k * m + r * depth, weights,
-                     {c + r * kTile, kTile, kPanel}, k > 0);
+        int64_t r = 0;
+        for (; r + kRows < m; r += kRows)
+            micro_rows<W, kRows, 2, false>(depth, x + k * m + r * depth, weights, {c + r * kTile, kTile, kPanel},
+                                           k > 0);
+        micro<W, kRows, 2, Fetch>(int(m - r), depth, x + k * m + r * depth, weights, {c + r * kTile, kTile, kPanel},
+                                  k > 0);
     }
 
     template <typename W>
@@ -129,10 +132,10 @@ struct Block {
             const int64_t pitch = w.k * kPanel;
             const W* const data = static_cast<const W*>(w.data) + t * 2 * pitch + k * kPanel;
             // Many rows: the next tile comes while this one is in use. Few: a little ahead of the stream.
-            multiply<W>(k, depth, {data, pitch, data + (m > kRows ? 2 * pitch : kAhead / int64_t(sizeof(W)))}, c);
+            multiply<true, W>(k, depth, {data, pitch, data + (m > kRows ? 2 * pitch : kAhead / int64_t(sizeof(W)))}, c);
         } else {
             stage<W>(w, t, k, depth, staged);
-            multiply<float>(k, depth, {staged, depth * kPanel, staged}, c);
+            multiply<false, float>(k, depth, {staged, depth * kPanel, nullptr}, c);
         }
     }
 
@@ -142,8 +145,8 @@ struct Block {
         for (int64_t panel = 0; panel < 2; ++panel, c += kPanel)
             for (int64_t k = 0; k < w.k; k += kDepth) {
                 const W* const data = static_cast<const W*>(w.data) + ((t * 2 + panel) * w.k + k) * kPanel;
-                micro<W, kStreamed, 1>(int(m), std::min(kDepth, w.k - k), x + k * m,
-                                       {data, 0, data + kAhead / int64_t(sizeof(W))}, {c, kTile, 0}, k > 0);
+                micro<W, kStreamed, 1, true>(int(m), std::min(kDepth, w.k - k), x + k * m,
+                                             {data, 0, data + kAhead / int64_t(sizeof(W))}, {c, kTile, 0}, k > 0);
             }
     }
 
