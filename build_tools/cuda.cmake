@@ -17,6 +17,15 @@ endif()
 find_file(IVK_CUDART libcudart.so.13 PATHS ${IVK_CUDA_ROOT}/lib ${IVK_CUDA_ROOT}/lib64 REQUIRED NO_DEFAULT_PATH)
 get_filename_component(IVK_CUDART_FOLDER ${IVK_CUDART} DIRECTORY)
 
+# CUTLASS's headers, for CuTe's atoms.
+execute_process(COMMAND ${Python_EXECUTABLE} -c "import importlib.util as u; print(u.find_spec('cutlass_library').submodule_search_locations[0])"
+                OUTPUT_VARIABLE IVK_CUTLASS_PACKAGE OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+find_path(IVK_CUTLASS cute/arch/mma_sm80.hpp HINTS ${IVK_CUTLASS_PACKAGE}/source/include)
+if(NOT IVK_CUTLASS)
+    message(FATAL_ERROR "IVK_CUDA=ON, and ${Python_EXECUTABLE} has no nvidia-cutlass: install the packages of BUILD_REQUIRES in "
+                        "build_tools/ivk_cuda.py, or name the headers of CUTLASS 4 with -DIVK_CUTLASS=")
+endif()
+
 # Before enable_language, or its trial link fails: the packages hold libcudart.so.13 and no libcudart.so.
 set(CMAKE_CUDA_RUNTIME_LIBRARY None)
 set(CMAKE_CUDA_FLAGS_INIT -L${IVK_CUDART_FOLDER})
@@ -28,14 +37,14 @@ if(NOT CMAKE_CUDA_COMPILER_VERSION MATCHES "^13\\.")
     message(FATAL_ERROR "${CMAKE_CUDA_COMPILER} is CUDA ${CMAKE_CUDA_COMPILER_VERSION}; allowed: 13")
 endif()
 
-# One object library per architecture, <file>_sm80.cu -> kernels_sm80. 80 is machine code and PTX: newer parts, and the
+# One object library per architecture, <file>_sm80.cu and its parts <file>_sm80_<part>.cu -> kernels_sm80. 80 is machine code and PTX: newer parts, and the
 # tests, take the PTX.
 set(IVK_CUDA_ARCHS sm80)
 set(IVK_CUDA_ARCH_sm80 80)
 foreach(arch IN LISTS IVK_CUDA_ARCHS)
-    file(GLOB sources CONFIGURE_DEPENDS csrc/kernels/*/*_${arch}.cu)
+    file(GLOB sources CONFIGURE_DEPENDS csrc/kernels/*/*_${arch}.cu csrc/kernels/*/*_${arch}_*.cu)
     add_library(kernels_${arch} OBJECT ${sources})
-    target_include_directories(kernels_${arch} PRIVATE csrc)
+    target_include_directories(kernels_${arch} PRIVATE csrc SYSTEM PRIVATE ${IVK_CUTLASS})
     # No contraction but where fmaf is written: a formula has one rounding in every kernel that fuses it. Asserts in device
     # code would change what ptxas makes of it, so NDEBUG holds in every configuration.
     target_compile_options(kernels_${arch} PRIVATE -O3 -DNDEBUG -lineinfo -fmad=false --compress-mode=speed -Xptxas=-v

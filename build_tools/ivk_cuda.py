@@ -16,6 +16,7 @@ BUILD_REQUIRES = (
     "nvidia-cuda-crt==13.0.88",
     "nvidia-cuda-runtime==13.0.88",
     "nvidia-cuda-cccl==13.0.85",
+    "nvidia-cutlass==4.2.0.0",
 )
 # The runtime keeps its interface within a major version, so torch's own pin of it does not clash with ours.
 RUNTIME_REQUIRES = ("nvidia-cuda-runtime>=13.0.88,<14",)

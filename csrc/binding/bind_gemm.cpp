@@ -3,18 +3,6 @@
 #include "kernels/gemm/gemm.h"
 
 namespace ivk::binding {
-namespace {
-
-Epilogue epilogue_of(const std::string& name) {
-    if (name == "linear") return Epilogue::linear;
-    if (name == "gelu") return Epilogue::gelu;
-    if (name == "swiglu") return Epilogue::swiglu;
-    require(name == "residual", "gemm: epilogue is ", name, "; allowed: linear, gelu, swiglu, residual");
-    return Epilogue::residual;
-}
-
-}  // namespace
-
 void bind_gemm(py::module_& m) {
     m.def(
         "gemm",
@@ -23,14 +11,11 @@ void bind_gemm(py::module_& m) {
             const TensorView w = to_view(weight, "weight"), from = to_rows(x, "x"), to = to_rows(y, "y", true);
             const TensorView b = to_view(bias, "bias"), s = to_view(scale, "scale");
             const TensorView r = residual.is_none() ? TensorView{} : to_rows(residual, "residual");
-            const Epilogue kind = epilogue_of(epilogue);
+            const Epilogue kind = epilogue_named(epilogue);
             PackedWeight weights{
                 w.data, w.dtype, 0, from.ndim == 2 ? from.shape[1] : 0, true, 0, kind == Epilogue::swiglu};
             if (packed_rows.is_none()) {
-                require(w.ndim == 2 && (w.shape[1] <= 1 || w.stride[1] == 1) &&
-                            (w.shape[0] <= 1 || w.stride[0] >= w.shape[1]),
-                        "gemm: weight is ", w, "; allowed: [N, K], rows with a contiguous last dimension");
-                weights = {w.data, w.dtype, w.shape[0], w.shape[1], false, w.stride[0], kind == Epilogue::swiglu};
+                weights = plain_weight(w, kind == Epilogue::swiglu);
             } else {
                 weights.n = packed_rows.cast<int64_t>();
                 require(weights.n >= 0 && w.ndim == 1 && w.contiguous() &&

@@ -38,8 +38,8 @@ f32x16 rounded_to(f32x16 v) {
 }
 
 // y = (x - mean) * rsqrt(var + eps) * weight + bias; bias may be null, y may be x.
-template <typename T>
-void layer_norm_row(const T* x, const T* weight, const T* bias, T* y, int64_t cols, float eps) {
+template <typename T, typename Y>
+void layer_norm_row(const T* x, const Y* weight, const Y* bias, Y* y, int64_t cols, float eps) {
     const float count = static_cast<float>(cols);
     const float mean = sum_lanes(cols, [&](int64_t i, int64_t n) { return at(x + i, n); }) / count;
     // A second pass over the cached row: the variance of centred values keeps its bits under large means.
@@ -56,16 +56,16 @@ void layer_norm_row(const T* x, const T* weight, const T* bias, T* y, int64_t co
     });
 }
 
-// y = round(x * rsqrt(mean(x^2) + eps)) * weight; y may be x.
-template <typename T>
-void rms_norm_row(const T* x, const T* weight, T* y, int64_t cols, float eps) {
+// y = round(x * rsqrt(mean(x^2) + eps)) * weight, rounded to y's dtype; y may be x.
+template <typename T, typename Y>
+void rms_norm_row(const T* x, const Y* weight, Y* y, int64_t cols, float eps) {
     const float squares = sum_lanes(cols, [&](int64_t i, int64_t n) {
         const f32x16 v = at(x + i, n);
         return v * v;
     });
     const f32x16 factor = f32x16::broadcast(1.0f / std::sqrt(squares / static_cast<float>(cols) + eps));
     for_lanes(cols,
-              [&](int64_t i, int64_t n) { put(y + i, rounded_to<T>(at(x + i, n) * factor) * at(weight + i, n), n); });
+              [&](int64_t i, int64_t n) { put(y + i, rounded_to<Y>(at(x + i, n) * factor) * at(weight + i, n), n); });
 }
 
 }  // namespace IVK_ISA

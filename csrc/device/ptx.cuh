@@ -26,4 +26,18 @@ __device__ inline float cvt_f32_f16(uint16_t bits) {
     return value;
 }
 
+// rcp.approx.ftz.f32: 1 ulp.
+__device__ inline float rcp(float x) {
+    float value;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
+    return value;
+}
+
+// ex2.approx.ftz.f32, 2^x: 2 ulp; results below the smallest normal number are 0.
+__device__ inline float ex2(float x) {
+    float value;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
+    return value;
+}
+
 }  // namespace ivk::device

@@ -57,11 +57,12 @@ struct RowNorm {
     bool rms;  // else LayerNorm
 };
 
-// at(k, column, n) gives a vector of the row (from registers or from memory), put(column, n, vector) takes the result.
-template <typename T, typename Group, bool kAligned, bool kLong, typename At, typename Put>
-__device__ inline void norm_row(const RowNorm& p, At&& at, Put&& put) {
-    const T* weight = static_cast<const T*>(p.weight);
-    const T* bias = static_cast<const T*>(p.bias);
+// at(k, column, n) gives a vector of the row (from registers or from memory), weight, bias and y are of Y;
+// where x is f32 and Y not, y's vectors have 8 bytes.
+template <typename T, typename Y, typename Group, bool kAligned, bool kLong, typename At>
+__device__ inline void norm_row(const RowNorm& p, Y* y, At&& at) {
+    const Y* weight = static_cast<const Y*>(p.weight);
+    const Y* bias = static_cast<const Y*>(p.bias);
     const float count = static_cast<float>(p.columns);
     float mean = 0.0f;
     if (!p.rms) {
@@ -85,19 +86,20 @@ __device__ inline void norm_row(const RowNorm& p, At&& at, Put&& put) {
     });
     const float factor = 1.0f / sqrtf(Group::template sum<1>(squares) / count + p.eps);
     for_vectors<T, Group, kAligned, kLong>(p.columns, [&](int k, int column, int n) {
-        const Vector w = load_vector<T, kAligned>(weight + column, n);
-        Vector b{};
-        if (bias != nullptr) b = load_vector<T, kAligned>(bias + column, n);
+        float w[kLanes<T>], b[kLanes<T>] = {}, result[kLanes<T>];
+        load_floats<Y, kLanes<T>, kAligned>(weight + column, n, w);
+        if (bias != nullptr) load_floats<Y, kLanes<T>, kAligned>(bias + column, n, b);
         const Vector v = at(k, column, n);
-        if (p.rms) {
-            const Vector rounded = map<T>(v, [&](float x, int) { return x * factor; });
-            put(column, n, map<T>(rounded, [&](float x, int i) { return x * open<T>(w, i); }));
-        } else {
-            put(column, n, map<T>(v, [&](float x, int i) {
-                    const float y = (x - mean) * factor * open<T>(w, i);
-                    return bias != nullptr ? y + open<T>(b, i) : y;
-                }));
+#pragma unroll
+        for (int i = 0; i < kLanes<T>; ++i) {
+            if (p.rms) {
+                result[i] = rounded_to<Y>(open<T>(v, i) * factor) * w[i];
+            } else {
+                result[i] = (open<T>(v, i) - mean) * factor * w[i];
+                if (bias != nullptr) result[i] = result[i] + b[i];
+            }
         }
+        store_floats<Y, kLanes<T>, kAligned>(y + column, result, n);
     });
 }
 

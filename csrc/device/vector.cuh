@@ -38,10 +38,11 @@ __device__ inline Vector load_vector(const T* from, int n) {
     return v;
 }
 
+// To global memory. An assignment would do, but the compiler may take it apart into words.
 template <typename T, bool kAligned>
 __device__ inline void store_vector(T* to, const Vector& v, int n) {
     if constexpr (kAligned) {
-        *reinterpret_cast<Vector*>(to) = v;
+        __stwb(reinterpret_cast<uint4*>(to), make_uint4(v.word[0], v.word[1], v.word[2], v.word[3]));
     } else {
 #pragma unroll
         for (int i = 0; i < kLanes<T>; ++i) {
@@ -65,20 +66,57 @@ __device__ inline float open(const Vector& v, int i) {
         return __uint_as_float(v.word[i]);
 }
 
+// Two floats as one word of two 16-bit elements.
+template <typename T>
+__device__ inline uint32_t close2(float low, float high) {
+    return std::is_same_v<T, bf16> ? cvt_bf16x2(low, high) : cvt_f16x2(low, high);
+}
+
 // One rounding, to nearest even.
 template <typename T>
 __device__ inline Vector close(const float (&value)[kLanes<T>]) {
     Vector v;
 #pragma unroll
     for (int w = 0; w < 4; ++w) {
-        if constexpr (std::is_same_v<T, bf16>)
-            v.word[w] = cvt_bf16x2(value[2 * w], value[2 * w + 1]);
-        else if constexpr (std::is_same_v<T, f16>)
-            v.word[w] = cvt_f16x2(value[2 * w], value[2 * w + 1]);
+        if constexpr (sizeof(T) == 2)
+            v.word[w] = close2<T>(value[2 * w], value[2 * w + 1]);
         else
             v.word[w] = __float_as_uint(value[w]);
     }
     return v;
+}
+
+// kCount elements (16 or 8 bytes) as floats, `n` of them from `from` and the rest zero; and back, with one rounding.
+template <typename T, int kCount, bool kAligned>
+__device__ inline void load_floats(const T* from, int n, float (&to)[kCount]) {
+    static_assert(kCount == kLanes<T> || 2 * kCount == kLanes<T>);
+    Vector v{};
+    if constexpr (kCount == kLanes<T> || !kAligned)
+        v = load_vector<T, kAligned>(from, n);
+    else
+        *reinterpret_cast<uint2*>(v.word) = *reinterpret_cast<const uint2*>(from);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) to[i] = open<T>(v, i);
+}
+template <typename T, int kCount, bool kAligned>
+__device__ inline void store_floats(T* to, const float (&from)[kCount], int n) {
+    static_assert(kCount == kLanes<T> || 2 * kCount == kLanes<T>);
+    float value[kLanes<T>] = {};
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) value[i] = from[i];
+    const Vector v = close<T>(value);
+    if constexpr (kCount == kLanes<T> || !kAligned)
+        store_vector<T, kAligned>(to, v, n);
+    else
+        __stwb(reinterpret_cast<uint2*>(to), make_uint2(v.word[0], v.word[1]));
+}
+
+// The value after a store and a load of T.
+template <typename T>
+__device__ inline float rounded_to(float value) {
+    if constexpr (sizeof(T) == 4) return value;
+    const Vector v{{close2<T>(value, 0.0f)}};
+    return open<T>(v, 0);
 }
 
 // f(float of element i, i) for every element, closed again.

@@ -12,6 +12,7 @@ import torch
 import internvl_kernels as ivk
 import vgpu
 from internvl_kernels import ops
+from internvl_kernels.ops._backend import cuda
 from internvl_kernels.testing.hostile import DTYPES, normal
 
 pytestmark = pytest.mark.modes(vgpu.LAZY)  # counts do not depend on the schedule
@@ -98,6 +99,37 @@ def test_pixel_shuffle(counted: Any, tower: str, factor: int, dtype: str, versio
         written=moved,
     )
     check(counted(lambda: ops.pixel_shuffle(x, **options)), read=moved, written=moved)
+
+
+@pytest.mark.parametrize("tile", ["128x128", "80x128", "64x128", "64x64"])
+@pytest.mark.parametrize("stream", ["bfloat16", "float32"])
+def test_products(counted: Any, stream: str, tile: str) -> None:
+    """Every operand comes from memory in whole sectors, meets no bank twice, and little is multiplied in vain."""
+    m, n, k = 1025, 256, 96
+    x, weight = device(m, k, dtype="bfloat16"), device(n, k, dtype="bfloat16", seed=1)
+    bias, scale = device(n, dtype="bfloat16"), device(n, dtype="bfloat16", seed=1)
+    residual = device(m, n, dtype=stream, seed=2)
+    operands, matrix = (m * k + n * k + n) * 2, m * n * size_of(stream)
+    y = ivk.DeviceArray.empty((m, n), stream)
+    run: dict[str, tuple[Any, Any, int]] = {"residual": (scale._array, residual._array, operands + n * 2 + matrix)}
+    if stream == "bfloat16":
+        run |= {"linear": (None, None, operands), "gelu": (None, None, operands)}
+    for epilogue, (factor, rest, read) in run.items():
+        given = (x._array, weight._array, None, bias._array, factor, rest, y._array, epilogue, 0, tile)
+        launches = counted(lambda: cuda().gemm(*given))  # noqa: B023
+        check(launches, read=read, written=matrix)
+        (launch,) = launches
+        assert launch["counters"]["mma_flops"] <= 1.07 * 2 * m * n * k
+        assert launch["registers"] * launch["block"][0] * 2 <= 65536, "two blocks fit a multiprocessor"
+
+
+@pytest.mark.parametrize("out", ["bfloat16", "float16"])
+def test_norms_of_a_wide_stream(counted: Any, out: str) -> None:
+    x, weight = device(41, 1024, dtype="float32"), device(1024, dtype=out)
+    check(counted(lambda: ops.rms_norm(x, weight)), read=(41 * 4 + 2) * 1024, written=41 * 1024 * 2)
+    x, weight = device(2, 17, 1024, dtype="float32"), device(4096, dtype=out)
+    launches = counted(lambda: ops.pixel_shuffle(x, weight=weight, bias=weight))
+    check(launches, read=(32 * 4 + 8) * 1024, written=32 * 1024 * 2)
 
 
 def test_a_whole_tile_of_each_tower(counted: Any) -> None:

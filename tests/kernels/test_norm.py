@@ -141,7 +141,7 @@ def test_refused_tensors_are_named() -> None:
     ("arguments", "text"),
     [
         ((torch.zeros(4, 8), torch.zeros(7)), r"weight is float32\[7\]"),
-        ((torch.zeros(4, 8), torch.zeros(8).half()), r"weight is float16\[8\]"),
+        ((torch.zeros(4, 8).bfloat16(), torch.zeros(8).half()), r"weight is float16\[8\]"),
         ((torch.zeros(4, 8).t(), torch.zeros(4)), "contiguous last dimension"),
         ((torch.zeros(4, 0), torch.zeros(0)), "cols >= 1"),
         ((torch.tensor(1.0), torch.ones(1)), "a scalar"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -15,6 +13,7 @@ from internvl_kernels.errors import UnsupportedError
 from internvl_kernels.testing import hostile
 from internvl_kernels.testing.compare import check, same_bits
 from internvl_kernels.testing.hostile import DTYPES, normal
+from internvl_kernels.testing.on_device import host, placed
 
 pytestmark = pytest.mark.usefixtures("cuda_backend")
 
@@ -77,24 +76,6 @@ def test_alignment_and_strides_do_not_change_bits(cols: int, dtype: str) -> None
         same_bits(host(ops.layer_norm(shifted[0], shifted[2], shifted[3])), expected, f"shift {shift}, gap {gap}")
         got = ops.add_norm(shifted[0], shifted[1], shifted[2], rms=True, scale=shifted[3])
         same_bits(tuple(map(host, got)), pair, f"add_norm, shift {shift}, gap {gap}")
-
-
-def placed(t: torch.Tensor, shift: int, gap: int) -> ivk.DeviceArray:
-    """The same values on the device, ``shift`` elements into an allocation and with ``gap`` elements between rows."""
-    rows = t.reshape(-1, t.shape[-1])
-    wide = torch.zeros(rows.shape[0], rows.shape[1] + gap, dtype=t.dtype)
-    wide[:, : rows.shape[1]] = rows
-    flat = torch.cat([torch.zeros(shift, dtype=t.dtype), wide.flatten()])
-    view = ivk.DeviceArray(flat)[shift:]._array
-    strides = [wide.shape[1]] if t.ndim == 2 else []
-    return ivk.DeviceArray._of(view.view(0, list(t.shape), [*strides, 1]))
-
-
-def host(array: Any) -> torch.Tensor:
-    """A DeviceArray as a torch tensor in host memory; bits as they are."""
-    out = torch.empty(array.shape, dtype=getattr(torch, array.dtype))
-    ops._backend.cuda().copy(out, array._array, array.device, 0, True)
-    return out
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -105,7 +105,7 @@ def test_many_tiles() -> None:
         ((17, 8), {}, r"x is \[17, 8\]"),
         ((2, 17, 8), {"bias": torch.zeros(32)}, "bias without weight"),
         ((2, 17, 8), {"weight": torch.zeros(31)}, r"weight is float32\[31\]"),
-        ((2, 17, 8), {"weight": torch.zeros(32).half()}, r"weight is float16\[32\]"),
+        ((2, 17, 8), {"weight": torch.zeros(32).double()}, r"weight is float64\[32\]"),
         ((2, 17, 8), {"weight": torch.zeros(32), "eps": -1.0}, "eps is -1"),
     ],
 )

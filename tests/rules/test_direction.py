@@ -102,7 +102,7 @@ def test_cpp_includes_point_down(path: Path) -> None:
             f"{path.name} includes device code {target}"
         )
         if parts[0] == "kernels":
-            needs_cuda = path.suffix == ".cu" or path.stem.endswith("_cuda")
+            needs_cuda = path.suffix == ".cu" or path.stem.endswith(("_cuda", "_launch"))
             assert needs_cuda or not target.startswith("core/cuda/"), f"{path.name}: the CPU build has no {target}"
         if parts[0] == "kernels" and target.startswith("kernels/"):
             assert target.split("/")[1] == parts[1], f"{path.name} reaches into another family: {target}"

@@ -9,6 +9,7 @@
 
 namespace ivk::binding {
 void bind_array(py::module_& m);
+void bind_gemm_cuda(py::module_& m);
 void bind_norm_cuda(py::module_& m);
 void bind_pixel_shuffle_cuda(py::module_& m);
 }  // namespace ivk::binding
@@ -38,6 +39,7 @@ PYBIND11_MODULE(_cuda, m) {
         },
         py::arg("device"), py::arg("stream"));
     binding::bind_array(m);
+    binding::bind_gemm_cuda(m);
     binding::bind_norm_cuda(m);
     binding::bind_pixel_shuffle_cuda(m);
 }

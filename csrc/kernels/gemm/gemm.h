@@ -5,8 +5,8 @@
 //   weight    [N, K]   f32 | bf16 | f16   its own dtype; plain rows, or packed once (below)
 //   bias      [N]      as x               or absent
 //   scale     [N]      as x               `residual` only, or absent (1)
-//   residual  [M, N]   as x               `residual` only; may be y itself
-//   y         [M, Ny]  as x               last dimension contiguous, any row stride >= Ny; apart from the other inputs
+//   residual  [M, N]   as x, or f32       `residual` only; may be y itself
+//   y         [M, Ny]  as x (residual)    last dimension contiguous, any row stride >= Ny; apart from the other inputs
 //
 //   epilogue   y                                            Ny
 //   linear     v = x @ weight^T + bias                      N
@@ -24,16 +24,23 @@
 // tile is kPanel gate rows and the kPanel up rows that belong to them. Plain rows are packed piecewise in scratch, once
 // for every kStagedBlock rows of x.
 //
+// CUDA (gemm_sm80, compute capability 8.0 and newer): bf16 and f16 of one dtype, plain rows, all epilogues but swiglu;
+// products by mma.m16n8k16 into one chain over all of k, ascending from zero, whatever the tile (gemm_tiles.h). Where
+// addresses, strides and rows are whole vectors of 16 bytes they move so; others go element by element with equal bits.
+// No workspace.
+//
 // Floor: 2*M*N*K flops; bytes M*K*s + N*K*s + M*Ny*s. Workspace: per thread gemm_scratch(B, K, N's tiles) floats, kept
 // by the thread for the next call; B = kRowBlock for packed weights, kStagedBlock for plain ones.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
+#include <string>
 
+#include "core/device.h"
 #include "core/isa.h"
 #include "core/panels.h"
+#include "core/stream.h"
 #include "core/tensor.h"
 
 namespace ivk {
@@ -68,7 +75,7 @@ struct GemmParams {
     const void* x;
     int64_t stride_x;
     const int64_t* rows;  // or null
-    DType dtype;          // of x, bias, scale, residual, y
+    DType dtype;          // of x, bias, scale
     PackedWeight weight;
     const void* bias;
     const void* scale;
@@ -78,27 +85,34 @@ struct GemmParams {
     int64_t stride_y;
     int64_t m;
     Epilogue epilogue;
+    DType stream;  // of residual and y: dtype, or f32 with the residual epilogue
 };
 
-// Rows [m_begin, m_end) of at most kRowBlock or kStagedBlock, tiles [t_begin, t_end).
-using GemmBlock = void (*)(const GemmParams&, int64_t m_begin, int64_t m_end, int64_t t_begin, int64_t t_end);
-// Tiles [t_begin, t_end) of a plain weight into packed panels of the same dtype.
-using PackTiles = void (*)(const PackedWeight& plain, void* packed, int64_t t_begin, int64_t t_end);
-struct GemmTable {
-    GemmBlock block;
-    PackTiles pack;
-    int64_t panel_rows;  // rows of x in one call of the micro-kernel
-};
-IVK_DECLARE_TABLE(GemmTable, gemm_table)
+// Rows of a weight [N, K] as they lie; a name of the table above. Both, and the checked problem, throw
+// UnsupportedError.
+PackedWeight plain_weight(const TensorView& weight, bool swiglu = false);
+Epilogue epilogue_named(const std::string& name);
+GemmParams gemm_problem(const TensorView& x, const PackedWeight& weight, const TensorView& bias,
+                        const TensorView& scale, const TensorView& residual, const TensorView& y, Epilogue epilogue);
+std::string describe(const GemmParams&);
 
-// Checks the contract, then runs on at most `threads` threads (0: the default cap).
+// Each operand read once and y written once; the floor of the flops stands above.
+inline int64_t gemm_bytes(const GemmParams& p) {
+    const int64_t n = p.weight.n, columns = p.epilogue == Epilogue::swiglu ? n / 2 : n;
+    const int64_t vectors = (p.bias ? n : 0) + (p.scale ? n : 0), wide = p.m * columns * (p.residual ? 2 : 1);
+    return (p.m * p.weight.k + vectors) * size_of(p.dtype) + n * p.weight.k * size_of(p.weight.dtype) +
+           wide * size_of(p.stream);
+}
+
+bool supports_gemm_sm80(const GemmParams&, const Device&, std::string* why);
+void gemm_sm80(const GemmParams&, const Device&, Stream, int tile);
+// Throws UnsupportedError with every variant's reason. tile: of gemm_tiles.h; -1: the one that costs least.
+void gemm_cuda(const GemmParams&, const Device&, Stream, int tile = -1);
+
+// CPU: checks the contract, then runs on at most `threads` threads (0: the default cap).
 void gemm(const TensorView& x, const PackedWeight& weight, const TensorView& bias, const TensorView& scale,
           const TensorView& residual, const TensorView& y, Epilogue epilogue, int threads);
 // weight [N, K] into packed [packed_elements], one dtype.
 void pack_weight(const TensorView& weight, const TensorView& packed, bool swiglu, int threads);
-// The memory that `count` weights, `each` elements apart, lie in.
-TensorView memory_of(const PackedWeight& weight, int64_t count = 1, int64_t each = 0);
-// The inner part of gemm for callers that have checked; several products share the threads.
-void run_gemms(const std::vector<GemmParams>& products, int threads);
 
 }  // namespace ivk

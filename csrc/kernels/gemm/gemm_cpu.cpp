@@ -4,7 +4,7 @@
 #include "core/parallel.h"
 #include "core/simd_math.h"
 #include "core/simd_product.h"
-#include "kernels/gemm/gemm.h"
+#include "kernels/gemm/gemm_table.h"
 
 namespace ivk {
 namespace IVK_ISA {
@@ -65,15 +65,15 @@ f32x16 operand(const void* p, int64_t index, int64_t lanes) {
     return at(static_cast<const T*>(p) + index, lanes);
 }
 
-// Sums over all of k, [tile][m][kTile], into rows [m_begin, m_begin + m) of y.
-template <typename T>
+// Sums over all of k, [tile][m][kTile], into rows [m_begin, m_begin + m) of y; residual and y are of R.
+template <typename T, typename R>
 void finish(const GemmParams& p, int64_t m_begin, int64_t m, int64_t t_begin, int64_t t_end, const float* sums) {
     const bool gated = p.epilogue == Epilogue::swiglu;
     const int64_t columns = gated ? p.weight.n / 2 : p.weight.n, wide = gated ? kPanel : kTile;
     const int64_t first = t_begin * wide, last = std::min(columns, t_end * wide);
     for (int64_t r = 0; r < m; ++r) {
         const int64_t row = m_begin + r;
-        T* const y = static_cast<T*>(p.y) + row * p.stride_y;
+        R* const y = static_cast<R*>(p.y) + row * p.stride_y;
         for (int64_t j = first; j < last; j += kPanel) {
             const int64_t lanes = std::min(kPanel, columns - j), tile = j / wide - t_begin;
             const float* const from = sums + (tile * m + r) * kTile + j % wide;
@@ -86,7 +86,7 @@ void finish(const GemmParams& p, int64_t m_begin, int64_t m, int64_t t_begin, in
                 v = silu(v) * (p.bias ? up + operand<T>(p.bias, columns + j, lanes) : up);
             } else if (p.epilogue == Epilogue::residual) {
                 if (p.scale) v = v * operand<T>(p.scale, j, lanes);
-                v = operand<T>(p.residual, row * p.stride_r + j, lanes) + v;
+                v = operand<R>(p.residual, row * p.stride_r + j, lanes) + v;
             }
             put(y + j, v, lanes);
         }
@@ -167,7 +167,7 @@ struct Block {
                 for (int64_t k = 0; k < w.k; k += kDepth)
                     for (int64_t t = first; t < last; ++t) chain(t, k);
             }
-            finish<T>(p, m_begin, m, first, last, sums);
+            (p.stream == p.dtype ? finish<T, T> : finish<T, float>)(p, m_begin, m, first, last, sums);
         }
     }
 };

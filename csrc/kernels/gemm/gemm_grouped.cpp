@@ -1,6 +1,7 @@
 #include "kernels/gemm/gemm_grouped.h"
 
 #include "core/check.h"
+#include "kernels/gemm/gemm_table.h"
 
 namespace ivk {
 
@@ -44,7 +45,7 @@ void gemm_grouped(const TensorView& x, const TensorView& rows, const TensorView&
         p.x = rows.defined() ? x.data : skip(x.data, at[e] * x.stride[0], x.dtype);
         p.stride_x = x.stride[0];
         p.rows = rows.defined() ? rows.as<const int64_t>() + at[e] : nullptr;
-        p.dtype = x.dtype;
+        p.dtype = p.stream = x.dtype;
         p.weight = own;
         p.y = skip(y.data, at[e] * columns, y.dtype);
         p.stride_y = columns;

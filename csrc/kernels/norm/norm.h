@@ -6,16 +6,18 @@
 //   add_norm   h = x + scale * branch;  y = norm(h)      scale is the layer scale [cols], or null for 1
 //   add_scaled h = x + scale * branch                                the same without weight and y
 //
-// Rounding: statistics, sums and products in fp32. LayerNorm and h round once, at the store. RMSNorm rounds n(x) to the
+// Rounding: statistics, sums and products in fp32. LayerNorm and h round once, at the store. RMSNorm rounds n(x) to y's
 // dtype before the weight (the published Llama/Qwen/InternViT order), then the product. y is computed from the rounded
 // h.
 //
 //   name          shape          dtype              notes
 //   x, branch     [rows, cols]   f32 | bf16 | f16   last dimension contiguous, any row stride >= cols
 //   scale         [cols]         as x               or absent
-//   weight        [cols]         as x               contiguous; absent with y for add_scaled
-//   bias          [cols]         as x               or absent; absent for RMSNorm
-//   h, y          [rows, cols]   as x               h may be x or branch; y may be x (norm) or branch, not h
+//   weight        [cols]         as x               contiguous; absent with y for add_scaled; of bf16 | f16 also where
+//   x
+//                                                   is f32: a residual stream in fp32 before 16-bit products
+//   bias          [cols]         as weight          or absent; absent for RMSNorm
+//   h, y          [rows, cols]   as x, as weight    h may be x or branch; y may be x (norm) or branch, not h
 //
 // Deterministic; a row's bits depend on that row alone. Workspace 0. Errors: UnsupportedError with the whole problem.
 // Bytes: norm 2*rows*cols*s, add_norm 4*rows*cols*s, and the vectors once (norm_bytes).
@@ -49,13 +51,14 @@ struct NormParams {
     int64_t rows, cols;
     int64_t stride_x, stride_branch, stride_h, stride_y;  // elements
     float eps;
-    DType dtype;
+    DType dtype;  // of x, branch, scale, h
+    DType out;    // of weight, bias, y: dtype, or with x of f32 any
     NormKind kind;
 };
 
 using NormRows = void (*)(const NormParams&, int64_t begin, int64_t end);
 struct NormTable {
-    NormRows f32, bf16, f16;
+    NormRows f32, bf16, f16, f32_bf16, f32_f16;
 };
 IVK_DECLARE_TABLE(NormTable, norm_table)
 
@@ -67,9 +70,9 @@ std::string describe(const NormParams&);
 
 // Each input read once and each output written once.
 inline int64_t norm_bytes(const NormParams& p) {
-    const int64_t streams = 1 + (p.branch ? 2 : 0) + (p.weight ? 1 : 0);
-    const int64_t vectors = (p.scale ? 1 : 0) + (p.weight ? 1 : 0) + (p.bias ? 1 : 0);
-    return (streams * p.rows + vectors) * p.cols * size_of(p.dtype);
+    const int64_t in = p.rows * (p.branch ? 3 : 1) + (p.scale ? 1 : 0);
+    const int64_t out = (p.weight ? p.rows + 1 : 0) + (p.bias ? 1 : 0);
+    return (in * size_of(p.dtype) + out * size_of(p.out)) * p.cols;
 }
 
 bool supports_norm_sm80(const NormParams&, const Device&, std::string* why);

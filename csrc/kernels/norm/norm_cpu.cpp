@@ -5,14 +5,15 @@ namespace ivk {
 namespace IVK_ISA {
 namespace {
 
-template <typename T>
+// weight, bias and y of Y
+template <typename T, typename Y>
 void norm_rows(const NormParams& p, int64_t begin, int64_t end) {
     const T* scale = static_cast<const T*>(p.scale);
-    const T* weight = static_cast<const T*>(p.weight);
-    const T* bias = static_cast<const T*>(p.bias);
+    const Y* weight = static_cast<const Y*>(p.weight);
+    const Y* bias = static_cast<const Y*>(p.bias);
     for (int64_t r = begin; r < end; ++r) {
         const T* x = static_cast<const T*>(p.x) + r * p.stride_x;
-        T* y = p.y ? static_cast<T*>(p.y) + r * p.stride_y : nullptr;
+        Y* y = p.y ? static_cast<Y*>(p.y) + r * p.stride_y : nullptr;
         if (p.branch != nullptr) {
             const T* branch = static_cast<const T*>(p.branch) + r * p.stride_branch;
             T* h = static_cast<T*>(p.h) + r * p.stride_h;
@@ -33,7 +34,8 @@ void norm_rows(const NormParams& p, int64_t begin, int64_t end) {
 
 }  // namespace
 
-const NormTable norm_table = {norm_rows<float>, norm_rows<bf16>, norm_rows<f16>};
+const NormTable norm_table = {norm_rows<float, float>, norm_rows<bf16, bf16>, norm_rows<f16, f16>,
+                              norm_rows<float, bf16>, norm_rows<float, f16>};
 
 }  // namespace IVK_ISA
 }  // namespace ivk

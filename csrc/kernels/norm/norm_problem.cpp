@@ -6,18 +6,18 @@
 namespace ivk {
 namespace {
 
-void check_matrix(const char* name, const TensorView& v, const TensorView& x) {
-    require(v.ndim == 2 && v.shape[0] == x.shape[0] && v.shape[1] == x.shape[1] && v.dtype == x.dtype, "norm: ", name,
-            " is ", v, "; allowed: shape and dtype of x, ", x);
+void check_matrix(const char* name, const TensorView& v, const TensorView& x, DType dtype) {
+    require(v.ndim == 2 && v.shape[0] == x.shape[0] && v.shape[1] == x.shape[1] && v.dtype == dtype, "norm: ", name,
+            " is ", v, "; allowed: ", name_of(dtype), " in the shape of x, ", x);
     require(v.shape[1] <= 1 || v.stride[1] == 1, "norm: ", name, " is ", v, "; allowed: a contiguous last dimension");
     require(v.shape[0] <= 1 || v.stride[0] >= v.shape[1], "norm: ", name, " is ", v,
             "; allowed: rows that do not overlap");
 }
 
-void check_vector(const char* name, const TensorView& v, const TensorView& x) {
+void check_vector(const char* name, const TensorView& v, const TensorView& x, DType dtype) {
     if (!v.defined()) return;
-    require(v.ndim == 1 && v.shape[0] == x.shape[1] && v.dtype == x.dtype && v.contiguous(), "norm: ", name, " is ", v,
-            "; allowed: a contiguous vector of x's columns and dtype, x is ", x);
+    require(v.ndim == 1 && v.shape[0] == x.shape[1] && v.dtype == dtype && v.contiguous(), "norm: ", name, " is ", v,
+            "; allowed: a contiguous vector of ", x.shape[1], " ", name_of(dtype), ", x is ", x);
 }
 
 }  // namespace
@@ -32,23 +32,26 @@ NormParams norm_problem(const TensorView& x, const TensorView& branch, const Ten
     require(weight.defined() == y.defined() && (weight.defined() || branch.defined()),
             "norm: weight and y come together; without them only x + scale * branch is left, which needs branch");
     require(kind == NormKind::layer || !bias.defined(), "norm: RMSNorm takes no bias");
-    check_matrix("x", x, x);
-    if (y.defined()) check_matrix("y", y, x);
+    const bool narrower = weight.dtype == DType::bf16 || weight.dtype == DType::f16;
+    const DType out = weight.defined() && x.dtype == DType::f32 && narrower ? weight.dtype : x.dtype;
+    check_matrix("x", x, x, x.dtype);
+    if (y.defined()) check_matrix("y", y, x, out);
     if (branch.defined()) {
-        check_matrix("branch", branch, x);
-        check_matrix("h", h, x);
+        check_matrix("branch", branch, x, x.dtype);
+        check_matrix("h", h, x, x.dtype);
         require(!overlap(h, y), "norm: h and y share memory; allowed: y apart from h");
     }
-    for (const TensorView* out : {&h, &y})
+    for (const TensorView* to : {&h, &y})
         for (const TensorView* in : {&x, &branch})
-            require(same_place(*out, *in) || !overlap(*out, *in), "norm: an output ", *out,
+            require((same_place(*to, *in) && to->dtype == in->dtype) || !overlap(*to, *in), "norm: an output ", *to,
                     " partly overlaps an input ", *in, "; allowed: the same memory, or apart");
-    check_vector("scale", scale, x);
-    check_vector("weight", weight, x);
-    check_vector("bias", bias, x);
+    check_vector("scale", scale, x, x.dtype);
+    check_vector("weight", weight, x, out);
+    check_vector("bias", bias, x, out);
 
-    return NormParams{x.data,     branch.data, scale.data,       weight.data, bias.data,   h.data, y.data,  x.shape[0],
-                      x.shape[1], x.stride[0], branch.stride[0], h.stride[0], y.stride[0], eps,    x.dtype, kind};
+    return NormParams{x.data,     branch.data, scale.data,  weight.data,      bias.data,   h.data,      y.data,
+                      x.shape[0], x.shape[1],  x.stride[0], branch.stride[0], h.stride[0], y.stride[0], eps,
+                      x.dtype,    out,         kind};
 }
 
 std::string describe(const NormParams& p) {
@@ -59,7 +62,8 @@ std::string describe(const NormParams& p) {
         text << ", after a branch of row stride " << p.stride_branch << (p.scale ? " times scale" : "")
              << ", sum of row stride " << p.stride_h;
     if (p.weight != nullptr)
-        text << ", weight" << (p.bias ? " and bias" : "") << ", result of row stride " << p.stride_y;
+        text << ", weight" << (p.bias ? " and bias" : "") << ", result " << name_of(p.out) << " of row stride "
+             << p.stride_y;
     text << ", eps " << p.eps << ", addresses x " << p.x << " branch " << p.branch << " scale " << p.scale << " weight "
          << p.weight << " bias " << p.bias << " h " << p.h << " y " << p.y;
     return text.str();

@@ -13,16 +13,28 @@ constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
 bool whole_vectors(const NormParams& p) {
     const int64_t s = size_of(p.dtype), several = p.rows > 1 ? s : 0;  // one row has no use for strides
     return aligned_addresses(p.x, p.branch, p.scale, p.weight, p.bias, p.h, p.y) &&
-           aligned_bytes(p.cols * s, p.stride_x * several, p.stride_branch * several, p.stride_h * several,
-                         p.stride_y * several);
+           aligned_bytes(p.cols * size_of(p.out), p.stride_x * several, p.stride_branch * several, p.stride_h * several,
+                         p.rows > 1 ? p.stride_y * size_of(p.out) : 0);
 }
 
-template <typename T, typename Group, bool kLong>
+template <typename T, typename Y, typename Group, bool kLong>
 void run(const NormParams& p, int threads, Stream stream) {
     const int64_t blocks = Group::kBlock ? p.rows : (p.rows + device::kRowsOfBlock - 1) / device::kRowsOfBlock;
     const Launch how{"norm_sm80", dim3(static_cast<unsigned>(blocks)),
                      dim3(Group::kBlock ? threads : 32 * device::kRowsOfBlock), 0, stream};
-    with_bool(whole_vectors(p), [&](auto aligned) { launch(how, device::norm_kernel<T, Group, aligned, kLong>, p); });
+    with_bool(whole_vectors(p),
+              [&](auto aligned) { launch(how, device::norm_kernel<T, Y, Group, aligned, kLong>, p); });
+}
+
+template <typename T, typename Y>
+void run_shape(const NormParams& p, Stream stream) {
+    const device::RowShape shape = device::row_shape(p.cols, device::kLanes<T>);
+    if (shape.plan == device::RowPlan::warp)
+        run<T, Y, device::WarpGroup, false>(p, shape.threads, stream);
+    else if (shape.plan == device::RowPlan::block)
+        run<T, Y, device::BlockGroup, false>(p, shape.threads, stream);
+    else
+        run<T, Y, device::BlockGroup, true>(p, shape.threads, stream);
 }
 
 }  // namespace
@@ -42,16 +54,12 @@ bool supports_norm_sm80(const NormParams& p, const Device& on, std::string* why)
 
 void norm_sm80(const NormParams& p, Stream stream) {
     if (p.rows == 0) return;
-    with_float<device::bf16, device::f16>(p.dtype, [&](auto tag) {
-        using T = typename decltype(tag)::type;
-        const device::RowShape shape = device::row_shape(p.cols, device::kLanes<T>);
-        if (shape.plan == device::RowPlan::warp)
-            run<T, device::WarpGroup, false>(p, shape.threads, stream);
-        else if (shape.plan == device::RowPlan::block)
-            run<T, device::BlockGroup, false>(p, shape.threads, stream);
-        else
-            run<T, device::BlockGroup, true>(p, shape.threads, stream);
-    });
+    if (p.dtype == p.out)
+        return with_float<device::bf16, device::f16>(p.dtype, [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            run_shape<T, T>(p, stream);
+        });
+    p.out == DType::bf16 ? run_shape<float, device::bf16>(p, stream) : run_shape<float, device::f16>(p, stream);
 }
 
 }  // namespace ivk

@@ -14,7 +14,8 @@ __device__ inline Vector add_branch(const Vector& x, const Vector& branch, const
     return map<T>(x, [&](float v, int i) { return v + open<T>(branch, i) * open<T>(s, i); });
 }
 
-template <typename T, typename Group, bool kAligned, bool kLong>
+// weight, bias and y are of Y.
+template <typename T, typename Y, typename Group, bool kAligned, bool kLong>
 __global__ void __launch_bounds__(Group::kBlock ? kMostThreads : 32 * kRowsOfBlock)
     norm_kernel(const __grid_constant__ NormParams p) {
     const int64_t row = Group::kBlock ? blockIdx.x : int64_t{blockIdx.x} * kRowsOfBlock + threadIdx.x / 32;
@@ -45,11 +46,9 @@ __global__ void __launch_bounds__(Group::kBlock ? kMostThreads : 32 * kRowsOfBlo
         x = h;  // a long row is read again by the threads that wrote it
     }
     if (p.weight == nullptr) return;
-    T* y = static_cast<T*>(p.y) + row * p.stride_y;
-    norm_row<T, Group, kAligned, kLong>(
-        RowNorm{p.weight, p.bias, p.eps, columns, p.kind == NormKind::rms},
-        [&](int k, int column, int n) { return kLong ? load_vector<T, kAligned>(x + column, n) : held[k]; },
-        [&](int column, int n, const Vector& v) { store_vector<T, kAligned>(y + column, v, n); });
+    norm_row<T, Y, Group, kAligned, kLong>(
+        RowNorm{p.weight, p.bias, p.eps, columns, p.kind == NormKind::rms}, static_cast<Y*>(p.y) + row * p.stride_y,
+        [&](int k, int column, int n) { return kLong ? load_vector<T, kAligned>(x + column, n) : held[k]; });
 }
 
 }  // namespace ivk::device

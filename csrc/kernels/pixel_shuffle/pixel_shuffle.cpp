@@ -10,7 +10,10 @@ void pixel_shuffle(const TensorView& x, const TensorView& weight, const TensorVi
     const PixelShuffleParams params =
         pixel_shuffle_problem(x, weight, bias, y, rows, cols, factor, column_major, drop_cls, eps);
     const PixelShuffleTable& table = IVK_SELECT(pixel_shuffle_table);
-    const PixelShuffleTokens run = x.dtype == DType::f32 ? table.f32 : x.dtype == DType::bf16 ? table.bf16 : table.f16;
+    const bool wide = params.dtype == DType::f32, half = params.out == DType::bf16;
+    const PixelShuffleTokens run = params.out == DType::f32 ? table.f32
+                                   : half                   ? (wide ? table.f32_bf16 : table.bf16)
+                                                            : (wide ? table.f32_f16 : table.f16);
     parallel_for(token_count(params), 1 + (1 << 14) / (factor * factor * x.shape[2]), threads,
                  [&](int64_t begin, int64_t end) { run(params, begin, end); });
 }

@@ -7,9 +7,9 @@
 //
 //   name         shape                        dtype              notes
 //   x            [T, first + rows cols, D]    f32 | bf16 | f16   last dimension contiguous, other strides free
-//   weight       [f f D]                      as x               or absent
-//   bias         [f f D]                      as x               or absent; absent without weight
-//   y            [T, rows cols / f^2, f f D]  as x               contiguous, apart from x
+//   weight       [f f D]                      as x               or absent; of bf16 | f16 also where x is f32
+//   bias         [f f D]                      as weight          or absent; absent without weight
+//   y            [T, rows cols / f^2, f f D]  as weight, or x    contiguous, apart from x
 //
 // rows and cols are multiples of f. LayerNorm as in norm.h: statistics in fp32, one rounding at the store, the bits of
 // norm() on the shuffled rows. Deterministic; a token's bits depend on its block alone. Workspace 0. Bytes:
@@ -41,13 +41,13 @@ struct PixelShuffleParams {
     bool column_major;                  // v1
     float eps;
     int64_t tiles;
-    DType dtype;
+    DType dtype, out;  // of x; of weight, bias and y
 };
 
 // Tokens [begin, end), numbered over all tiles.
 using PixelShuffleTokens = void (*)(const PixelShuffleParams&, int64_t begin, int64_t end);
 struct PixelShuffleTable {
-    PixelShuffleTokens f32, bf16, f16;
+    PixelShuffleTokens f32, bf16, f16, f32_bf16, f32_f16;
 };
 IVK_DECLARE_TABLE(PixelShuffleTable, pixel_shuffle_table)
 
@@ -61,7 +61,8 @@ inline int64_t token_count(const PixelShuffleParams& p) { return p.tiles * (p.ro
 // Each input read once and each output written once.
 inline int64_t pixel_shuffle_bytes(const PixelShuffleParams& p) {
     const int64_t vectors = (p.weight ? 1 : 0) + (p.bias ? 1 : 0);
-    return (2 * token_count(p) + vectors) * p.factor * p.factor * p.width * size_of(p.dtype);
+    const int64_t tokens = token_count(p), size = p.factor * p.factor * p.width;
+    return (tokens * size_of(p.dtype) + (tokens + vectors) * size_of(p.out)) * size;
 }
 
 bool supports_pixel_shuffle_sm80(const PixelShuffleParams&, const Device&, std::string* why);

@@ -19,14 +19,16 @@ PixelShuffleParams pixel_shuffle_problem(const TensorView& x, const TensorView& 
     require(eps > 0.0f, "pixel_shuffle: eps is ", eps, "; allowed: greater than 0");
     require(weight.defined() || !bias.defined(), "pixel_shuffle: bias without weight");
     const int64_t tokens = rows * cols / (factor * factor), size = factor * factor * x.shape[2];
+    const bool narrower = weight.dtype == DType::bf16 || weight.dtype == DType::f16;
+    const DType out = weight.defined() && x.dtype == DType::f32 && narrower ? weight.dtype : x.dtype;
     for (const TensorView* v : {&weight, &bias})
-        require(!v->defined() || (v->ndim == 1 && v->shape[0] == size && v->dtype == x.dtype && v->contiguous()),
+        require(!v->defined() || (v->ndim == 1 && v->shape[0] == size && v->dtype == out && v->contiguous()),
                 "pixel_shuffle: ", v == &weight ? "weight" : "bias", " is ", *v, "; allowed: a contiguous vector of ",
-                size, " elements of x's dtype");
-    require(y.ndim == 3 && y.shape[0] == x.shape[0] && y.shape[1] == tokens && y.shape[2] == size &&
-                y.dtype == x.dtype && y.contiguous() && !overlap(x, y),
-            "pixel_shuffle: result is ", y, "; allowed: contiguous [", x.shape[0], ", ", tokens, ", ", size,
-            "] of x's dtype, apart from x");
+                size, " ", name_of(out));
+    require(y.ndim == 3 && y.shape[0] == x.shape[0] && y.shape[1] == tokens && y.shape[2] == size && y.dtype == out &&
+                y.contiguous() && !overlap(x, y),
+            "pixel_shuffle: result is ", y, "; allowed: contiguous [", x.shape[0], ", ", tokens, ", ", size, "] of ",
+            name_of(out), ", apart from x");
 
     PixelShuffleParams params{};
     params.x = x.as<const char>() + (drop_cls ? x.stride[1] * size_of(x.dtype) : 0);
@@ -43,6 +45,7 @@ PixelShuffleParams pixel_shuffle_problem(const TensorView& x, const TensorView& 
     params.eps = eps;
     params.tiles = x.shape[0];
     params.dtype = x.dtype;
+    params.out = out;
     return params;
 }
 
@@ -52,7 +55,8 @@ std::string describe(const PixelShuffleParams& p) {
          << name_of(p.dtype) << "[" << p.width << "], factor " << p.factor << ", order "
          << (p.column_major ? "v1" : "v2") << ", strides " << p.stride_tile << " (tile) and " << p.stride_patch
          << " (patch)";
-    if (p.weight != nullptr) text << ", with LayerNorm" << (p.bias ? " and bias" : "") << ", eps " << p.eps;
+    if (p.weight != nullptr)
+        text << ", with LayerNorm to " << name_of(p.out) << (p.bias ? " and bias" : "") << ", eps " << p.eps;
     text << ", addresses x " << p.x << " weight " << p.weight << " bias " << p.bias << " y " << p.y;
     return text.str();
 }

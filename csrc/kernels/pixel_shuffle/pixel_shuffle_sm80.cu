@@ -14,7 +14,7 @@ constexpr int64_t kMostTokens = (int64_t{1} << 31) - 1;  // blocks of a grid, an
 bool whole_vectors(const PixelShuffleParams& p) {
     const int64_t s = size_of(p.dtype);
     return aligned_addresses(p.x, p.weight, p.bias, p.y) &&
-           aligned_bytes(p.width * s, p.rows * p.cols > 1 ? p.stride_patch * s : 0,
+           aligned_bytes(p.width * std::min(s, size_of(p.out)), p.rows * p.cols > 1 ? p.stride_patch * s : 0,
                          p.tiles > 1 ? p.stride_tile * s : 0);
 }
 
@@ -30,13 +30,24 @@ device::ShuffleArgs arguments_of(const PixelShuffleParams& p) {
             divider(p.factor)};
 }
 
-template <typename T, typename Group, bool kLong>
+template <typename T, typename Y, typename Group, bool kLong>
 void run_norm(const device::ShuffleArgs& a, int threads, Stream stream) {
     const int64_t blocks = Group::kBlock ? a.tokens : (a.tokens + device::kRowsOfBlock - 1) / device::kRowsOfBlock;
     const Launch how{"pixel_shuffle_sm80", dim3(static_cast<unsigned>(blocks)),
                      dim3(Group::kBlock ? threads : 32 * device::kRowsOfBlock), 0, stream};
     with_bool(whole_vectors(a.p),
-              [&](auto aligned) { launch(how, device::pixel_shuffle_norm_kernel<T, Group, aligned, kLong>, a); });
+              [&](auto aligned) { launch(how, device::pixel_shuffle_norm_kernel<T, Y, Group, aligned, kLong>, a); });
+}
+
+template <typename T, typename Y>
+void run_shape(const device::ShuffleArgs& a, Stream stream) {
+    const device::RowShape shape = device::row_shape(a.columns, device::kLanes<T>);
+    if (shape.plan == device::RowPlan::warp)
+        run_norm<T, Y, device::WarpGroup, false>(a, shape.threads, stream);
+    else if (shape.plan == device::RowPlan::block)
+        run_norm<T, Y, device::BlockGroup, false>(a, shape.threads, stream);
+    else
+        run_norm<T, Y, device::BlockGroup, true>(a, shape.threads, stream);
 }
 
 template <typename T>
@@ -68,16 +79,12 @@ void pixel_shuffle_sm80(const PixelShuffleParams& p, Stream stream) {
     const device::ShuffleArgs a = arguments_of(p);
     if (p.weight == nullptr)
         return size_of(p.dtype) == 4 ? run_copy<uint32_t>(a, stream) : run_copy<uint16_t>(a, stream);
-    with_float<device::bf16, device::f16>(p.dtype, [&](auto tag) {
-        using T = typename decltype(tag)::type;
-        const device::RowShape shape = device::row_shape(a.columns, device::kLanes<T>);
-        if (shape.plan == device::RowPlan::warp)
-            run_norm<T, device::WarpGroup, false>(a, shape.threads, stream);
-        else if (shape.plan == device::RowPlan::block)
-            run_norm<T, device::BlockGroup, false>(a, shape.threads, stream);
-        else
-            run_norm<T, device::BlockGroup, true>(a, shape.threads, stream);
-    });
+    if (p.dtype == p.out)
+        return with_float<device::bf16, device::f16>(p.dtype, [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            run_shape<T, T>(a, stream);
+        });
+    p.out == DType::bf16 ? run_shape<float, device::bf16>(a, stream) : run_shape<float, device::f16>(a, stream);
 }
 
 }  // namespace ivk

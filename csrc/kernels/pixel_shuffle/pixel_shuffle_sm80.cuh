@@ -50,21 +50,21 @@ __device__ inline Vector gather(const ShuffleArgs& a, const T* block, int column
     return v;
 }
 
-template <typename T, typename Group, bool kAligned, bool kLong>
+// weight, bias and y are of Y.
+template <typename T, typename Y, typename Group, bool kAligned, bool kLong>
 __global__ void __launch_bounds__(Group::kBlock ? kMostThreads : 32 * kRowsOfBlock)
     pixel_shuffle_norm_kernel(const __grid_constant__ ShuffleArgs a) {
     const int64_t token = Group::kBlock ? blockIdx.x : int64_t{blockIdx.x} * kRowsOfBlock + threadIdx.x / 32;
     if (token >= a.tokens) return;  // a whole warp, and only where tokens are warps
     const T* block = block_of<T>(a, token);
-    T* y = static_cast<T*>(a.p.y) + token * a.columns;
+    Y* y = static_cast<Y*>(a.p.y) + token * a.columns;
     Vector held[kLong ? 1 : kRegisterVectors] = {};
     if constexpr (!kLong)
         for_vectors<T, Group, kAligned, kLong>(
             a.columns, [&](int k, int column, int n) { held[k] = gather<T, kAligned>(a, block, column, n); });
-    norm_row<T, Group, kAligned, kLong>(
-        RowNorm{a.p.weight, a.p.bias, a.p.eps, a.columns, false},
-        [&](int k, int column, int n) { return kLong ? gather<T, kAligned>(a, block, column, n) : held[k]; },
-        [&](int column, int n, const Vector& v) { store_vector<T, kAligned>(y + column, v, n); });
+    norm_row<T, Y, Group, kAligned, kLong>(
+        RowNorm{a.p.weight, a.p.bias, a.p.eps, a.columns, false}, y,
+        [&](int k, int column, int n) { return kLong ? gather<T, kAligned>(a, block, column, n) : held[k]; });
 }
 
 // Without weight the bits are moved as they are; T is uint16_t or uint32_t. One block per token.

@@ -22,7 +22,14 @@ class UnfitTensorError(UnsupportedError):
 
 
 BACKENDS = ("reference", "cpu", "cuda")
-CUDA_OPS = frozenset({"add_norm", "add_scaled", "layer_norm", "pixel_shuffle", "rms_norm", "vision_qk_norm"})
+# With a kernel for CUDA, and the dtypes it computes in.
+CUDA_OPS = {
+    **dict.fromkeys(
+        ("add_norm", "add_scaled", "layer_norm", "pixel_shuffle", "rms_norm", "vision_qk_norm"),
+        ("float32", "bfloat16", "float16"),
+    ),
+    **dict.fromkeys(("linear", "linear_gelu", "linear_residual"), ("bfloat16", "float16")),
+}
 NOT_BUILT = "this build has no CUDA part"
 
 
@@ -133,7 +140,7 @@ def choose(op: str, backend: str, *tensors: Any) -> str:
     """Resolve ``backend`` for the tensors of one call.
 
     ``"auto"`` without gradients is ``cpu`` for host memory when the extension loads, ``cuda`` for GPU memory when that runs and
-    has the op, else ``reference``. A named backend is taken or refused, never replaced.
+    has the op in that dtype (the first tensor's), else ``reference``. A named backend is taken or refused, never replaced.
     """
     if backend == "auto":
         places = {_place(t) for t in tensors}
@@ -142,8 +149,9 @@ def choose(op: str, backend: str, *tensors: Any) -> str:
         if "cuda" in places:
             backend = "cuda"  # only kernels read it: taken or refused
         else:
-            here = "torch cuda" in places and op in CUDA_OPS and not needs_grad(*tensors)
-            return "cuda" if here and unavailable("cuda") is None else "reference"
+            here = "torch cuda" in places and not needs_grad(*tensors)
+            has = str(tensors[0].dtype).rpartition(".")[2] in CUDA_OPS.get(op, ())
+            return "cuda" if here and has and unavailable("cuda") is None else "reference"
     if backend not in BACKENDS:
         raise UnsupportedError(f"{op}: backend={backend!r}; allowed: auto, {', '.join(BACKENDS)}")
     reason = unavailable(backend)

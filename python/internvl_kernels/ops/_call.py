@@ -11,7 +11,7 @@ from .._lazy import torch
 from ..errors import UnsupportedError
 from ._backend import cpu, cuda, is_torch
 from ._device import DeviceArray, current_stream, take
-from ._tensor import empty, host, result
+from ._tensor import dtype_name, empty, host, result
 
 
 class HostCall:
@@ -23,11 +23,11 @@ class HostCall:
     def take(self, x: Any, name: str) -> Any:
         return host(x)
 
-    def empty(self, shape: Sequence[int]) -> Any:
-        return empty(self._like, shape)
+    def empty(self, shape: Sequence[int], dtype: str | None = None) -> Any:
+        return empty(self._like, shape, dtype)
 
-    def result(self, shape: Sequence[int], out: Any) -> Any:
-        return result(self._like, shape, out)
+    def result(self, shape: Sequence[int], out: Any, dtype: str | None = None) -> Any:
+        return result(self._like, shape, out, dtype)
 
     def run(self, kernel: str, *arguments: Any) -> None:
         getattr(cpu(), kernel)(*arguments, self._threads)
@@ -64,19 +64,20 @@ class DeviceCall:
         self._dtype = self._dtype or array.dtype  # of the first, ``like``
         return array
 
-    def empty(self, shape: Sequence[int]) -> Any:
+    def empty(self, shape: Sequence[int], dtype: str | None = None) -> Any:
         like = self._like
         if is_torch(like) and on_device(like):
-            return take(empty(like, shape), "result", self._ordinal, self._stream)
-        return cuda().empty(list(shape), self._dtype, self._ordinal, self._stream)
+            return take(empty(like, shape, dtype), "result", self._ordinal, self._stream)
+        return cuda().empty(list(shape), dtype or self._dtype, self._ordinal, self._stream)
 
-    def result(self, shape: Sequence[int], out: Any) -> Any:
+    def result(self, shape: Sequence[int], out: Any, dtype: str | None = None) -> Any:
         """``out`` itself where it lies on the device; else memory there, which ``give`` copies into it."""
         if out is None:
-            return self.empty(shape)
-        if tuple(out.shape) != tuple(shape) or str(out.dtype).rpartition(".")[2] != self._dtype:
-            raise UnsupportedError(f"out is {out.dtype} {list(out.shape)}; allowed: {self._dtype} {list(shape)}")
-        return self.take(out, "out") if on_device(out) else self.empty(shape)
+            return self.empty(shape, dtype)
+        wanted = dtype or self._dtype
+        if tuple(out.shape) != tuple(shape) or dtype_name(out) != wanted:
+            raise UnsupportedError(f"out is {dtype_name(out)} {list(out.shape)}; allowed: {wanted} {list(shape)}")
+        return self.take(out, "out") if on_device(out) else self.empty(shape, dtype)
 
     def run(self, kernel: str, *arguments: Any) -> None:
         getattr(cuda(), kernel)(*arguments, self._stream)
@@ -92,7 +93,7 @@ class DeviceCall:
         if result.origin is not None:  # the caller's memory, or torch's for it
             return result.origin
         if is_torch(self._like) or isinstance(self._like, np.ndarray) or not on_device(self._like):
-            out = into if into is not None else empty(host(self._like), result.shape)
+            out = into if into is not None else empty(host(self._like), result.shape, result.dtype)
             cuda().copy(host(out), result, self._ordinal, self._stream, True)
             return out
         return into if isinstance(into, DeviceArray) else DeviceArray._of(result)

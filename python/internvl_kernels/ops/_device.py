@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import UnsupportedError
 from ._backend import cuda, is_torch
+from ._tensor import numpy_dtype
 
 _STREAM: ContextVar[int] = ContextVar("internvl_kernels_stream", default=0)
 _KINDS = {2: "CUDA", 13: "CUDA managed"}  # DLPack's numbers for memory that kernels read in place
@@ -164,14 +165,4 @@ def take(x: Any, name: str, device: int, stream: int) -> Any:
     return cuda().take(x, name, device, stream)
 
 
-def numpy_dtype(name: str) -> Any:
-    if name != "bfloat16":
-        return np.dtype(name)
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise UnsupportedError("numpy(): bfloat16 needs the package ml_dtypes; or take the memory by DLPack") from None
-    return np.dtype(ml_dtypes.bfloat16)
-
-
-__all__ = ["DeviceArray", "current_stream", "numpy_dtype", "take", "use_stream"]
+__all__ = ["DeviceArray", "current_stream", "take", "use_stream"]

@@ -12,8 +12,9 @@ from ..errors import UnsupportedError
 
 _FLOATS = ("float32", "float64", "bfloat16", "float16")
 _INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
+_HALVES = _FLOATS[2:]
 _WORDS = {"float": _FLOATS, "wide": _FLOATS[:2], "number": (*_FLOATS, *_INTEGERS)}
-_LINE = re.compile(r"([\w,]+) (\w+) \[(.*)\]")
+_LINE = re.compile(r"([\w,]+) (\w+[+-]?) \[(.*)\]")
 _SYMBOL = re.compile(r"[A-Za-z_]\w*|\.{3}")
 _TERM = re.compile(r"(\w+)(?:([*/+])(\w+))?")
 
@@ -22,8 +23,9 @@ class Layouts:
     """A line for each tensor or several: names, dtype, dimensions, such as ``"weight,bias x [cols]"``.
 
     dtype: "float", "wide" (not the 16-bit ones), "number" (floats and integers), "int64", or the name of an earlier tensor that
-    it must share. Dimensions are symbols that mean one size throughout (or an integer argument of that name), ``2*I``, ``H/2``
-    and ``1+N`` of them, and a leading ``...`` for any, the same throughout. A tensor that is None or not given is skipped.
+    it must share; ``x+``: x's or float32; ``x-``: x's, or where that is float32 a 16-bit one. Dimensions are symbols that mean
+    one size throughout (or an integer argument of that name), ``2*I``, ``H/2`` and ``1+N`` of them, and a leading ``...`` for
+    any, the same throughout. A tensor that is None or not given is skipped.
     """
 
     def __init__(self, lines: Sequence[str]) -> None:
@@ -44,14 +46,10 @@ class Layouts:
             what = f"{op}: {name} is {x.dtype} {_shape(x)}"
             if not _dense(x):
                 raise UnsupportedError(f"{what}; allowed: a dense tensor, not nested, sparse or quantised")
-            like = given.get(dtype)
-            if (
-                x.dtype != like.dtype
-                if like is not None
-                else str(x.dtype).rpartition(".")[2] not in _WORDS.get(dtype, (dtype,))
-            ):
-                allowed = f"{like.dtype}, {dtype}'s" if like is not None else ", ".join(_WORDS.get(dtype, (dtype,)))
-                raise UnsupportedError(f"{what}; allowed: {allowed}")
+            allowed = _allowed(dtype, given)
+            if str(x.dtype).rpartition(".")[2] not in allowed:
+                whose = f", {dtype.rstrip('+-')}'s" if len(allowed) == 1 and dtype in given else ""
+                raise UnsupportedError(f"{what}; allowed: {', '.join(allowed)}{whose}")
             known = dict(sizes)
             if not _fits(list(x.shape), dims, sizes):
                 used = [n for n in _SYMBOL.findall(" ".join(dims)) if n in known]
@@ -60,6 +58,17 @@ class Layouts:
             source |= {n: f" of {name}" for n in sizes if n not in known}
             if memory_gone(x):
                 raise UnsupportedError(f"{what}, whose memory was given back; allowed: a tensor in memory")
+
+
+def _allowed(dtype: str, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the dtypes that a line's second word allows."""
+    like = given.get(dtype.rstrip("+-"))
+    if not isinstance(like, torch.Tensor):
+        return _WORDS.get(dtype, (dtype,))
+    name = str(like.dtype).rpartition(".")[2]
+    if dtype.endswith("+"):
+        return tuple(dict.fromkeys((name, "float32")))
+    return (name, *_HALVES) if dtype.endswith("-") and name == "float32" else (name,)
 
 
 def _fits(shape: list[int], dims: list[str], sizes: dict[str, Any]) -> bool:

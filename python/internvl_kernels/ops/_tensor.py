@@ -23,16 +23,38 @@ def empty(like: Any, shape: Sequence[int], dtype: str | None = None) -> Any:
     """Uninitialised contiguous memory of ``like``'s kind; ``dtype`` is a name such as "float32" (default: ``like``'s)."""
     if is_torch(like):
         return like.new_empty(tuple(shape), dtype=getattr(torch, dtype)) if dtype else like.new_empty(tuple(shape))
-    return np.empty(tuple(shape), dtype=dtype or like.dtype)
+    own = like.dtype if dtype is None or dtype == like.dtype.name else numpy_dtype(dtype)
+    return np.empty(tuple(shape), dtype=own)
 
 
-def result(like: Any, shape: Sequence[int], out: Any) -> Any:
-    """Where a result of ``like``'s dtype goes: ``out``, the caller's, of exactly that shape, or new memory."""
+def numpy_dtype(name: str) -> Any:
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise UnsupportedError("numpy(): bfloat16 needs the package ml_dtypes; or take the memory by DLPack") from None
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def dtype_name(x: Any) -> str:
+    """ "float32" and the like, of any kind of tensor."""
+    return str(x.dtype).rpartition(".")[2]
+
+
+def normed(x: Any, weight: Any) -> str:
+    """Name of the dtype of a norm's result: the weight's where x is a stream of float32 beside 16-bit weights, else x's."""
+    wide = weight is not None and dtype_name(x) == "float32" and dtype_name(weight) in ("bfloat16", "float16")
+    return dtype_name(weight if wide else x)
+
+
+def result(like: Any, shape: Sequence[int], out: Any, dtype: str | None = None) -> Any:
+    """Where a result of ``dtype`` (default: ``like``'s) goes: ``out``, the caller's, of exactly that shape, or new memory."""
     if out is None:
-        return empty(like, shape)
-    out = host(out)
-    if tuple(out.shape) != tuple(shape) or out.dtype != like.dtype:
-        raise UnsupportedError(f"out is {out.dtype} {list(out.shape)}; allowed: {like.dtype} {list(shape)}")
+        return empty(like, shape, dtype)
+    out, wanted = host(out), dtype or dtype_name(like)
+    if tuple(out.shape) != tuple(shape) or dtype_name(out) != wanted:
+        raise UnsupportedError(f"out is {dtype_name(out)} {list(out.shape)}; allowed: {wanted} {list(shape)}")
     return out
 
 
@@ -69,4 +91,4 @@ def as_kind(result: Any, like: Any) -> Any:
     return result.numpy()
 
 
-__all__ = ["as_kind", "empty", "host", "put", "result", "to_torch"]
+__all__ = ["as_kind", "dtype_name", "empty", "host", "normed", "numpy_dtype", "put", "result", "to_torch"]

@@ -8,9 +8,10 @@ from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
+from ._call import start
 from ._packed import PackedWeight
 from ._product import by_library, product
-from ._tensor import as_kind, host, put, result
+from ._tensor import as_kind, dtype_name, host, put, result
 from .norm import add_scaled, add_scaled_reference
 
 if TYPE_CHECKING:
@@ -31,13 +32,16 @@ def linear(
     """``x @ weight.T + bias``: x ``[..., K]``, weight ``[N, K]``, bias ``[N]`` or None, one dtype; result ``[..., N]``.
 
     A weight from ``pack_weight`` may be of another dtype than x: products and sums are fp32 either way. A row's bits do not
-    depend on the rows beside it. decode=True reads a plain weight once for a few rows (csrc/kernels/gemm/gemm_few_rows.h), with
+    depend on the rows beside it. decode=True reads a plain weight once for a few rows (csrc/kernels/gemm/gemm_few_rows.h; cpu), with
     other bits than the rest. out: memory for the result, contiguous and apart from the inputs. float64, and bfloat16 where the
     processor multiplies it, go through torch (ops/_product.py).
     """
     check_product("linear", x, weight, bias)
-    if choose_product("linear", backend, x, weight, bias, out) == "reference":
+    backend = choose_product("linear", backend, x, weight, bias, out)
+    if backend == "reference":
         return put(linear_reference(x, cast("Tensor", weight), bias), out)
+    if backend == "cuda":
+        return gemm(backend, "linear", x, weight, bias, out=out)
     if decode and not isinstance(weight, PackedWeight):
         x = host(x)
         y = result(x, (*x.shape[:-1], weight.shape[0]), out)
@@ -45,7 +49,7 @@ def linear(
         return y
     if left_to_library(x, weight):
         return put(as_kind(product(x, weight, bias), x), out)
-    return gemm("linear", x, weight, bias, threads, out=out)
+    return gemm(backend, "linear", x, weight, bias, threads, out=out)
 
 
 @checked_reference("x float [..., K]", "weight x [N, K]", "bias x [N]")
@@ -65,11 +69,12 @@ def linear_gelu(
 ) -> Any:
     """``gelu(linear(x, weight, bias))`` with the exact (erf) GELU. Shapes, dtypes and ``out`` as ``linear``."""
     check_product("linear_gelu", x, weight, bias)
-    if choose_product("linear_gelu", backend, x, weight, bias, out) == "reference":
+    backend = choose_product("linear_gelu", backend, x, weight, bias, out)
+    if backend == "reference":
         return put(linear_gelu_reference(x, cast("Tensor", weight), bias), out)
-    if left_to_library(x, weight):
+    if backend == "cpu" and left_to_library(x, weight):
         return put(as_kind(product(x, weight, bias, gelu=True), x), out)
-    return gemm("gelu", x, weight, bias, threads, out=out)
+    return gemm(backend, "gelu", x, weight, bias, threads, out=out)
 
 
 @checked_reference("x float [..., K]", "weight x [N, K]", "bias x [N]")
@@ -89,7 +94,8 @@ def linear_residual(
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
-    """``residual + scale * linear(x, weight, bias)``: residual ``[..., N]``, scale (layer scale) ``[N]`` or None, x's dtype.
+    """``residual + scale * linear(x, weight, bias)``: residual ``[..., N]``, scale (layer scale) ``[N]`` or None, x's dtype;
+    residual may be float32 beside 16-bit x, and then so is the result.
 
     inplace: kernels write into residual and return it; the reference, whose gradients may need it, returns a new tensor. Shapes
     and dtypes otherwise as ``linear``.
@@ -99,15 +105,18 @@ def linear_residual(
     if tuple(residual.shape) != wanted or (scale is not None and tuple(scale.shape) != wanted[-1:]):
         found = f"residual {list(residual.shape)}, scale {None if scale is None else list(scale.shape)}"
         raise UnsupportedError(f"linear_residual: {found}; allowed: residual {list(wanted)}, scale [{wanted[-1]}]")
-    if choose_product("linear_residual", backend, x, weight, bias, residual, scale) == "reference":
+    if dtype_name(residual) not in (dtype_name(x), "float32"):
+        raise UnsupportedError(f"linear_residual: residual is {residual.dtype}; allowed: x's, {x.dtype}, or float32")
+    backend = choose_product("linear_residual", backend, x, weight, bias, residual, scale)
+    if backend == "reference":
         return linear_residual_reference(x, cast("Tensor", weight), bias, residual=residual, scale=scale)
-    if left_to_library(x, weight):
+    if backend == "cpu" and left_to_library(x, weight) and dtype_name(residual) == dtype_name(x):
         run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
         return add_scaled(residual, linear(x, weight, bias, **run), scale, inplace=inplace, **run)
-    return gemm("residual", x, weight, bias, threads, scale, residual, host(residual) if inplace else None)
+    return gemm(backend, "residual", x, weight, bias, threads, scale, residual, residual if inplace else None)
 
 
-@checked_reference("x float [..., K]", "weight x [N, K]", "bias,scale x [N]", "residual x [..., N]")
+@checked_reference("x float [..., K]", "weight x [N, K]", "bias,scale x [N]", "residual x+ [..., N]")
 def linear_residual_reference(
     x: Tensor,
     weight: Tensor,
@@ -116,25 +125,34 @@ def linear_residual_reference(
     residual: Tensor,
     scale: Tensor | None = None,
 ) -> Tensor:
-    return add_scaled_reference(residual, linear_reference(x, weight, bias), scale)
+    factor = None if scale is None else scale.to(residual.dtype)
+    return add_scaled_reference(residual, linear_reference(x, weight, bias).to(residual.dtype), factor)
 
 
 def gemm(
+    backend: str,
     epilogue: str,
     x: Any,
     weight: Any,
     bias: Any,
-    threads: int,
+    threads: int = 0,
     scale: Any = None,
     residual: Any = None,
     out: Any = None,
 ) -> Any:
-    x, rows = host(x), weight.shape[0]
-    packed = isinstance(weight, PackedWeight)
-    y = result(x, (*x.shape[:-1], rows // 2 if epilogue == "swiglu" else rows), out)
-    matrix = weight.data if packed else host(weight)
-    cpu().gemm(x, matrix, rows if packed else None, host(bias), host(scale), host(residual), y, epilogue, threads)
-    return y
+    """The kernel on a backend that has it; ``out`` may be ``residual``."""
+    packed, rows = isinstance(weight, PackedWeight), weight.shape[0]
+    call = start(backend, threads, x, None if packed else weight, bias, scale, residual)
+    given, matrix = call.take(x, "x"), weight.data if packed else call.take(weight, "weight")
+    shift, factor, rest = call.take(bias, "bias"), call.take(scale, "scale"), call.take(residual, "residual")
+    shape = (*given.shape[:-1], rows // 2 if epilogue == "swiglu" else rows)
+    y = (
+        rest
+        if out is not None and out is residual
+        else call.result(shape, out, dtype_name(x if rest is None else rest))
+    )
+    call.run("gemm", given, matrix, rows if packed else None, shift, factor, rest, y, epilogue)
+    return call.give(y, out)
 
 
 def choose_product(op: str, backend: str, x: Any, weight: Any, *others: Any) -> str:

@@ -9,7 +9,7 @@ from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose
 from ._call import start
-from ._tensor import put
+from ._tensor import normed, put
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +28,9 @@ def layer_norm(
 ) -> Any:
     """LayerNorm over the last dimension: ``(x - mean) * rsqrt(var + eps) * weight + bias``, statistics in fp32.
 
-    x ``[..., cols]`` float32 | bfloat16 | float16, last dimension contiguous; weight, bias ``[cols]`` of x's dtype.
-    Returns a contiguous tensor of x's shape and dtype, ``out`` if given. Raises UnsupportedError for anything else.
+    x ``[..., cols]`` float32 | bfloat16 | float16, last dimension contiguous; weight, bias ``[cols]`` of x's dtype, or 16-bit
+    ones beside x of float32: a residual stream in float32 before 16-bit products. Returns a contiguous tensor of x's shape in
+    the weight's dtype, ``out`` if given. Raises UnsupportedError for anything else.
     """
     backend = choose("layer_norm", backend, x, weight, bias, out)
     if backend == "reference":
@@ -37,9 +38,10 @@ def layer_norm(
     return _norm(backend, threads, x, weight, bias, eps, rms=False, out=out)
 
 
-@checked_reference("x float [..., cols]", "weight,bias x [cols]")
+@checked_reference("x float [..., cols]", "weight x- [cols]", "bias weight [cols]")
 def layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: float = 1e-6) -> Tensor:
-    return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+    shift = None if bias is None else bias.to(x.dtype)
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], weight.to(x.dtype), shift, eps).to(weight.dtype)
 
 
 @checked
@@ -48,7 +50,7 @@ def rms_norm(
 ) -> Any:
     """RMSNorm over the last dimension: ``round(x * rsqrt(mean(x^2) + eps)) * weight``, statistics in fp32.
 
-    The normalised value is rounded to x's dtype before the weight, as the published Llama, Qwen and InternViT code does.
+    The normalised value is rounded to the result's dtype before the weight, as the published Llama, Qwen and InternViT code does.
     Shapes, dtypes and ``out`` as ``layer_norm``.
     """
     backend = choose("rms_norm", backend, x, weight, out)
@@ -57,10 +59,10 @@ def rms_norm(
     return _norm(backend, threads, x, weight, None, eps, rms=True, out=out)
 
 
-@checked_reference("x float [..., cols]", "weight x [cols]")
+@checked_reference("x float [..., cols]", "weight x- [cols]")
 def rms_norm_reference(x: Tensor, weight: Tensor, *, eps: float = 1e-6) -> Tensor:
     wide = x if x.dtype == torch.float64 else x.float()
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(weight.dtype) * weight
 
 
 @checked
@@ -131,7 +133,7 @@ def add_scaled_reference(x: Tensor, branch: Tensor, scale: Tensor | None = None)
 def _norm(backend: str, threads: int, x: Any, weight: Any, bias: Any, eps: float, *, rms: bool, out: Any = None) -> Any:
     call = start(backend, threads, x, weight, bias)
     rows, scale, shift = call.take(x, "x"), call.take(weight, "weight"), call.take(bias, "bias")
-    y = call.result(rows.shape, out)
+    y = call.result(rows.shape, out, normed(rows, scale))
     call.run("norm", rows, None, None, scale, shift, None, y, eps, rms)
     return call.give(y, out)
 

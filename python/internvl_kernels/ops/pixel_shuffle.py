@@ -9,6 +9,7 @@ from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose
 from ._call import start
+from ._tensor import normed
 from .norm import layer_norm_reference
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def pixel_shuffle(
 
     grid: (rows, columns) of patches, default square; both multiples of ``factor``. A token holds its block's patches
     row by row. version "v2" orders tokens row-major, "v1" column-major. drop_cls: x's first row is CLS and is left out;
-    with False x is ``[T, N, D]``. With weight (and bias) ``[D * f^2]`` the tokens go through LayerNorm in the same pass.
+    with False x is ``[T, N, D]``. With weight (and bias) ``[D * f^2]`` the tokens go through LayerNorm in the same pass; dtypes as
+    in ``layer_norm``.
     """
     grid = _grid(x, grid, factor, version, drop_cls)
     _check_norm(weight, bias)
@@ -44,13 +46,13 @@ def pixel_shuffle(
         )
     call, area = start(backend, threads, x, weight, bias), factor * factor
     tiles = call.take(x, "x")
-    y = call.empty((tiles.shape[0], grid[0] * grid[1] // area, tiles.shape[2] * area))
     weight, bias = call.take(weight, "weight"), call.take(bias, "bias")
+    y = call.empty((tiles.shape[0], grid[0] * grid[1] // area, tiles.shape[2] * area), normed(tiles, weight))
     call.run("pixel_shuffle", tiles, weight, bias, y, *grid, factor, version == "v1", drop_cls, eps)
     return call.give(y)
 
 
-@checked_reference("x float [T, tokens, D]", "weight x [width]", "bias weight [width]")
+@checked_reference("x float [T, tokens, D]", "weight x- [width]", "bias weight [width]")
 def pixel_shuffle_reference(
     x: Tensor,
     *,

@@ -59,7 +59,8 @@ def linear_swiglu(
     check_product("linear_swiglu", x, gate_up, None, "gate_up")
     if gate_up.shape[0] % 2:
         raise UnsupportedError(f"linear_swiglu: gate_up is {list(gate_up.shape)}; allowed: an even number of rows")
-    if choose_product("linear_swiglu", backend, x, gate_up, out) == "reference":
+    backend = choose_product("linear_swiglu", backend, x, gate_up, out)
+    if backend == "reference":
         return put(linear_swiglu_reference(x, cast("Tensor", gate_up)), out)
     run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
     if not isinstance(gate_up, PackedWeight) and (decode or left_to_library(x, gate_up)):
@@ -67,7 +68,7 @@ def linear_swiglu(
             _by_rows(x, gate_up.shape[0] // 2, lambda rows: swiglu(linear(rows, gate_up, decode=decode, **run), **run)),
             out,
         )
-    return gemm("swiglu", x, gate_up, None, threads, out=out)
+    return gemm(backend, "swiglu", x, gate_up, None, threads, out=out)
 
 
 @checked_reference("x float [..., K]", "gate_up x [N, K]")

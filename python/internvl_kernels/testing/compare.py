@@ -74,15 +74,18 @@ def same_bits(actual: Any, expected: Any, what: str = "result") -> None:
         )
 
 
-def check(op: str, *args: Any, backend: str = "cpu", **kwargs: Any) -> Any:
-    """Runs ``ops.<op>`` and both references on the same arguments and compares; returns the result."""
-    dtype = next(a.dtype for a in _tensors([*args, *kwargs.values()]) if a.is_floating_point())
+def check(op: str, *args: Any, backend: str = "cpu", dtype: str | None = None, **kwargs: Any) -> Any:
+    """Runs ``ops.<op>`` and both references on the same arguments and compares; returns the result.
+
+    dtype: whose tolerances hold, by default those of the first floating-point tensor.
+    """
+    dtype = dtype or next(str(a.dtype)[6:] for a in _tensors([*args, *kwargs.values()]) if a.is_floating_point())
     actual = getattr(ops, op)(*_map(args, lambda t: t.clone()), backend=backend, **kwargs)
     kwargs = {k: v for k, v in kwargs.items() if k not in ("threads", "inplace")}
     same = getattr(reference, op)(*args, **kwargs)
     wide_kwargs = dict(zip(kwargs, _map(list(kwargs.values()), _widen)))
     high = getattr(reference, op)(*_map(args, _widen), **wide_kwargs)
-    compare(actual, same, high, op, str(dtype).partition(".")[2])
+    compare(actual, same, high, op, dtype)
     return actual
 
 

@@ -1,0 +1,109 @@
+// Products on tensor cores: contract in gemm.h. A block computes one tile of y in one chain over all of k: slices of 32
+// columns come by cp.async, kGemmStages of them under way, and while a step of 16 columns is multiplied the next one's
+// fragments come from shared memory. Sums stay in registers to the end: quads of lanes turn them into whole vectors.
+#pragma once
+
+#include "device/tile.cuh"
+#include "kernels/gemm/gemm_sm80_epilogue.cuh"
+
+namespace ivk::device {
+
+constexpr int kBand = 16;  // tiles of rows that pass over the weights together, so that both stay in L2
+
+template <int kTile>
+constexpr int kGemmThreads = gemm_threads(kGemmTiles[kTile]);
+
+struct GemmArgs {
+    GemmParams p;
+    int tiles_m, tiles_n;
+};
+
+// Which tile of y block `index` computes: bands of kBand tiles of rows, column by column.
+__device__ inline void place_block(const GemmArgs& a, int64_t index, int& m, int& n) {
+    const int64_t of_band = int64_t{kBand} * a.tiles_n;
+    const int first = static_cast<int>(index / of_band) * kBand, rest = static_cast<int>(index % of_band);
+    const int height = min(kBand, a.tiles_m - first);
+    m = first + rest % height;
+    n = rest / height;
+}
+
+// Fragments of a warp's rows of x and of the weight for 16 columns of k.
+template <int kM, int kN>
+struct Operands {
+    uint32_t x[kM][4], w[kN / 2][4];
+
+    // x, w: the warp's rows in a slice; step: which 16 of its columns
+    __device__ void load(const char* slice_x, int row_x, const char* slice_w, int row_w, int step) {
+        const int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int m = 0; m < kM; ++m)
+            load_matrices(x[m], slice_x + slice_offset(row_x + m * 16 + lane % 16, step * 2 + lane / 16));
+#pragma unroll
+        for (int n = 0; n < kN / 2; ++n)
+            load_matrices(w[n],
+                          slice_w + slice_offset(row_w + n * 16 + lane % 8 + lane / 16 * 8, step * 2 + lane / 8 % 2));
+    }
+};
+
+template <typename T, int kTile, bool kAligned>
+__global__ void __launch_bounds__(kGemmThreads<kTile>, 2) gemm_kernel(const __grid_constant__ GemmArgs a) {
+    extern __shared__ __align__(128) char shared[];
+    constexpr GemmTile kShape = kGemmTiles[kTile];
+    constexpr int kThreads = kGemmThreads<kTile>, kWarpsN = kShape.bn / kShape.wn;
+    constexpr int kM = kShape.wm / 16, kN = kShape.wn / 8, kStage = (kShape.bm + kShape.bn) * kSliceBytes;
+    const GemmParams& p = a.p;
+    int tile_m, tile_n;
+    place_block(a, blockIdx.x, tile_m, tile_n);
+    const int64_t first_m = int64_t{tile_m} * kShape.bm, first_n = int64_t{tile_n} * kShape.bn;
+    const int k = static_cast<int>(p.weight.k), slices = (k + kSlice - 1) / kSlice;
+    const TileCopy<T, kShape.bm, kThreads, kAligned> x(p.x, p.stride_x, first_m, p.m, k);
+    const TileCopy<T, kShape.bn, kThreads, kAligned> w(p.weight.data, p.weight.stride, first_n, p.weight.n, k);
+
+    const auto stage = [&](int slice) { return shared + slice % kGemmStages * kStage; };
+    const auto fetch = [&](int slice) {
+        if (slice < slices) {
+            x.slice(stage(slice), slice * kSlice);
+            w.slice(stage(slice) + kShape.bm * kSliceBytes, slice * kSlice);
+        }
+        commit_copies();  // an empty group too: groups are counted
+    };
+    const int warp = threadIdx.x / 32;
+    const int warp_m = warp / kWarpsN * kShape.wm, warp_n = warp % kWarpsN * kShape.wn;
+    const bool works = first_m + warp_m < p.m && first_n + warp_n < p.weight.n;  // else it helps with the copies
+    Operands<kM, kN> operands[2];
+    const auto take = [&](int slice, int step) {
+        if (works) operands[step].load(stage(slice), warp_m, stage(slice) + kShape.bm * kSliceBytes, warp_n, step);
+    };
+
+    float sums[kM][kN][4] = {};
+#pragma unroll
+    for (int slice = 0; slice < kGemmStages - 1; ++slice) fetch(slice);
+    wait_copies<kGemmStages - 2>();
+    __syncthreads();
+    take(0, 0);
+    for (int slice = 0; slice < slices; ++slice) {
+#pragma unroll
+        for (int step = 0; step < 2; ++step) {
+            if (step == 0) {
+                take(slice, 1);
+                fetch(slice + kGemmStages - 1);  // where slice - 1 was: all have left it
+            } else if (slice + 1 < slices) {
+                wait_copies<kGemmStages - 2>();
+                __syncthreads();
+                take(slice + 1, 0);
+            }
+            if (works) {
+#pragma unroll
+                for (int m = 0; m < kM; ++m)
+#pragma unroll
+                    for (int n = 0; n < kN; ++n)
+                        mma<T>(sums[m][n], operands[step].x[m], operands[step].w[n / 2][n % 2 * 2],
+                               operands[step].w[n / 2][n % 2 * 2 + 1]);
+            }
+        }
+    }
+    wait_copies<0>();
+    if (works) Epilogues<T, kTile, kAligned>{p, first_m + warp_m, first_n + warp_n}(sums);
+}
+
+}  // namespace ivk::device
