@@ -81,6 +81,9 @@ def tower_workspace(
     stem = (
         patches * (3 * c.patch_size**2 + d) * itemsize + 3 * rows * d * 4
     )  # one tile's patches; positions of another grid
+    if backend == "cuda":  # pixels as floats, hidden rows (in fp32 for float16), and what a layer computes beside them
+        wide = 4 if itemsize == 2 else itemsize
+        return tiles * (rows * (d * wide + max(4 * d, d + inner) * itemsize) + 3 * patches * c.patch_size**2 * 4)
     if backend != "reference":
         # hidden rows, and beside them normed or mixed ones with q|k|v, or a piece's normed and inner ones, with its result
         # where a library multiplies bfloat16
@@ -175,7 +178,7 @@ def kv_bytes(c: LanguageConfig, positions: int, itemsize: int) -> int:
 
 def mlp_pieces(c: VisionConfig, rows: int, backend: str) -> int:
     """Pieces in which ``rows`` rows go through a tower layer's MLP: as many as keep it within what the attention takes."""
-    if backend == "reference":
+    if backend != "cpu":
         return 1
     d = c.hidden_size
     return max(1, min(-(-(d + c.intermediate_size) // (4 * d)), rows // LEAST_ROWS))

@@ -16,7 +16,7 @@ from .io.config import read_config
 from .io.decode import MAX_TILES, check_int
 from .io.images import Tiles, tile_image
 from .io.packed_file import packed_weights
-from .models import VisionTower, storage
+from .models import CudaTower, VisionTower, storage
 from .options import RuntimeOptions, dense
 
 if TYPE_CHECKING:
@@ -36,10 +36,16 @@ def load_vision(
     download: bool = False,
     packed_cache: bool | str | Path | None = None,
 ) -> VisionModel:
-    """The tower alone: only its tensors are read. Arguments as ``load``."""
-    options = RuntimeOptions.check(backend, device, dtype, weights, max_workspace, threads, packed_cache)
+    """The tower alone: only its tensors are read. Arguments as ``load``.
+
+    On the cuda backend device is "cuda" or "cuda:N" and dtype bfloat16 or float16 (default: the checkpoint's).
+    """
+    options = RuntimeOptions.check(
+        backend, device, dtype, weights, max_workspace, threads, packed_cache, tower_only=True
+    )
     directory = resolve(path, download=download)
     config = read_config(directory)
+    options.for_checkpoint(config.dtype)
     with options.limited():
         tensors = read_weights(directory, config, options, ("vision",), progress)
     return VisionModel(config, options.place(tensors), options)
@@ -62,11 +68,13 @@ class VisionModel:
     def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor], options: RuntimeOptions) -> None:
         self.config = config
         self._options = options
-        tiling = config.tiling
-        self._tower = VisionTower(
-            config.vision, weights, mean=tiling.mean, std=tiling.std, backend=options.backend, threads=options.op_threads,
-            max_workspace=options.max_workspace,
-        )  # fmt: skip
+        known: dict[str, Any] = {"mean": config.tiling.mean, "std": config.tiling.std}
+        known["max_workspace"] = options.max_workspace
+        if options.backend == "cuda":
+            self._tower: VisionTower = CudaTower(config.vision, weights, device=options.ordinal, **known)
+        else:
+            run: dict[str, Any] = {"backend": options.backend, "threads": options.op_threads}
+            self._tower = VisionTower(config.vision, weights, **known, **run)
 
     @property
     def backend(self) -> str:
@@ -126,7 +134,7 @@ class VisionModel:
                     raise ImageError(
                         f"tiles: {tile[tuple(where)].item()} in tile {number}, {place}; allowed with check_finite=True: finite values"
                     )
-        return tiles.to(self._options.device)
+        return tiles if self.backend == "cuda" else tiles.to(self._options.device)
 
 
 __all__ = ["VisionModel", "load_vision", "read_weights"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import numbers
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
@@ -29,6 +30,8 @@ DEFAULT_WORKSPACE = "2GB"
 
 class RuntimeOptions:
     """Checked arguments of ``load``."""
+
+    given_dtype = True
 
     def __init__(
         self,
@@ -56,24 +59,27 @@ class RuntimeOptions:
         threads: int | None,
         cache: bool | str | os.PathLike[str] | None = None,
         kv_dtype: str | None = None,
+        *,
+        tower_only: bool = False,
     ) -> RuntimeOptions:
-        device = _device(device)
+        device = _gpu(device) if backend == "cuda" else _device(device)
         if backend not in ("auto", *BACKENDS):
             raise UnsupportedError(f"backend: {backend!r}; allowed: auto, {', '.join(BACKENDS)}")
         if backend == "auto":
             backend = "cpu" if device == "cpu" and unavailable("cpu") is None else "reference"
         elif (reason := unavailable(backend)) is not None:
             raise BackendError(f"backend {backend!r}: {reason}")
-        elif backend == "cuda":
+        elif backend == "cuda" and not tower_only:
             raise BackendError(
-                "backend 'cuda': a model needs kernels that the CUDA part does not have yet; it has the ops "
-                + ", ".join(sorted(CUDA_OPS))
+                "backend 'cuda': a language model needs kernels that the CUDA part does not have yet (load_vision runs the tower "
+                "on it); it has the ops " + ", ".join(sorted(CUDA_OPS))
             )
         if backend == "cpu" and device != "cpu":
             raise UnsupportedError(f"device: {device!r}; allowed with backend 'cpu': cpu")
-        dtype = "float32" if dtype is None else str(dtype).removeprefix("torch.")
-        if dtype not in DTYPES:
-            raise UnsupportedError(f"dtype: {dtype!r}; allowed: {', '.join(DTYPES)}")
+        computes = DTYPES[1:] if backend == "cuda" else DTYPES
+        given, dtype = dtype, computes[0] if dtype is None else str(dtype).removeprefix("torch.")
+        if dtype not in computes:
+            raise UnsupportedError(f"dtype: {dtype!r}; allowed with backend {backend!r}: {', '.join(computes)}")
         stored = dtype if weights is None else str(weights).removeprefix("torch.")
         if stored not in DTYPES or (stored != dtype and not (backend == "cpu" and packs(dtype))):
             allowed = (
@@ -89,7 +95,20 @@ class RuntimeOptions:
             raise UnsupportedError(f"threads: {threads!r}; allowed: 1 to 1024, or None")
         limit = parse_bytes(DEFAULT_WORKSPACE if workspace is None else workspace)
         assert limit is not None
-        return cls(backend, device, dtype, limit, threads, stored, packed_folder(cache, backend), kept)
+        found = cls(backend, device, dtype, limit, threads, stored, packed_folder(cache, backend), kept)
+        found.given_dtype = given is not None
+        return found
+
+    def for_checkpoint(self, dtype: str) -> RuntimeOptions:
+        """On the cuda backend the checkpoint's own 16-bit dtype is the default."""
+        if self.backend == "cuda" and not self.given_dtype and dtype in DTYPES[1:]:
+            self.dtype = self.weights = self.kv_dtype = dtype
+        return self
+
+    @property
+    def ordinal(self) -> int:
+        """The GPU of the cuda backend."""
+        return int(self.device.partition(":")[2] or 0)
 
     @property
     def packed(self) -> bool:
@@ -102,7 +121,12 @@ class RuntimeOptions:
         return kept
 
     def place(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return tensors if self.device == "cpu" else {name: t.to(self.device) for name, t in tensors.items()}
+        """On the device of the reference; the cuda backend uploads what it needs itself."""
+        return (
+            tensors
+            if self.device == "cpu" or self.backend == "cuda"
+            else {name: t.to(self.device) for name, t in tensors.items()}
+        )
 
     @property
     def op_threads(self) -> int:
@@ -221,6 +245,14 @@ def generation_options(given: Mapping[str, Any]) -> GenerationOptions:
         if name not in allowed:
             raise UnsupportedError(f"{name}: is not an option; allowed: {', '.join(allowed)}")
     return replace(GenerationOptions(), **given)
+
+
+def _gpu(device: Any) -> str:
+    """ "cuda:N" of the cuda backend, which needs no torch that knows it."""
+    name = "cuda:0" if device is None or str(device) == "cuda" else str(device)
+    if re.fullmatch(r"cuda:\d{1,3}", name) is None:
+        raise UnsupportedError(f"device: {device!r}; allowed with backend 'cuda': cuda, cuda:0, cuda:1, ...")
+    return name
 
 
 def _device(device: Any) -> str:

@@ -101,6 +101,14 @@ def test_pixel_shuffle(counted: Any, tower: str, factor: int, dtype: str, versio
     check(counted(lambda: ops.pixel_shuffle(x, **options)), read=moved, written=moved)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_embedding(counted: Any, dtype: str) -> None:
+    rows, width, s = 37, 896, size_of(dtype)
+    table, ids = device(64, width, dtype=dtype), torch.randperm(64)[:rows]
+    launches = counted(lambda: ops.embed_tokens(ids, table))
+    check(launches, read=rows * (width * s + 8), written=rows * width * s)
+
+
 @pytest.mark.parametrize("tile", ["128x128", "80x128", "64x128", "64x64"])
 @pytest.mark.parametrize("stream", ["bfloat16", "float32"])
 def test_products(counted: Any, stream: str, tile: str) -> None:

@@ -9,7 +9,9 @@
 
 namespace ivk::binding {
 void bind_array(py::module_& m);
+void bind_embed_cuda(py::module_& m);
 void bind_gemm_cuda(py::module_& m);
+void bind_graph(py::module_& m);
 void bind_norm_cuda(py::module_& m);
 void bind_pixel_shuffle_cuda(py::module_& m);
 }  // namespace ivk::binding
@@ -39,7 +41,9 @@ PYBIND11_MODULE(_cuda, m) {
         },
         py::arg("device"), py::arg("stream"));
     binding::bind_array(m);
+    binding::bind_embed_cuda(m);
     binding::bind_gemm_cuda(m);
+    binding::bind_graph(m);
     binding::bind_norm_cuda(m);
     binding::bind_pixel_shuffle_cuda(m);
 }

@@ -10,13 +10,20 @@
 //   image_id          absent: every id is a row of the table
 //
 // Refused before anything is written: a text id outside [0, V), a number of image positions other than m.
-// A copy, so exact. Workspace 8 n bytes. Bytes: 2*n*H*s + 8*n.
+// A copy, so exact. Workspace 8 n bytes. Bytes: 2*n*H*s + 8*n (embed_bytes).
+//
+// CUDA (embed_sm80, compute capability 8.0 and newer): every problem of the contract with fewer than 2^31 rows; ids are
+// read on the host. Where addresses, row strides and rows are multiples of 16 bytes a thread moves 16 bytes at once.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <vector>
 
+#include "core/device.h"
 #include "core/isa.h"
+#include "core/stream.h"
 #include "core/tensor.h"
 
 namespace ivk {
@@ -26,7 +33,8 @@ struct EmbedParams {
     const char* table;
     const char* visual;  // null without image positions
     char* y;
-    int64_t row_bytes, table_stride, visual_stride;  // bytes
+    int64_t row_bytes, rows, table_stride, visual_stride;  // bytes, n, bytes
+    DType dtype;
 };
 
 using EmbedRows = void (*)(const EmbedParams&, int64_t begin, int64_t end);
@@ -35,6 +43,17 @@ struct EmbedTable {
 };
 IVK_DECLARE_TABLE(EmbedTable, embed_table)
 
+// The checked problem; throws UnsupportedError. `source` is where its own lie, in host memory.
+EmbedParams embed_problem(const TensorView& ids, const TensorView& table, const TensorView& visual, const TensorView& y,
+                          std::optional<int64_t> image_id, std::vector<int64_t>& source);
+std::string describe(const EmbedParams&);
+inline int64_t embed_bytes(const EmbedParams& p) { return p.rows * (2 * p.row_bytes + 8); }
+
+bool supports_embed_sm80(const EmbedParams&, const Device&, std::string* why);
+void embed_sm80(const EmbedParams&, Stream);
+void embed_cuda(const EmbedParams&, const Device&, Stream);  // throws UnsupportedError with every variant's reason
+
+// CPU, on at most `threads` threads (0: the default cap).
 void embed(const TensorView& ids, const TensorView& table, const TensorView& visual, const TensorView& y,
            std::optional<int64_t> image_id, int threads);
 

@@ -7,9 +7,11 @@ from .language import LanguageModel
 from .prefill import Piece, Prompt, forward_pieces, logits, prefill
 from .projector import Projector
 from .vision import VisionTower, interpolate_positions
+from .vision_cuda import CudaTower
 from .visual import encode_tiles
 
 __all__ = [
+    "CudaTower",
     "DecodeSteps",
     "KVCache",
     "LanguageModel",

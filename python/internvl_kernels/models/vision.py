@@ -34,7 +34,7 @@ class VisionTower:
     def __init__(
         self,
         config: VisionConfig,
-        weights: Mapping[str, Tensor],
+        weights: Mapping[str, Any],
         *,
         mean: Sequence[float],
         std: Sequence[float],
@@ -133,37 +133,42 @@ class VisionTower:
         piece = -(-rows // mlp_pieces(c, rows, self._run["backend"]))
         return Space(like, max(4 * rows * c.hidden_size, piece * (c.hidden_size + c.intermediate_size)))
 
-    def _attention(self, w: Mapping[str, Any], h: Tensor, space: Space) -> Tensor:
+    def _attention(self, w: Mapping[str, Any], h: Any, space: Space) -> Any:
         c, run = self.config, self._run
         batch, length, width = h.shape
         y = self._norm(h, w, "norm1", space(0, batch, length, width))
-        qkv = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), out=space(h.numel(), batch, length, 3 * width), **run)
+        qkv = space(batch * length * width, batch, length, 3 * width)
+        qkv = ops.linear(y, w["qkv.weight"], w.get("qkv.bias"), out=qkv, **run)
         del y  # the place of what follows
         if c.qk_norm:
             qkv = ops.vision_qk_norm(qkv, w["q_norm.weight"], w["k_norm.weight"], eps=c.norm_eps, inplace=True, **run)
-        heads = qkv.reshape(batch, length, 3, c.num_heads, c.head_dim).unbind(2)
-        mixed = ops.attention(*heads, out=space(0, batch, length, c.num_heads, c.head_dim), **run)
+        heads = qkv.reshape(batch, length, 3, c.num_heads, c.head_dim)
+        out = space(0, batch, length, c.num_heads, c.head_dim)
+        mixed = ops.attention(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2], out=out, **run)
         del qkv, heads  # not held through the product
         return ops.linear_residual(
             mixed.reshape(batch, length, width), w["proj.weight"], w["proj.bias"], residual=h, scale=w["ls1"],
             inplace=True, **run,
         )  # fmt: skip
 
-    def _mlp(self, w: Mapping[str, Any], h: Tensor, space: Space) -> Tensor:
-        rows = h.flatten(0, 1)
+    def _mlp(self, w: Mapping[str, Any], h: Any, space: Space) -> Any:
+        rows = h.reshape(h.shape[0] * h.shape[1], h.shape[2])
         pieces = mlp_pieces(self.config, len(rows), self._run["backend"])
-        done = [self._mlp_rows(w, piece, space) for piece in rows.tensor_split(pieces)]
-        return h if pieces > 1 else done[0].reshape(h.shape)
+        if pieces == 1:
+            return self._mlp_rows(w, rows, space).reshape(*h.shape)
+        for piece in rows.tensor_split(pieces):
+            self._mlp_rows(w, piece, space)
+        return h
 
-    def _mlp_rows(self, w: Mapping[str, Any], h: Tensor, space: Space) -> Tensor:
+    def _mlp_rows(self, w: Mapping[str, Any], h: Any, space: Space) -> Any:
         y = self._norm(h, w, "norm2", space(0, *h.shape))
-        inner = space(h.numel(), len(h), self.config.intermediate_size)
+        inner = space(h.shape[0] * h.shape[1], len(h), self.config.intermediate_size)
         inner = ops.linear_gelu(y, w["fc1.weight"], w["fc1.bias"], out=inner, **self._run)
         return ops.linear_residual(
             inner, w["fc2.weight"], w["fc2.bias"], residual=h, scale=w["ls2"], inplace=True, **self._run
         )
 
-    def _norm(self, x: Tensor, w: Mapping[str, Tensor], name: str, out: Tensor | None) -> Tensor:
+    def _norm(self, x: Any, w: Mapping[str, Any], name: str, out: Any) -> Any:
         eps = self.config.norm_eps
         if self.config.norm == "rms_norm":
             return ops.rms_norm(x, w[f"{name}.weight"], eps=eps, out=out, **self._run)

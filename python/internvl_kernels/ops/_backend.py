@@ -25,7 +25,7 @@ BACKENDS = ("reference", "cpu", "cuda")
 # With a kernel for CUDA, and the dtypes it computes in.
 CUDA_OPS = {
     **dict.fromkeys(
-        ("add_norm", "add_scaled", "layer_norm", "pixel_shuffle", "rms_norm", "vision_qk_norm"),
+        ("add_norm", "add_scaled", "embed_tokens", "layer_norm", "pixel_shuffle", "rms_norm", "vision_qk_norm"),
         ("float32", "bfloat16", "float16"),
     ),
     **dict.fromkeys(("linear", "linear_gelu", "linear_residual"), ("bfloat16", "float16")),

@@ -106,6 +106,12 @@ class DeviceArray:
         cuda().copy(self._array, take(source, "source", self.device, stream), self.device, stream, True)
         return self
 
+    def copy_to(self, target: Any) -> None:
+        """Overwrites a writable array or tensor of the same shape and dtype, on the host or on this device."""
+        stream = current_stream()
+        place = take(target, "target", self.device, stream) if _on_gpu(target) else target
+        cuda().copy(place, self._array, self.device, stream, True)
+
     def __getitem__(self, key: Any) -> DeviceArray:
         """Integers, slices and one Ellipsis, as in numpy; shares memory."""
         keys = list(key) if isinstance(key, tuple) else [key]
@@ -152,6 +158,10 @@ class DeviceArray:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, self.device
+
+
+def _on_gpu(x: Any) -> bool:
+    return isinstance(x, DeviceArray) or (is_torch(x) and bool(x.is_cuda))
 
 
 def take(x: Any, name: str, device: int, stream: int) -> Any:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
-from ._backend import choose, cpu
-from ._tensor import empty, host
+from ._backend import choose, is_torch
+from ._call import on_device, start
+from ._device import DeviceArray
+from ._tensor import host
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,18 +31,20 @@ def embed_tokens(
 
     Positions holding ``image_token_id`` take the rows of ``visual`` ``[n, H]`` in order; their number must be n (0 without
     visual), and the id need not be a row of the table. Raises UnsupportedError naming both numbers, also for an id
-    outside the table, before anything is written.
+    outside the table, before anything is written. The ids are read on the host: from a GPU they are fetched first.
     """
     if visual is not None and image_token_id is None:
         raise UnsupportedError("embed_tokens: visual without image_token_id; allowed: both or neither")
-    if choose("embed_tokens", backend, input_ids, table, visual) == "reference":
+    backend = choose("embed_tokens", backend, table, input_ids, visual)
+    if backend == "reference":
         return embed_tokens_reference(input_ids, table, visual=visual, image_token_id=image_token_id)
-    ids, rows = host(input_ids), host(table)
+    call = start(backend, threads, table, visual)
+    ids, rows = _on_host(input_ids), call.take(table, "table")
     if len(rows.shape) != 2:
         raise UnsupportedError(f"embed_tokens: table is {list(rows.shape)}; allowed: [V, H]")
-    out = empty(rows, (math.prod(ids.shape), rows.shape[1]))
-    cpu().embed(ids.reshape(-1), rows, host(visual), out, image_token_id, threads)
-    return out.reshape(*ids.shape, rows.shape[1])
+    out = call.empty((math.prod(ids.shape), rows.shape[1]))
+    call.run("embed", ids.reshape(-1), rows, call.take(visual, "visual"), out, image_token_id)
+    return call.give(out).reshape(*ids.shape, rows.shape[1])
 
 
 @checked_reference("input_ids int64 [...]", "table float [V, H]", "visual table [n, H]")
@@ -61,6 +65,12 @@ def embed_tokens_reference(
         )
     found = torch.nn.functional.embedding(input_ids.masked_fill(is_image, 0), table)
     return found if visual is None else found.masked_scatter(is_image.unsqueeze(-1), visual)
+
+
+def _on_host(ids: Any) -> Any:
+    if not on_device(ids):
+        return host(ids)
+    return ids.cpu() if is_torch(ids) else DeviceArray(ids).numpy()
 
 
 __all__ = ["embed_tokens", "embed_tokens_reference"]

@@ -9,7 +9,7 @@ from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose
 from ._call import start
-from ._tensor import normed
+from ._tensor import normed, put
 from .norm import layer_norm_reference
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def pixel_shuffle(
     weight: Any = None,
     bias: Any = None,
     eps: float = 1e-5,
+    out: Any = None,
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
@@ -35,21 +36,21 @@ def pixel_shuffle(
     grid: (rows, columns) of patches, default square; both multiples of ``factor``. A token holds its block's patches
     row by row. version "v2" orders tokens row-major, "v1" column-major. drop_cls: x's first row is CLS and is left out;
     with False x is ``[T, N, D]``. With weight (and bias) ``[D * f^2]`` the tokens go through LayerNorm in the same pass; dtypes as
-    in ``layer_norm``.
+    in ``layer_norm``. out: contiguous memory for the result, apart from x.
     """
     grid = _grid(x, grid, factor, version, drop_cls)
     _check_norm(weight, bias)
-    backend = choose("pixel_shuffle", backend, x, weight, bias)
+    backend = choose("pixel_shuffle", backend, x, weight, bias, out)
     if backend == "reference":
-        return pixel_shuffle_reference(
-            x, grid=grid, factor=factor, version=version, drop_cls=drop_cls, weight=weight, bias=bias, eps=eps
-        )
+        order: dict[str, Any] = {"grid": grid, "factor": factor, "version": version, "drop_cls": drop_cls}
+        return put(pixel_shuffle_reference(x, weight=weight, bias=bias, eps=eps, **order), out)
     call, area = start(backend, threads, x, weight, bias), factor * factor
     tiles = call.take(x, "x")
     weight, bias = call.take(weight, "weight"), call.take(bias, "bias")
-    y = call.empty((tiles.shape[0], grid[0] * grid[1] // area, tiles.shape[2] * area), normed(tiles, weight))
+    shape = (tiles.shape[0], grid[0] * grid[1] // area, tiles.shape[2] * area)
+    y = call.result(shape, out, normed(tiles, weight))
     call.run("pixel_shuffle", tiles, weight, bias, y, *grid, factor, version == "v1", drop_cls, eps)
-    return call.give(y)
+    return call.give(y, out)
 
 
 @checked_reference("x float [T, tokens, D]", "weight x- [width]", "bias weight [width]")

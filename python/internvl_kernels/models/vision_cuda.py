@@ -1,0 +1,177 @@
+"""InternViT on the cuda backend: memory planned ahead, the launches of a pass recorded once for each shape of its tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .. import ops
+from .._lazy import torch
+from ..config import VisionConfig
+from ..errors import UnsupportedError
+from ..ops._device import DeviceArray
+from ..ops._record import Recording
+from ._space import Space
+from .vision import VisionTower, interpolate_positions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEPT_PASSES = 8  # shapes of tiles whose memory and records are kept
+
+
+def upload(weights: Mapping[str, Any], device: int = 0) -> dict[str, DeviceArray]:
+    """Parameters as DeviceArrays of their dtype."""
+    return {name: DeviceArray(tensor.contiguous(), device=device) for name, tensor in weights.items()}
+
+
+def stream_dtype(dtype: str) -> str:
+    """Of the residual stream: float16 cannot hold the massive activations of large towers, and its stream is in float32."""
+    return "float32" if dtype == "float16" else dtype
+
+
+class Pass:
+    """Some tiles of one shape through the tower: their pixels, the hidden rows, and what a layer computes beside them."""
+
+    def __init__(self, tower: CudaTower, shape: tuple[int, ...], dtype: str, size: tuple[int, int]) -> None:
+        c, device = tower.config, tower.device
+        grid = (size[0] // c.patch_size, size[1] // c.patch_size)
+        rows = 1 + grid[0] * grid[1]
+        self.pixels = DeviceArray.empty(shape, dtype, device=device)
+        self.hidden = DeviceArray.empty((shape[0], rows, c.hidden_size), stream_dtype(tower.dtype_name), device=device)
+        self.positions = tower.positions_for(grid)
+        total = shape[0] * rows
+        self.space = Space(tower.like, total * max(4 * c.hidden_size, c.hidden_size + c.intermediate_size))
+        self._tower = tower
+        self._whole = Recording(lambda: self.layers(0, c.num_layers), device)
+
+    def __call__(self) -> DeviceArray:
+        """The last hidden state of ``pixels``."""
+        return self._whole()
+
+    @property
+    def launches(self) -> int:
+        return self._whole.launches
+
+    def layers(self, first: int, last: int) -> DeviceArray:
+        """Layers ``[first, last)``, before the first one the embedding."""
+        if first == 0:
+            self._tower.embed_into(self)
+        for i in range(first, last):
+            self._tower.layer(i, self.hidden, self.space)
+        return self.hidden
+
+
+class CudaTower(VisionTower):
+    """``VisionTower`` on DeviceArrays. Results come back to the host, or stay on the GPU with ``on_device``."""
+
+    def __init__(
+        self,
+        config: VisionConfig,
+        weights: Mapping[str, Any],
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: int = 0,
+        max_workspace: int | None = None,
+    ) -> None:
+        held = {name: tensor for name, tensor in weights.items() if name.startswith("vision.")}
+        self._table = held["vision.positions"]  # on the host, to be interpolated
+        super().__init__(config, upload(held, device), mean=mean, std=std, backend="cuda", max_workspace=max_workspace)
+        self.device = device
+        self._passes: dict[tuple[Any, ...], Pass] = {}
+
+    @property
+    def like(self) -> DeviceArray:
+        like: DeviceArray = self._stem["cls"]
+        return like
+
+    @property
+    def dtype_name(self) -> str:
+        return self.like.dtype
+
+    @property
+    def dtype(self) -> torch.dtype:
+        found: torch.dtype = getattr(torch, self.dtype_name)
+        return found
+
+    def __call__(self, tiles: Tensor, layers: Sequence[int] | None = None) -> Tensor | list[Tensor]:
+        height, width = self.check(tiles)
+        wanted = [self.config.num_layers] if layers is None else self._layer_indices(layers)
+        rows = 1 + (height // self.config.patch_size) * (width // self.config.patch_size)
+        columns = [
+            torch.empty((len(tiles), rows, self.config.hidden_size), dtype=self.dtype, device=tiles.device)
+            for _ in wanted
+        ]
+        chunk = self.micro_batch(height, width)
+        for i in range(0, len(tiles), chunk):
+            part = tiles[i : i + chunk]
+
+            def keep(state: int, hidden: DeviceArray, begin: int = i, count: int = len(part)) -> None:
+                for index, column in zip(wanted, columns):
+                    if index == state:
+                        _fetch(hidden, column[begin : begin + count])
+
+            self._run_pass(self.load(part), None if layers is None else wanted, keep)
+        return columns[0] if layers is None else columns
+
+    def load(self, tiles: Any) -> Pass:
+        """The pass for tiles of this number and shape, with their pixels in place."""
+        dtype = str(tiles.dtype).rpartition(".")[2]
+        if dtype not in ("uint8", "float32", self.dtype_name):
+            tiles, dtype = tiles.to(torch.float32), "float32"
+        shape = tuple(tiles.shape)
+        size = (shape[1], shape[2]) if dtype == "uint8" else (shape[2], shape[3])
+        key = (*shape, dtype)
+        if key not in self._passes:
+            while len(self._passes) >= KEPT_PASSES:
+                self._passes.pop(next(iter(self._passes)))
+            self._passes[key] = Pass(self, shape, dtype, size)
+        found = self._passes[key] = self._passes.pop(key)  # the last one used is the last one given up
+        found.pixels.copy_from(tiles.contiguous())
+        return found
+
+    def on_device(self, tiles: Any) -> DeviceArray:
+        """The last hidden state of tiles, all in one pass; it is overwritten by the next pass of this shape."""
+        self.check(tiles)
+        return self.load(tiles)()
+
+    def positions_for(self, grid: tuple[int, int]) -> DeviceArray:
+        if grid == (self.config.grid, self.config.grid):
+            found: DeviceArray = self._stem["positions"]
+            return found
+        own = (self.config.grid, self.config.grid)
+        return DeviceArray(interpolate_positions(self._table, own, grid).contiguous(), device=self.device)
+
+    def embed_into(self, run: Pass) -> None:
+        w = self._stem
+        ops.patch_embed(
+            run.pixels, w["patch.weight"], w["patch.bias"], w["cls"], run.positions, mean=self.mean, std=self.std,
+            patch_size=self.config.patch_size, out=run.hidden, **self._run,
+        )  # fmt: skip
+
+    def layer(self, number: int, hidden: DeviceArray, space: Space) -> None:
+        w = self._layers[number]
+        self._mlp(w, self._attention(w, hidden, space), space)
+
+    def _run_pass(self, run: Pass, wanted: list[int] | None, keep: Callable[[int, DeviceArray], None]) -> None:
+        """``keep(i, hidden)`` for hidden state i; one launch for the last one alone."""
+        if wanted is None:
+            keep(self.config.num_layers, run())
+            return
+        done = 0
+        for state in sorted(set(wanted)):
+            keep(state, run.layers(done, state))
+            done = state
+
+    def forward(self, tiles: Any) -> Any:
+        raise UnsupportedError("forward: allowed on the cuda backend: on_device, or a call")
+
+
+def _fetch(hidden: DeviceArray, into: Tensor) -> None:
+    """A hidden state to where the caller's tensor lies, in its dtype."""
+    kind: torch.dtype = getattr(torch, hidden.dtype)
+    target = into if into.dtype == kind else torch.empty(into.shape, dtype=kind, device=into.device)
+    hidden.copy_to(target)
+    if target is not into:
+        into.copy_(target)
