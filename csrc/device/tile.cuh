@@ -14,12 +14,13 @@ __device__ inline int slice_offset(int row, int chunk) {
     return row * kSliceBytes + ((chunk ^ (row >> 1) % kChunks) << 4);
 }
 
-// A thread's share of copying kRows rows of a matrix, slice by slice.
+// A thread's share of copying kRows rows of a matrix, slice by slice. Every thread copies equally many chunks, without
+// branches: shared memory has room for kRows rounded up to kApart.
 template <typename T, int kRows, int kThreads, bool kAligned>
 struct TileCopy {
-    static constexpr int kApart = kThreads / kChunks;  // rows between two chunks of a thread
-    static constexpr int kEach = (kRows + kApart - 1) / kApart;
-    static_assert(kThreads % (2 * kChunks * kChunks) == 0);  // so that the swizzle is the same for all of them
+    static constexpr int kApart = kThreads / kChunks;            // rows between two chunks of a thread
+    static constexpr int kEach = (kRows + kApart - 1) / kApart;  // chunks of a thread
+    static_assert(kThreads % (2 * kChunks * kChunks) == 0);      // so that the swizzle is the same for all of them
 
     const T* from;  // of the first chunk, in the first slice
     int64_t apart;  // elements between two chunks
@@ -40,7 +41,6 @@ struct TileCopy {
         char* to = shared + slice_offset(row, chunk);
 #pragma unroll
         for (int i = 0; i < kEach; ++i) {
-            if (kRows % kApart != 0 && i == kEach - 1 && row + i * kApart >= kRows) break;
             const bool inside = row + i * kApart < rows && begin < columns;
             const T* const at = from + i * apart + begin;
             if constexpr (kAligned)

@@ -10,8 +10,12 @@ namespace ivk::device {
 
 constexpr int kBand = 16;  // tiles of rows that pass over the weights together, so that both stay in L2
 
-template <int kTile>
-constexpr int kGemmThreads = gemm_threads(kGemmTiles[kTile]);
+template <int kTile>  // computed on the host: device code may not call what is not __device__
+struct GemmSizes {
+    static constexpr GemmTile kShape = kGemmTiles[kTile];
+    static constexpr int kThreads = gemm_threads(kShape), kStage = gemm_stage_bytes(kShape);
+    static constexpr int kWeights = gemm_copied(kShape, kShape.bm) * kSliceBytes;  // where they begin in a stage
+};
 
 struct GemmArgs {
     GemmParams p;
@@ -46,11 +50,12 @@ struct Operands {
 };
 
 template <typename T, int kTile, bool kAligned>
-__global__ void __launch_bounds__(kGemmThreads<kTile>, 2) gemm_kernel(const __grid_constant__ GemmArgs a) {
+__global__ void __launch_bounds__(GemmSizes<kTile>::kThreads, 2) gemm_kernel(const __grid_constant__ GemmArgs a) {
     extern __shared__ __align__(128) char shared[];
     constexpr GemmTile kShape = kGemmTiles[kTile];
-    constexpr int kThreads = kGemmThreads<kTile>, kWarpsN = kShape.bn / kShape.wn;
-    constexpr int kM = kShape.wm / 16, kN = kShape.wn / 8, kStage = (kShape.bm + kShape.bn) * kSliceBytes;
+    constexpr int kThreads = GemmSizes<kTile>::kThreads, kStage = GemmSizes<kTile>::kStage;
+    constexpr int kWeights = GemmSizes<kTile>::kWeights, kWarpsN = kShape.bn / kShape.wn;
+    constexpr int kM = kShape.wm / 16, kN = kShape.wn / 8;
     const GemmParams& p = a.p;
     int tile_m, tile_n;
     place_block(a, blockIdx.x, tile_m, tile_n);
@@ -60,50 +65,53 @@ __global__ void __launch_bounds__(kGemmThreads<kTile>, 2) gemm_kernel(const __gr
     const TileCopy<T, kShape.bn, kThreads, kAligned> w(p.weight.data, p.weight.stride, first_n, p.weight.n, k);
 
     const auto stage = [&](int slice) { return shared + slice % kGemmStages * kStage; };
+    // Past the last slice zeros, which nobody multiplies: the loop has no branches and its copies are counted.
     const auto fetch = [&](int slice) {
-        if (slice < slices) {
-            x.slice(stage(slice), slice * kSlice);
-            w.slice(stage(slice) + kShape.bm * kSliceBytes, slice * kSlice);
-        }
-        commit_copies();  // an empty group too: groups are counted
+        x.slice(stage(slice), slice * kSlice);
+        w.slice(stage(slice) + kWeights, slice * kSlice);
+        commit_copies();
     };
     const int warp = threadIdx.x / 32;
     const int warp_m = warp / kWarpsN * kShape.wm, warp_n = warp % kWarpsN * kShape.wn;
-    const bool works = first_m + warp_m < p.m && first_n + warp_n < p.weight.n;  // else it helps with the copies
-    Operands<kM, kN> operands[2];
-    const auto take = [&](int slice, int step) {
-        if (works) operands[step].load(stage(slice), warp_m, stage(slice) + kShape.bm * kSliceBytes, warp_n, step);
-    };
-
     float sums[kM][kN][4] = {};
-#pragma unroll
-    for (int slice = 0; slice < kGemmStages - 1; ++slice) fetch(slice);
-    wait_copies<kGemmStages - 2>();
-    __syncthreads();
-    take(0, 0);
-    for (int slice = 0; slice < slices; ++slice) {
-#pragma unroll
-        for (int step = 0; step < 2; ++step) {
-            if (step == 0) {
-                take(slice, 1);
-                fetch(slice + kGemmStages - 1);  // where slice - 1 was: all have left it
-            } else if (slice + 1 < slices) {
-                wait_copies<kGemmStages - 2>();
-                __syncthreads();
-                take(slice + 1, 0);
-            }
-            if (works) {
+    const auto loop = [&](auto works) {
+        Operands<kM, kN> operands[2];
+        const auto take = [&](int slice, int step) {
+            if constexpr (decltype(works)::value)
+                operands[step].load(stage(slice), warp_m, stage(slice) + kWeights, warp_n, step);
+        };
+        const auto multiply = [&](int step) {
+            if constexpr (decltype(works)::value)
 #pragma unroll
                 for (int m = 0; m < kM; ++m)
 #pragma unroll
                     for (int n = 0; n < kN; ++n)
                         mma<T>(sums[m][n], operands[step].x[m], operands[step].w[n / 2][n % 2 * 2],
                                operands[step].w[n / 2][n % 2 * 2 + 1]);
-            }
+        };
+#pragma unroll
+        for (int slice = 0; slice < kGemmStages - 1; ++slice) fetch(slice);
+        wait_copies<kGemmStages - 2>();
+        __syncthreads();
+        take(0, 0);
+#pragma unroll 1
+        for (int slice = 0; slice < slices; ++slice) {
+            take(slice, 1);
+            fetch(slice + kGemmStages - 1);  // where slice - 1 was: all have left it
+            multiply(0);
+            wait_copies<kGemmStages - 2>();
+            __syncthreads();
+            take(slice + 1, 0);
+            multiply(1);
         }
+        wait_copies<0>();
+    };
+    if (first_m + warp_m < p.m && first_n + warp_n < p.weight.n) {
+        loop(std::true_type{});
+        Epilogues<T, kTile, kAligned>{p, first_m + warp_m, first_n + warp_n}(sums);
+    } else {
+        loop(std::false_type{});  // a warp beyond the edge helps with the copies
     }
-    wait_copies<0>();
-    if (works) Epilogues<T, kTile, kAligned>{p, first_m + warp_m, first_n + warp_n}(sums);
 }
 
 }  // namespace ivk::device

@@ -30,8 +30,14 @@ constexpr int kGemmOverhead = 128;  // columns of k that a block's beginning and
 inline int64_t gemm_blocks(const GemmTile& t, int64_t m, int64_t n) {
     return ((m + t.bm - 1) / t.bm) * ((n + t.bn - 1) / t.bn);
 }
-constexpr int gemm_shared_bytes(const GemmTile& t) { return kGemmStages * (t.bm + t.bn) * 64; }
 constexpr int gemm_threads(const GemmTile& t) { return t.bm / t.wm * (t.bn / t.wn) * 32; }
+// Rows that the copies of a slice fill: whole rounds of all threads, four to a row.
+constexpr int gemm_copied(const GemmTile& t, int rows) {
+    const int round = gemm_threads(t) / 4;
+    return (rows + round - 1) / round * round;
+}
+constexpr int gemm_stage_bytes(const GemmTile& t) { return (gemm_copied(t, t.bm) + gemm_copied(t, t.bn)) * 64; }
+constexpr int gemm_shared_bytes(const GemmTile& t) { return kGemmStages * gemm_stage_bytes(t); }
 
 // What the busiest multiprocessor takes, in multiply-adds at the tensor cores' pace.
 inline int64_t gemm_cost(const GemmTile& t, int64_t m, int64_t n, int64_t k, int multiprocessors) {

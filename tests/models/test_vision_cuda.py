@@ -1,0 +1,193 @@
+"""The tower on CUDA against the reference, in both styles; on a GPU or on the virtual one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import internvl_kernels as ivk
+import vgpu
+from internvl_kernels import ops
+from internvl_kernels.config import ProjectorConfig, VisionConfig
+from internvl_kernels.errors import UnsupportedError
+from internvl_kernels.io.config import read_config
+from internvl_kernels.models import CudaTower, Projector, VisionTower
+from internvl_kernels.models.vision_cuda import upload
+from internvl_kernels.ops._record import Recording
+from internvl_kernels.testing.checkpoints import write_transformers
+from internvl_kernels.testing.compare import compare, same_bits
+from internvl_kernels.testing.hostile import normal
+from internvl_kernels.testing.on_device import host
+
+pytestmark = [pytest.mark.usefixtures("cuda_backend"), pytest.mark.modes(vgpu.LAZY, vgpu.STARVED)]
+
+HALVES = ("bfloat16", "float16")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZE, PATCH = 56, 14
+STYLES = {"300M": ("layer_norm", False, True, 64), "6B": ("rms_norm", True, False, 128)}  # norm, qk_norm, bias, head
+
+
+def config(style: str, layers: int = 3) -> VisionConfig:
+    norm, qk_norm, bias, head = STYLES[style]
+    return VisionConfig(
+        hidden_size=2 * head, num_layers=layers, num_heads=2, intermediate_size=8 * head, image_size=SIZE, patch_size=PATCH,
+        norm=norm, norm_eps=1e-6, qkv_bias=bias, qk_norm=qk_norm,
+    )  # fmt: skip
+
+
+def weights(c: VisionConfig, dtype: str) -> dict[str, torch.Tensor]:
+    d, inner, count = c.hidden_size, c.intermediate_size, 0
+
+    def some(*shape: int, about: float = 0.0) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        scale = 0.1 if len(shape) == 1 else shape[-1] ** -0.5
+        return (normal(*shape, seed=count) * scale + about).to(getattr(torch, dtype))
+
+    found = {
+        "patch.weight": some(d, 3 * PATCH**2),
+        "patch.bias": some(d),
+        "cls": some(d),
+        "positions": some(1 + c.num_patches, d),
+    }
+    for i in range(c.num_layers):
+        layer = {"norm1.weight": some(d, about=1), "norm2.weight": some(d, about=1), "qkv.weight": some(3 * d, d)}
+        layer |= {"proj.weight": some(d, d), "proj.bias": some(d), "ls1": some(d, about=0.5), "ls2": some(d, about=0.5)}
+        layer |= {
+            "fc1.weight": some(inner, d),
+            "fc1.bias": some(inner),
+            "fc2.weight": some(d, inner),
+            "fc2.bias": some(d),
+        }
+        if c.norm == "layer_norm":
+            layer |= {"norm1.bias": some(d), "norm2.bias": some(d)}
+        if c.qkv_bias:
+            layer["qkv.bias"] = some(3 * d)
+        if c.qk_norm:
+            layer |= {"q_norm.weight": some(d, about=1), "k_norm.weight": some(d, about=1)}
+        found |= {f"layers.{i}.{name}": tensor for name, tensor in layer.items()}
+    return {f"vision.{name}": tensor for name, tensor in found.items()}
+
+
+def tower(style: str, dtype: str, **options: Any) -> CudaTower:
+    c = config(style)
+    return CudaTower(c, weights(c, dtype), mean=MEAN, std=STD, **options)
+
+
+def reference(style: str, dtype: str, compute: str, tiles: torch.Tensor, layers: list[int] | None = None) -> Any:
+    c = config(style)
+    held = {name: tensor.to(getattr(torch, compute)) for name, tensor in weights(c, dtype).items()}
+    return VisionTower(c, held, mean=MEAN, std=STD, backend="reference")(tiles, layers)
+
+
+def pixels(count: int, height: int = SIZE, width: int = SIZE) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count + height)
+    return torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("style", STYLES)
+def test_hidden_states(style: str, dtype: str) -> None:
+    tiles = pixels(2)
+    same, high = (reference(style, dtype, compute, tiles, [0, 1, -1]) for compute in (dtype, "float64"))
+    ours = tower(style, dtype)
+    states = ours(tiles, [0, 1, -1])
+    compare(tuple(states), tuple(same), tuple(high), "vision", dtype)
+    same_bits(ours(tiles), states[-1], "the last state alone")
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("style", STYLES)
+def test_bits_do_not_depend_on_the_batch(style: str, dtype: str) -> None:
+    tiles, ours = pixels(5), tower(style, dtype)
+    whole = ours(tiles)
+    same_bits(ours(tiles), whole, "run again, recorded")
+    same_bits(ours(tiles), whole, "launched from the record")
+    for first, last in ((0, 1), (3, 5)):
+        same_bits(ours(tiles[first:last]), whole[first:last], f"tiles {first} to {last}")
+    rows = 1 + config(style).num_patches
+    small = tower(style, dtype, max_workspace=ours.micro_batch() and 700 * rows * 128 * 2)
+    assert small.micro_batch() < 5
+    same_bits(small(tiles), whole, "in micro-batches")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_other_sizes_and_float_pixels(style: str) -> None:
+    tiles, ours = pixels(1, 84, 42), tower(style, "bfloat16")
+    same, high = (reference(style, "bfloat16", compute, tiles) for compute in ("bfloat16", "float64"))
+    compare(ours(tiles), same, high, "vision", "bfloat16")
+    floats = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    same, high = (reference(style, "bfloat16", compute, floats) for compute in ("bfloat16", "float64"))
+    compare(ours(floats), same, high, "vision", "bfloat16")
+
+
+def test_massive_activations_in_float16() -> None:
+    """Beyond float16's range in the residual stream: the next layers and the projector go on from it."""
+    c = config("6B")
+    held = weights(c, "float16")
+    held["vision.layers.0.fc2.bias"][7] = 60000.0
+    held["vision.layers.0.ls2"][7] = 4.0
+    ours = CudaTower(c, held, mean=MEAN, std=STD)
+    hidden = host(ours.on_device(pixels(1)))
+    assert hidden.dtype == torch.float32
+    assert hidden.abs().max() > 2 * torch.finfo(torch.float16).max
+    wide = {name: tensor.double() for name, tensor in held.items()}
+    exact = VisionTower(c, wide, mean=MEAN, std=STD, backend="reference")(pixels(1))
+    assert hidden.isfinite().all()
+    usual = torch.arange(c.hidden_size) != 7
+    error = (hidden.double() - exact)[..., usual].norm() / exact[..., usual].norm()
+    assert error < 2e-3, error
+
+
+@pytest.mark.parametrize(("style", "most"), [("300M", 7), ("6B", 8)])
+def test_launches_and_memory(style: str, most: int) -> None:
+    ours = tower(style, "bfloat16")
+    run = ours.load(pixels(2))
+    run(), run()
+    assert 0 < run.launches <= 1 + most * config(style).num_layers
+    before = ours.on_device(pixels(2)).pointer
+    assert ours.on_device(pixels(2)).pointer == before
+
+
+def test_projector_on_the_gpu() -> None:
+    ours = tower("300M", "float16")
+    projection = ProjectorConfig(vision_size=128, hidden_size=96)
+    held = {"projector.norm.weight": normal(512, seed=1) + 1, "projector.norm.bias": normal(512, seed=2)}
+    held |= {"projector.fc1.weight": normal(96, 512, seed=3) * 0.05, "projector.fc1.bias": normal(96, seed=4)}
+    held |= {"projector.fc2.weight": normal(96, 96, seed=5) * 0.1, "projector.fc2.bias": normal(96, seed=6)}
+    halves = {name: tensor.half() for name, tensor in held.items()}
+    hidden = ours.on_device(pixels(2))
+    tokens = Projector(projection, upload(halves), backend="cuda")(hidden)
+    exact = [
+        Projector(projection, {n: t.to(kind) for n, t in halves.items()}, backend="reference")(host(hidden).to(kind))
+        for kind in (torch.float16, torch.float64)
+    ]
+    compare(host(tokens), *exact, "projector", "float16")
+
+
+def test_load_vision(tmp_path: Any) -> None:
+    write_transformers(tmp_path, "qwen3", "layer_norm", seed=3)
+    model = ivk.load_vision(tmp_path, backend="cuda", dtype="bfloat16", progress=False)
+    side = read_config(tmp_path).vision.image_size
+    tiles = pixels(2, side, side)
+    same = ivk.load_vision(tmp_path, backend="reference", dtype="bfloat16", progress=False).vision(tiles)
+    high = ivk.load_vision(tmp_path, backend="reference", progress=False).vision(tiles).double()
+    compare(model.vision(tiles), same, high, "vision", "bfloat16")
+    assert model.vision(tiles, pool="cls").shape == (2, same.shape[-1])
+    with pytest.raises(UnsupportedError, match="dtype: 'float32'; allowed with backend 'cuda': bfloat16, float16"):
+        ivk.load_vision(tmp_path, backend="cuda", dtype="float32")
+    with pytest.raises(UnsupportedError, match="device: 'cpu'; allowed with backend 'cuda'"):
+        ivk.load_vision(tmp_path, backend="cuda", device="cpu")
+    with pytest.raises(ivk.BackendError, match="load_vision runs the tower"):
+        ivk.load(tmp_path, backend="cuda")
+
+
+def test_what_allocates_cannot_be_recorded() -> None:
+    x, weight = ivk.DeviceArray(normal(3, 8)), ivk.DeviceArray(normal(8))
+    run = Recording(lambda: ops.rms_norm(x, weight))
+    run()
+    with pytest.raises(ivk.BackendError, match="not permitted when stream is capturing"):
+        run()
+    same_bits(host(ops.rms_norm(x, weight)), ops.rms_norm(normal(3, 8), normal(8), backend="cuda"), "usable after that")
