@@ -44,14 +44,33 @@ def shuffle(width: int, dtype: str) -> Callable[[], Any]:
     return lambda: ops.pixel_shuffle(x, weight=weight, backend="cuda")
 
 
+def product(tile: str, dtype: str) -> Callable[[], Any]:
+    """Nine slices of k through the four stages of the main loop."""
+    import internvl_kernels as ivk
+    from internvl_kernels.ops._backend import cuda
+    from internvl_kernels.testing.on_device import host
+
+    x, weight = (ivk.DeviceArray(rows(n, 288, dtype=dtype, seed=n)) for n in (80, 128))
+    residual, y = ivk.DeviceArray(rows(80, 128, dtype=dtype)), ivk.DeviceArray.empty((80, 128), dtype)
+
+    def call() -> Any:
+        y.copy_from(residual)
+        cuda().gemm(x._array, weight._array, None, None, None, residual._array, y._array, "residual", 0, tile)
+        return host(y)
+
+    return call
+
+
 # A row on one warp, on a block (whole vectors and single elements), and longer than a block's registers.
-CALLS = {
+CALLS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "norm, warp": (norm, 96, "float32"),
     "norm, block": (norm, 1024, "float32"),
     "norm, block, bf16": (norm, 2048, "bfloat16"),
     "norm, block, f16, ragged": (norm, 2049, "float16"),
     "norm, long": (norm, 16388, "float32"),
     "norm, long, ragged": (norm, 16385, "float32"),
+    "product, 80x128": (product, "80x128", "bfloat16"),
+    "product, 64x64": (product, "64x64", "float16"),
     "shuffle, warp": (shuffle, 32, "float32"),
     "shuffle, block": (shuffle, 256, "float32"),
     "shuffle, block, bf16, ragged": (shuffle, 515, "bfloat16"),
