@@ -1,7 +1,9 @@
-/* A program that knows neither Python nor torch: RMSNorm, LayerNorm with a residual, and pixel shuffle through ivk.h.
+/* A program that knows neither Python nor torch: RMSNorm, LayerNorm with a residual, products and pixel shuffle
+ * through ivk.h.
  */
 #include <internvl_kernels/ivk.h>
 #include <math.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +33,7 @@ static void read_back(float* to, const float* from, size_t count) {
     if (cudaMemcpy(to, from, count * sizeof(float), 2) != 0) exit(3);
 }
 
-static ivk_tensor tensor(float* data, int ndim, int64_t a, int64_t b, int64_t c) {
+static ivk_tensor tensor(void* data, int ndim, int64_t a, int64_t b, int64_t c) {
     ivk_tensor t = {data, IVK_FLOAT32, ndim, {a, b, c}, {0}};
     int64_t step = 1;
     for (int d = ndim - 1; d >= 0; --d) {
@@ -107,9 +109,42 @@ static void shuffle(void) {
     cudaFree(dx.data), cudaFree(dy.data);
 }
 
+/* Small whole numbers in bfloat16: the upper half of a float. */
+static void* halves(const float* values, size_t count) {
+    uint16_t* bits = malloc(count * sizeof *bits);
+    for (size_t i = 0; i < count; ++i) memcpy(&bits[i], (const char*)&values[i] + 2, sizeof *bits);
+    void* address = NULL;
+    if (cudaMalloc(&address, count * sizeof *bits) != 0 || cudaMemcpy(address, bits, count * sizeof *bits, 1) != 0)
+        exit(3);
+    free(bits);
+    return address;
+}
+
+static void products(void) {
+    enum { M = 5, N = 24, K = 40 };
+    float x[M * K], weight[N * K], residual[M * N], y[M * N];
+    for (int i = 0; i < M * K; ++i) x[i] = (float)(i % 7 - 3);
+    for (int i = 0; i < N * K; ++i) weight[i] = (float)(i % 5 - 2);
+    for (int i = 0; i < M * N; ++i) residual[i] = 70000.0f + i;
+    ivk_tensor dx = tensor(halves(x, M * K), 2, M, K, 0), dw = tensor(halves(weight, N * K), 2, N, K, 0);
+    ivk_tensor dr = tensor(on_device(residual, M * N), 2, M, N, 0);
+    dx.dtype = dw.dtype = IVK_BFLOAT16;
+    expect(ivk_gemm(&dx, &dw, NULL, NULL, &dr, &dr, IVK_RESIDUAL, NULL) == IVK_OK, "a product runs");
+    read_back(y, dr.data, M * N);
+    for (int i = 0; i < M * N; ++i) {
+        float sum = 0.0f;
+        for (int k = 0; k < K; ++k) sum += x[i / N * K + k] * weight[i % N * K + k];
+        expect(y[i] == residual[i] + sum, "its values");
+    }
+    expect(ivk_gemm(&dx, &dw, NULL, NULL, NULL, &dr, 2, NULL) == IVK_UNSUPPORTED, "another epilogue refused");
+    expect(ivk_gemm(&dx, &dw, NULL, NULL, NULL, &dr, IVK_LINEAR, NULL) == IVK_UNSUPPORTED, "a result in float32 refused");
+    cudaFree(dx.data), cudaFree(dw.data), cudaFree(dr.data);
+}
+
 int main(void) {
     expect(ivk_c_version() == IVK_C_VERSION, "header and library are of one version");
     norms();
+    products();
     shuffle();
     if (failures == 0) printf("all good\n");
     return failures != 0;

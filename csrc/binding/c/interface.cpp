@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "core/cuda/device.h"
+#include "kernels/gemm/gemm.h"
 #include "kernels/norm/norm.h"
 #include "kernels/pixel_shuffle/pixel_shuffle.h"
 
@@ -13,6 +14,7 @@ namespace {
 
 using namespace ivk;
 
+static_assert(int(Epilogue::gelu) == IVK_GELU && int(Epilogue::residual) == IVK_RESIDUAL, "numbers of the epilogues");
 static_assert(sizeof(ivk_tensor::shape) == sizeof(TensorView::shape), "ivk_tensor holds what a view holds");
 
 thread_local std::string last_error;
@@ -88,6 +90,20 @@ ivk_status ivk_norm(const ivk_tensor* x, const ivk_tensor* branch, const ivk_ten
                                                 t.view(y, "y"), eps, rms != 0 ? NormKind::rms : NormKind::layer);
         const DeviceGuard guard(t.device());
         norm_cuda(problem, device(t.device()), stream);
+    });
+}
+
+ivk_status ivk_gemm(const ivk_tensor* x, const ivk_tensor* weight, const ivk_tensor* bias, const ivk_tensor* scale,
+                    const ivk_tensor* residual, const ivk_tensor* y, int32_t epilogue, ivk_stream stream) {
+    return guarded([&] {
+        require(epilogue == IVK_LINEAR || epilogue == IVK_GELU || epilogue == IVK_RESIDUAL, "gemm: epilogue is ",
+                epilogue, "; allowed: 0 linear, 1 gelu, 3 residual");
+        Tensors t("gemm");
+        const GemmParams problem = gemm_problem(t.view(x, "x"), plain_weight(t.view(weight, "weight")),
+                                                t.view(bias, "bias"), t.view(scale, "scale"),
+                                                t.view(residual, "residual"), t.view(y, "y"), Epilogue(epilogue));
+        const DeviceGuard guard(t.device());
+        gemm_cuda(problem, device(t.device()), stream);
     });
 }
 

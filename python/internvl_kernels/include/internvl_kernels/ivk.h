@@ -43,6 +43,13 @@ ivk_status ivk_norm(const ivk_tensor* x, const ivk_tensor* branch, const ivk_ten
                     const ivk_tensor* bias, const ivk_tensor* h, const ivk_tensor* y, float eps, int32_t rms,
                     ivk_stream stream);
 
+/* Contract: csrc/kernels/gemm/gemm.h. y = epilogue(x weight^T + bias): x [M, K], weight [N, K], y [M, N] of bfloat16 or
+ * float16; bias, scale [N] or null. IVK_RESIDUAL: residual + scale * (...), residual [M, N] may be y, and both may be
+ * float32. */
+typedef enum ivk_epilogue { IVK_LINEAR = 0, IVK_GELU = 1, IVK_RESIDUAL = 3 } ivk_epilogue;
+ivk_status ivk_gemm(const ivk_tensor* x, const ivk_tensor* weight, const ivk_tensor* bias, const ivk_tensor* scale,
+                    const ivk_tensor* residual, const ivk_tensor* y, int32_t epilogue, ivk_stream stream);
+
 /* Contract: csrc/kernels/pixel_shuffle/pixel_shuffle.h. x [tiles, drop_cls + rows cols, D], y [tiles, rows cols / f^2,
  * f^2 D] contiguous; weight, bias [f^2 D] or null. column_major: 0 order v2, 1 order v1. */
 ivk_status ivk_pixel_shuffle(const ivk_tensor* x, const ivk_tensor* weight, const ivk_tensor* bias, const ivk_tensor* y,
