@@ -1,0 +1,187 @@
+"""One layer of a tower at its real width on the virtual GPU: counts of each launch beside the contract's floor, and a model's time.
+
+python bench/cuda_layer.py [--tower 300M] [--tiles 1 13] [--dtype bfloat16] [--checks] [--out FOLDER]
+
+Counts are exact; microseconds are modelled (bench/cuda_model.py), never measured. --checks runs with races, bounds and definedness
+on, and compares the layer with the reference. --out writes a dated markdown report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from cuda_model import A100, floor_us, modelled
+
+TOWERS = {"300M": (1024, 16, 4096, 24, False), "6B": (3200, 25, 12800, 45, True)}  # D, heads, inner, layers, 6B's style
+HEADS = (
+    "launch", "blocks", "products issued", "conflicts", "sectors", "distinct bytes", "registers", "floor us",
+    "modelled us", "of floor", "whole waves us", "of waves", "bound by",
+)  # fmt: skip
+
+
+def steps(name: str, rows: int, size: int, tiles: int) -> list[tuple[str, float, float]]:
+    """(launch, FLOPs, bytes of the contract) of one layer over ``tiles`` tiles of ``rows`` rows, elements of ``size`` bytes."""
+    d, _, inner, _, large = TOWERS[name]
+    m = rows * tiles
+    products = {"qkv": (3 * d, d), "proj": (d, d), "fc1": (inner, d), "fc2": (d, inner)}
+
+    def product(key: str) -> tuple[str, float, float]:
+        n, k = products[key]
+        vectors, matrices = (n if not large or key != "qkv" else 0), m * n
+        if key in ("proj", "fc2"):
+            vectors, matrices = 2 * n, 2 * m * n
+        return key, 2.0 * m * n * k, float((m * k + n * k + vectors + matrices) * size)
+
+    norm = 2 * m * d * size + (1 if large else 2) * d * size
+    found = [("norm1", 0.0, float(norm)), product("qkv")]
+    if large:
+        found.append(("qk_norm", 0.0, float((4 * m + 2) * d * size)))
+    found.append(("attention", 4.0 * tiles * rows * rows * d, float(4 * m * d * size)))
+    return [*found, product("proj"), ("norm2", 0.0, float(norm)), product("fc1"), product("fc2")]
+
+
+def run(name: str, tiles: int, dtype: str, checks: bool, vgpu: Any) -> tuple[list[dict[str, Any]], float, float | None]:
+    """The layer's launches, the seconds they took here, and the worst error against the reference if that was asked."""
+    from internvl_kernels.config import VisionConfig
+    from internvl_kernels.models import CudaTower, VisionTower
+
+    d, heads, inner, _, large = TOWERS[name]
+    config = VisionConfig(
+        hidden_size=d, num_layers=1, num_heads=heads, intermediate_size=inner, image_size=448, patch_size=14,
+        norm="rms_norm" if large else "layer_norm", norm_eps=1e-6, qkv_bias=not large, qk_norm=large,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+
+    def some(*shape: int, about: float = 0.0) -> torch.Tensor:
+        scale = 0.1 if len(shape) == 1 else shape[-1] ** -0.5
+        return (torch.randn(*shape, generator=generator) * scale + about).to(getattr(torch, dtype))
+
+    shapes: dict[str, tuple[int, ...]] = {
+        "patch.weight": (d, 588),
+        "patch.bias": (d,),
+        "cls": (d,),
+        "positions": (1025, d),
+    }
+    layer: dict[str, tuple[int, ...]] = {"qkv.weight": (3 * d, d), "proj.weight": (d, d), "proj.bias": (d,)}
+    layer |= {
+        "fc1.weight": (inner, d),
+        "fc1.bias": (inner,),
+        "fc2.weight": (d, inner),
+        "fc2.bias": (d,),
+        "ls1": (d,),
+        "ls2": (d,),
+    }
+    layer |= {"norm1.weight": (d,), "norm2.weight": (d,)}
+    layer |= (
+        {"q_norm.weight": (d,), "k_norm.weight": (d,)}
+        if large
+        else {"norm1.bias": (d,), "norm2.bias": (d,), "qkv.bias": (3 * d,)}
+    )
+    shapes |= {f"layers.0.{key}": shape for key, shape in layer.items()}
+    weights = {
+        f"vision.{key}": some(*shape, about=float("norm" in key and "weight" in key)) for key, shape in shapes.items()
+    }
+    known: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    tower = CudaTower(config, weights, **known)
+    pixels = torch.randint(0, 256, (tiles, 448, 448, 3), dtype=torch.uint8, generator=generator)
+    plan = tower.load(pixels)
+    vgpu.reset()
+    begin = time.perf_counter()
+    hidden = plan.layers(0, 1)
+    found = torch.empty(hidden.shape, dtype=getattr(torch, hidden.dtype))
+    hidden.copy_to(found)
+    seconds = time.perf_counter() - begin
+    vgpu.assert_clean()
+    launches = vgpu.counters()[-len(steps(name, 1025, 2, tiles)) :]
+    if not checks:
+        return launches, seconds, None
+    wide = {key: tensor.float() for key, tensor in weights.items()}
+    exact = VisionTower(config, wide, backend="cpu", **known)(pixels)
+    assert isinstance(exact, torch.Tensor)
+    return launches, seconds, float((found.float() - exact).norm() / exact.norm())
+
+
+def table(title: str, rows: list[list[str]]) -> Table:
+    made = Table(title=title, title_justify="left")
+    for number, head in enumerate(HEADS):
+        made.add_column(head, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def rows_of(name: str, tiles: int, size: int, launches: list[dict[str, Any]]) -> list[list[str]]:
+    rows, total = [], {"floor": 0.0, "us": 0.0, "waves": 0.0}
+    for (step, flops, moved), launch in zip(steps(name, 1025, size, tiles), launches):
+        counters, model, floor = launch["counters"], modelled(A100, launch), floor_us(A100, flops, moved)
+        sectors = counters["global_load_sectors"] + counters["global_store_sectors"]
+        least = counters["global_load_sectors_min"] + counters["global_store_sectors_min"]
+        unique = counters["unique_bytes_read"] + counters["unique_bytes_written"]
+        conflicts = counters["bank_conflicts"] / max(counters["shared_wavefronts"], 1)
+        waves = max(model["waves us"], floor if not flops else 0.0)
+        total = {
+            "floor": total["floor"] + floor,
+            "us": total["us"] + model["us"] + A100.gap,
+            "waves": total["waves"] + waves,
+        }
+        rows.append([
+            step, str(launch["grid"][0] * launch["grid"][1] * launch["grid"][2]),
+            f"{counters['mma_flops'] / flops:.3f} x" if flops else "", f"{conflicts:.2%}",
+            f"{sectors / least:.3f} x", f"{unique / moved:.3f} x", str(launch["registers"]), f"{floor:.1f}", f"{model['us']:.1f}",
+            f"{model['us'] / floor:.2f}", f"{waves:.1f}", f"{model['us'] / waves:.2f}", str(model["bound"]),
+        ])  # fmt: skip
+    rows.append(["layer, with gaps", str(len(launches)), "", "", "", "", "", f"{total['floor']:.1f}", f"{total['us']:.1f}",
+                 f"{total['us'] / total['floor']:.2f}", f"{total['waves']:.1f}", f"{total['us'] / total['waves']:.2f}", ""])  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tower", choices=sorted(TOWERS), default="300M")
+    parser.add_argument("--tiles", type=int, nargs="+", default=[1])
+    parser.add_argument("--dtype", choices=("bfloat16", "float16"), default="bfloat16")
+    parser.add_argument(
+        "--checks", action="store_true", help="every check of the virtual GPU on, and the reference beside it"
+    )
+    parser.add_argument("--out", metavar="FOLDER")
+    o = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "vgpu"))
+    import vgpu
+
+    vgpu.activate(device="a100", print=False, threads=1 if o.checks else 2)
+    if not o.checks:
+        vgpu.configure(races=0, bounds=0, definedness=0)
+    size, lines = 2, []
+    for tiles in o.tiles:
+        launches, seconds, error = run(o.tower, tiles, o.dtype, o.checks, vgpu)
+        rows = rows_of(o.tower, tiles, size, launches)
+        said = "" if error is None else f"; every check on, no finding; relative L2 to fp32 {error:.1e}"
+        title = f"InternViT-{o.tower}, one layer, {tiles} tile(s) of 1025 rows, {o.dtype}; times modelled for {A100.name}{said}"
+        Console(width=200).print(table(title, rows), f"executed in {seconds:.0f} s on the virtual GPU", sep="\n")
+        lines += [f"## {title}", "", "| " + " | ".join(HEADS) + " |", "|---" + "|---:" * (len(HEADS) - 1) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines += [
+            "",
+            f"{TOWERS[o.tower][3]} such layers make the tower. Executed in {seconds:.0f} s on the virtual GPU.",
+            "",
+        ]
+    if o.out:
+        day = datetime.date.today().isoformat()
+        command = " ".join(["python", "bench/cuda_layer.py", *sys.argv[1:]])
+        note = "Counts of the virtual GPU are exact; microseconds are modelled from them (bench/cuda_model.py), not measured."
+        head = [f"# A layer of InternViT-{o.tower} on CUDA, counted, {day}", "", f"`{command}`", "", note, ""]
+        path = Path(o.out) / f"{day}-cuda-layer-{o.tower}.md"
+        path.write_text("\n".join([*head, *lines]))
+
+
+if __name__ == "__main__":
+    main()
