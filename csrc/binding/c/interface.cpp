@@ -99,9 +99,9 @@ ivk_status ivk_gemm(const ivk_tensor* x, const ivk_tensor* weight, const ivk_ten
         require(epilogue == IVK_LINEAR || epilogue == IVK_GELU || epilogue == IVK_RESIDUAL, "gemm: epilogue is ",
                 epilogue, "; allowed: 0 linear, 1 gelu, 3 residual");
         Tensors t("gemm");
-        const GemmParams problem = gemm_problem(t.view(x, "x"), plain_weight(t.view(weight, "weight")),
-                                                t.view(bias, "bias"), t.view(scale, "scale"),
-                                                t.view(residual, "residual"), t.view(y, "y"), Epilogue(epilogue));
+        const GemmParams problem =
+            gemm_problem(t.view(x, "x"), plain_weight(t.view(weight, "weight")), t.view(bias, "bias"),
+                         t.view(scale, "scale"), t.view(residual, "residual"), t.view(y, "y"), Epilogue(epilogue));
         const DeviceGuard guard(t.device());
         gemm_cuda(problem, device(t.device()), stream);
     });
