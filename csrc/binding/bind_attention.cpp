@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "binding/program.h"
-#include "kernels/attention/attention.h"
+#include "kernels/attention/attention_table.h"
 
 namespace ivk::binding {
 namespace {

@@ -9,6 +9,7 @@
 
 namespace ivk::binding {
 void bind_array(py::module_& m);
+void bind_attention_cuda(py::module_& m);
 void bind_embed_cuda(py::module_& m);
 void bind_gemm_cuda(py::module_& m);
 void bind_graph(py::module_& m);
@@ -41,6 +42,7 @@ PYBIND11_MODULE(_cuda, m) {
         },
         py::arg("device"), py::arg("stream"));
     binding::bind_array(m);
+    binding::bind_attention_cuda(m);
     binding::bind_embed_cuda(m);
     binding::bind_gemm_cuda(m);
     binding::bind_graph(m);

@@ -1,70 +1,15 @@
-#include "kernels/attention/attention.h"
-
 #include <algorithm>
 #include <memory>
 #include <utility>
 
 #include "core/check.h"
 #include "core/parallel.h"
+#include "kernels/attention/attention_table.h"
 
 namespace ivk {
 namespace {
 
 const void* at(const TensorView& v, int64_t offset) { return v.as<const char>() + offset * size_of(v.dtype); }
-
-bool floating(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
-
-void check(const char* name, const TensorView& v, int ndim, const TensorView& q, DType dtype) {
-    const int64_t dim = v.ndim == ndim ? v.shape[ndim - 1] : 0;
-    require(v.ndim == ndim && v.dtype == dtype && dim == q.shape[q.ndim - 1] && (dim == 1 || v.stride[ndim - 1] == 1),
-            "attention: ", name, " is ", v, "; allowed: ", ndim,
-            " dimensions, the last contiguous and as long as q's, ", name_of(dtype));
-}
-
-AttentionParams problem(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y, bool causal,
-                        double scale, int64_t window, const TensorView* sinks) {
-    const int n = q.ndim;
-    for (const auto& [name, x] : {std::pair{"q", q}, std::pair{"k", k}})
-        require(n >= 3 && floating(x.dtype), "attention: ", name, " is ", x,
-                "; allowed dtypes: float32, bfloat16, float16");
-    require(q.shape[n - 1] >= 1 && q.shape[n - 1] <= kMostHeadDim, "attention: q is ", q,
-            "; allowed: a head dimension of 1 to ", kMostHeadDim);
-    check("q", q, n, q, q.dtype);
-    check("k", k, n, q, k.dtype);
-    check("v", v, n, q, k.dtype);
-    check("y", y, n, q, q.dtype);
-    const int64_t heads = q.shape[n - 2], kv_heads = k.shape[n - 2];
-    require(kv_heads >= 1 && heads % kv_heads == 0 && v.shape[n - 2] == kv_heads && k.shape[n - 3] == v.shape[n - 3],
-            "attention: q is ", q, ", k ", k, ", v ", v,
-            "; allowed: k and v of one shape, q's heads a multiple of theirs");
-    require(y.shape[n - 2] == heads && y.shape[n - 3] == q.shape[n - 3] && !overlap(y, q) && !overlap(y, k) &&
-                !overlap(y, v),
-            "attention: y is ", y, "; allowed: q's shape, apart from the inputs");
-    require(window >= 0 && (window == 0 || causal), "attention: window is ", window,
-            "; allowed: 1 or more with causal, 0 for none");
-    require(!sinks || (sinks->ndim == 1 && sinks->shape[0] == heads && sinks->dtype == q.dtype &&
-                       (heads == 1 || sinks->stride[0] == 1)),
-            "attention: sinks is not one contiguous ", name_of(q.dtype), " for each of ", heads, " heads");
-    return {{},
-            q.dtype,
-            k.dtype,
-            heads,
-            kv_heads,
-            q.shape[n - 1],
-            q.stride[n - 3],
-            q.stride[n - 2],
-            k.stride[n - 3],
-            k.stride[n - 2],
-            v.stride[n - 3],
-            v.stride[n - 2],
-            y.stride[n - 3],
-            y.stride[n - 2],
-            float(scale),
-            causal,
-            window,
-            1,
-            sinks ? sinks->as<const void>() : nullptr};
-}
 
 struct Work {
     const AttentionSequence* sequence;
@@ -172,13 +117,9 @@ void check_pages(const AttentionSpan& s, const TensorView& pages, int64_t page_s
 
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y, bool causal,
                double scale, int64_t window, const TensorView* sinks, int threads) {
-    require(q.ndim == 4, "attention: q is ", q, "; allowed: [B, L, Hq, d]");
-    AttentionParams p = problem(q, k, v, y, causal, scale, window, sinks);
-    const int64_t rows = q.shape[1], keys = k.shape[1];
-    require(k.shape[0] == q.shape[0] && v.shape[0] == q.shape[0] && y.shape[0] == q.shape[0] &&
-                (keys >= 1 || rows == 0) && (!causal || rows <= keys),
-            "attention: q is ", q, ", k ", k, ", v ", v, ", y ", y,
-            "; allowed: one B, at least one key, and no more rows than keys when causal");
+    const AttentionBatch all = attention_problem(q, k, v, y, causal, scale, window, sinks);
+    AttentionParams p = attention_params(q, k, v, y, causal, scale, window, sinks);
+    const int64_t rows = all.rows, keys = all.keys;
     if (rows == 0) return;
     for (int64_t b = 0; b < q.shape[0]; ++b)
         p.sequences.push_back({at(q, b * q.stride[0]), at(k, b * k.stride[0]), at(v, b * v.stride[0]),
@@ -189,7 +130,7 @@ void attention(const TensorView& q, const TensorView& k, const TensorView& v, co
 void cached_attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache, const TensorView& y,
                       const std::vector<AttentionSpan>& spans, const AttentionOptions& options, int threads) {
     require(q.ndim == 3, "attention: q is ", q, "; allowed: [rows, Hq, d]");
-    AttentionParams p = problem(q, k_cache, v_cache, y, true, options.scale, options.window, options.sinks);
+    AttentionParams p = attention_params(q, k_cache, v_cache, y, true, options.scale, options.window, options.sinks);
     const TensorView* pages = options.pages;
     require(!pages || (pages->ndim == 1 && pages->dtype == DType::i64 && pages->contiguous()), "attention: pages is ",
             pages ? *pages : q, "; allowed: contiguous int64 [n]");

@@ -22,33 +22,30 @@
 // bits depend on its own q, keys, window and sink alone; they are not prefill's. Pages: key i of a sequence lies at
 // slot pages[first + i / page_size] * page_size + i % page_size, page_size >= 1. The slots change no bit.
 //
+// CUDA (attention_sm80, compute capability 8.0 and newer): batches of one length of bf16 or f16 heads, not causal, no
+// sinks; d up to 128, or a multiple of 8 above. Products by mma.m16n8k16, ascending from zero; keys in blocks of 64
+// from the first; probabilities are rounded to the dtype before they meet v, their sum is of the unrounded ones. Blocks
+// and warps beyond the last row, and steps of 16 keys beyond the last key, are not multiplied. No workspace.
+//
 // Floor: 4 * rows * seen keys * d * Hq flops; bytes (2 rows Hq + 2 keys Hkv) * d * s. Workspace: attention_scratch
 // floats a thread, kept for the next call; decode Hq * decode_scratch, and for the call Hq * decode_width a range where
 // a sequence has several.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "core/device.h"
 #include "core/isa.h"
 #include "core/panels.h"
+#include "core/stream.h"
 #include "core/tensor.h"
 
 namespace ivk {
 
 constexpr int64_t kMostHeadDim = 256, kKeyBlock = 192;  // a multiple of every micro-kernel's rows
 constexpr int64_t kDecodeRange = 64;                    // a page of the KV cache
-// Queries that a thread takes at once: 1,280 of dimension 64.
-constexpr int64_t most_queries(int64_t dim) { return std::max(kTile, 81920 / dim / kTile * kTile); }
-// Lanes beyond the queries: up to the end of a tile, and a tile that stays empty.
-constexpr int64_t attention_lanes(int64_t queries) { return (queries + kTile - 1) / kTile * kTile + kTile; }
-// Floats: queries and results, a block of keys, values and scores, a tile on its way out, each lane's maximum and sum.
-constexpr int64_t attention_scratch(int64_t queries, int64_t dim) {
-    const int64_t lanes = attention_lanes(queries);
-    return (2 * lanes + 2 * kKeyBlock + kTile) * dim + kKeyBlock * kTile + 2 * lanes;
-}
-
 struct AttentionSequence {
     const void *q, *k, *v;
     void* y;
@@ -72,29 +69,31 @@ struct AttentionParams {
     const void* sinks;          // of dtype, or null
 };
 
-// Queries [begin, end) of one key head; query number = row * (Hq / Hkv) + head within the group.
-using AttentionPiece = void (*)(const AttentionParams&, const AttentionSequence&, int64_t kv_head, int64_t begin,
-                                int64_t end);
-struct AttentionTable {
-    AttentionPiece f32, bf16, f16;
+// Sequences of one length: what the CUDA kernels take.
+struct AttentionBatch {
+    const void *q, *k, *v;
+    void* y;
+    int64_t batch, rows, keys, heads, kv_heads, dim;
+    struct Strides {
+        int64_t batch, row, head;  // elements
+    } of_q, of_k, of_v, of_y;
+    float scale;
+    DType dtype, kv_dtype;
+    bool causal;
+    int64_t window;
+    const void* sinks;
 };
-IVK_DECLARE_TABLE(AttentionTable, attention_table)
-
-// Of one sequence's row: key heads [head, head_end) over keys [begin, end). Without `partial` that is all of them, and
-// y is written; else every query head's part, decode_width(dim) floats each: sums of values, the maximum, the sum.
-struct DecodeRange {
-    const AttentionSequence* sequence;
-    int64_t head, head_end, begin, end;
-    float* partial;
-};
-constexpr int64_t decode_width(int64_t dim) { return (dim + 15) / 16 * 16 + 16; }
-constexpr int64_t decode_scratch(int64_t dim) { return 2 * decode_width(dim) - 32 + kDecodeRange + 16 + 2; }
-struct DecodeTable {  // of f32, bf16, f16
-    void (*range[3])(const AttentionParams&, const DecodeRange&);
-    // One query head's parts of `ranges` ranges, one after the other, into y.
-    void (*join[3])(const AttentionParams&, const AttentionSequence&, int64_t head, const float* parts, int64_t ranges);
-};
-IVK_DECLARE_TABLE(DecodeTable, decode_table)
+// The checked problem of [B, L, Hq, d] and [B, S, Hkv, d]; throws UnsupportedError.
+AttentionBatch attention_problem(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y,
+                                 bool causal, double scale, int64_t window, const TensorView* sinks);
+std::string describe(const AttentionBatch&);
+// Each operand read once and y written once.
+inline int64_t attention_bytes(const AttentionBatch& p) {
+    return 2 * p.batch * p.dim * (p.rows * p.heads * size_of(p.dtype) + p.keys * p.kv_heads * size_of(p.kv_dtype));
+}
+bool supports_attention_sm80(const AttentionBatch&, const Device&, std::string* why);
+void attention_sm80(const AttentionBatch&, Stream);
+void attention_cuda(const AttentionBatch&, const Device&, Stream);  // throws with every variant's reason
 
 // q, y [B, L, Hq, d], k, v [B, S, Hkv, d].
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y, bool causal,

@@ -6,7 +6,7 @@
 #include "core/parallel.h"
 #include "core/simd_math.h"
 #include "core/simd_product.h"
-#include "kernels/attention/attention.h"
+#include "kernels/attention/attention_table.h"
 #include "kernels/attention/lanes.h"
 
 namespace ivk {

@@ -8,6 +8,7 @@ from .._lazy import torch
 from ._arguments import checked, checked_reference
 from ._attention import Spans, check, check_extras, check_spans, page_slots
 from ._backend import choose, cpu
+from ._call import start
 from ._tensor import as_kind, host, put, result, to_torch
 
 if TYPE_CHECKING:
@@ -39,15 +40,17 @@ def attention(
     """
     check(q, k, v, causal)
     check_extras("attention", q, causal, window, sinks)
-    if choose("attention", backend, q, k, v, sinks, out) == "reference":
+    backend = choose("attention", backend, q, k, v, sinks, out)
+    if backend == "reference":
         return put(attention_reference(q, k, v, causal=causal, scale=scale, window=window, sinks=sinks), out)
-    if _wide(q):
+    if backend == "cpu" and _wide(q):
         wide, extra = _tensors(q=q, k=k, v=v), _tensor(sinks)
         return put(as_kind(attention_reference(*wide, causal=causal, scale=scale, window=window, sinks=extra), q), out)
-    q = host(q)
-    y = result(q, q.shape, out)
-    cpu().attention(q, host(k), host(v), y, causal, _scale(q, scale), window or 0, _host(sinks), threads)
-    return y
+    call = start(backend, threads, q, k, v, sinks)
+    rows, keys, values, logits = (call.take(x, name) for x, name in ((q, "q"), (k, "k"), (v, "v"), (sinks, "sinks")))
+    y = call.result(rows.shape, out)
+    call.run("attention", rows, keys, values, y, causal, _scale(rows, scale), window or 0, logits)
+    return call.give(y, out)
 
 
 @checked_reference("q float [B, L, Hq, d]", "k float [B, S, Hkv, d]", "v k [B, S, Hkv, d]", "sinks q [Hq]")

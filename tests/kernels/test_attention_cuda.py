@@ -1,0 +1,146 @@
+"""Attention on CUDA against its reference, on a GPU or on the virtual one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import internvl_kernels as ivk
+import vgpu
+from internvl_kernels import ops
+from internvl_kernels.errors import UnsupportedError
+from internvl_kernels.testing import hostile
+from internvl_kernels.testing.compare import check, same_bits
+from internvl_kernels.testing.hostile import normal
+from internvl_kernels.testing.on_device import host
+
+pytestmark = pytest.mark.usefixtures("cuda_backend")
+
+HALVES = ("bfloat16", "float16")
+DIMS = (1, 8, 20, 40, 64, 72, 96, 128)
+
+
+@pytest.fixture(params=[0, 1], ids=["", "truncating"])
+def sums(request: pytest.FixtureRequest, cuda_backend: str) -> Iterator[None]:
+    """Both models of how tensor cores add, on the virtual GPU."""
+    if cuda_backend == "real":
+        if request.param:
+            pytest.skip("a real GPU adds as it does")
+        yield
+        return
+    with vgpu.options(truncating_mma=request.param):
+        yield
+
+
+def heads(batch: int, rows: int, keys: int, q: int, kv: int, dim: int, dtype: str) -> list[torch.Tensor]:
+    shapes = ((batch, rows, q, dim), (batch, keys, kv, dim), (batch, keys, kv, dim))
+    return [normal(*shape, dtype=dtype, seed=seed) for seed, shape in enumerate(shapes)]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dim", [*DIMS, 136, 256])
+def test_dimensions(dim: int, dtype: str, sums: None) -> None:
+    check("attention", *heads(1, 33, 81, 2, 2, dim, dtype), backend="cuda")
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize(
+    ("rows", "keys"),
+    [(1, 1), (15, 16), (17, 15), (32, 17), (63, 63), (64, 64), (65, 65), (80, 129), (129, 200), (7, 128)],
+)
+def test_lengths(rows: int, keys: int, dim: int, sums: None) -> None:
+    check("attention", *heads(1, rows, keys, 2, 1, dim, "bfloat16"), backend="cuda")
+
+
+@pytest.mark.modes(vgpu.LAZY)
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_tile_of_the_tower(dtype: str) -> None:
+    check("attention", *heads(1, 1025, 1025, 1, 1, 64, dtype), backend="cuda")
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(("q", "kv", "dim"), [(16, 16, 64), (6, 2, 96), (25, 5, 128)])
+def test_parts_of_one_projection(q: int, kv: int, dim: int, dtype: str) -> None:
+    """q, k and v as they lie beside each other, heads in groups, several sequences."""
+    joined = normal(3, 37, (q + 2 * kv) * dim, dtype=dtype).view(3, 37, q + 2 * kv, dim)
+    parts = [joined[:, :, :q], joined[:, :, q : q + kv], joined[:, :, q + kv :]]
+    expected = ops.attention(*[part.contiguous() for part in parts], backend="cuda")
+    check("attention", *parts, backend="cuda")
+    on_gpu = ivk.DeviceArray(joined)
+    out = ivk.DeviceArray.empty((3, 37, q, dim), dtype)
+    found = ops.attention(on_gpu[:, :, :q], on_gpu[:, :, q : q + kv], on_gpu[:, :, q + kv :], out=out)
+    assert found.pointer == out.pointer
+    same_bits(host(found), expected)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dim", [64, 128])
+def test_bits_depend_on_the_query_and_its_keys_alone(dim: int, dtype: str, sums: None) -> None:
+    q, k, v = heads(2, 131, 150, 2, 2, dim, dtype)
+    whole = ops.attention(q, k, v, backend="cuda")
+    same_bits(ops.attention(q, k, v, backend="cuda"), whole, "run again")
+    same_bits(ops.attention(q[1:], k[1:], v[1:], backend="cuda"), whole[1:], "the second sequence")
+    for first, last in ((0, 1), (63, 65), (100, 131)):
+        same_bits(
+            ops.attention(q[:, first:last], k, v, backend="cuda"), whole[:, first:last], f"rows {first} to {last}"
+        )
+    one = [t[:, :, 1:] for t in (q, k, v)]
+    same_bits(ops.attention(*one, backend="cuda"), whole[:, :, 1:], "one head")
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_alignment_does_not_change_bits(dtype: str) -> None:
+    q, k, v = heads(1, 40, 70, 2, 2, 64, dtype)
+    expected = ops.attention(q, k, v, backend="cuda")
+    shifted = []
+    for t in (q, k, v):
+        memory = ivk.DeviceArray(torch.cat([torch.zeros(1, dtype=t.dtype), t.flatten()]))
+        shifted.append(memory[1:].reshape(*t.shape))
+    same_bits(host(ops.attention(*shifted)), expected)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_large_scores_and_special_values(dtype: str) -> None:
+    q, k, v = heads(1, 20, 90, 2, 2, 64, dtype)
+    check("attention", q * 30, k * 30, v, backend="cuda")
+    check("attention", q, k, hostile.massive_channels(1, 90, 2, 64, dtype=dtype), backend="cuda")
+    check("attention", q, k, v, scale=0.0, backend="cuda")
+    check("attention", q, k, v, scale=-2.0, backend="cuda")
+    q[0, 3, 0, 5] = float("nan")
+    k[0, 70, 1, 2] = float("nan")
+    y = ops.attention(q, k, v, backend="cuda")
+    assert y[0, 3, 0].isnan().all()
+    assert y[0, :, 1].isnan().all()
+    assert y[0, [0, 1, 2, *range(4, 20)], 0].isfinite().all()
+
+
+def test_memory_beyond_the_last_key_is_not_read() -> None:
+    """What follows the keys may be anything: a NaN there reaches no result."""
+    q, k, v = heads(1, 9, 21, 1, 1, 64, "bfloat16")
+    long_k, long_v = (torch.cat([t, torch.full((1, 50, 1, 64), float("nan")).bfloat16()], 1) for t in (k, v))
+    same_bits(ops.attention(q, long_k[:, :21], long_v[:, :21], backend="cuda"), ops.attention(q, k, v, backend="cuda"))
+
+
+def test_no_rows() -> None:
+    q, k, v = heads(2, 0, 5, 2, 2, 64, "bfloat16")
+    assert ops.attention(q, k, v, backend="cuda").shape == (2, 0, 2, 64)
+    q, k, v = heads(0, 3, 5, 2, 2, 64, "bfloat16")
+    assert ops.attention(q, k, v, backend="cuda").shape == (0, 3, 2, 64)
+
+
+def test_refused(cuda_backend: str) -> None:
+    q, k, v = heads(1, 4, 4, 2, 2, 64, "bfloat16")
+
+    def refused(text: str, *tensors: Any, **options: Any) -> None:
+        with pytest.raises(UnsupportedError, match=text):
+            ops.attention(*tensors, backend="cuda", **options)
+
+    refused("causal, window and sinks are the cpu backend's", q, k, v, causal=True)
+    refused("causal, window and sinks are the cpu backend's", q, k, v, sinks=torch.zeros(2).bfloat16())
+    refused("allowed: bfloat16 or float16, the same for all", q.float(), k.float(), v.float())
+    refused("allowed: bfloat16 or float16, the same for all", q, k.half(), v.half())
+    refused("multiples of 16 bytes", *heads(1, 4, 4, 1, 1, 130, "bfloat16"))
+    refused("head dimension of 1 to 256", *heads(1, 4, 4, 1, 1, 264, "bfloat16"))
