@@ -11,6 +11,7 @@ namespace ivk::binding {
 void bind_array(py::module_& m);
 void bind_gemm_cuda(py::module_& m);
 void bind_norm_cuda(py::module_& m);
+void bind_patch_embed_cuda(py::module_& m);
 void bind_pixel_shuffle_cuda(py::module_& m);
 }  // namespace ivk::binding
 
@@ -41,5 +42,6 @@ PYBIND11_MODULE(_cuda, m) {
     binding::bind_array(m);
     binding::bind_gemm_cuda(m);
     binding::bind_norm_cuda(m);
+    binding::bind_patch_embed_cuda(m);
     binding::bind_pixel_shuffle_cuda(m);
 }

@@ -5,6 +5,7 @@ Contract of the passes around the product: csrc/kernels/patch_embed/patch_embed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
+from ._call import start
 from ._tensor import as_kind, host, to_torch
 from .gemm import linear
 
@@ -38,24 +40,32 @@ def patch_embed(
     tiles uint8 ``[T, H, W, 3]``, normalised here as ``(x / 255 - mean) / std`` per channel in fp32, or float
     ``[T, 3, H, W]`` (float32 or weight's dtype) already normalised; H and W multiples of ``patch_size``, patches numbered
     row by row. weight ``[D, 3 * patch_size**2]``, a Conv2d weight flattened as channel, row, column; bias, cls ``[D]``;
-    pos ``[1 + N, D]`` for this grid; all of weight's dtype, which is the result's. Workspace: one tile's patches and products.
+    pos ``[1 + N, D]`` for this grid; all of weight's dtype, which is the result's. Workspace: one tile's patches and products
+    on ``cpu``, none on ``cuda``.
     """
     _check(tiles, weight, bias, patch_size, mean, std)
-    if choose("patch_embed", backend, tiles, weight, bias, cls, pos) == "reference":
+    backend = choose("patch_embed", backend, weight, tiles, bias, cls, pos)
+    if backend == "reference":
         return patch_embed_reference(tiles, weight, bias, cls, pos, mean=mean, std=std, patch_size=patch_size)
+    rows = math.prod(_size(tiles)) // patch_size**2
+    scale = [float(m) for m in mean], [float(s) for s in std]
+    if backend == "cuda":
+        call, given = start(backend, threads, weight, tiles, bias, cls, pos), {"weight": weight, "tiles": tiles}
+        on = {name: call.take(t, name) for name, t in {**given, "bias": bias, "cls": cls, "pos": pos}.items()}
+        y = call.empty((tiles.shape[0], 1 + rows, weight.shape[0]))
+        call.run("patch_embed", on["tiles"], on["weight"], on["bias"], on["cls"], on["pos"], y, *scale, patch_size)
+        return call.give(y)
     kernels, matrix = cpu(), to_torch(weight, "weight")
     pixels, offsets = to_torch(tiles, "tiles"), to_torch(bias, "bias")
     if offsets.dtype != matrix.dtype:
         raise UnsupportedError(f"patch_embed: bias is {offsets.dtype}; allowed: weight's dtype, {matrix.dtype}")
-    height, width = _size(pixels)
+    width = _size(pixels)[1]
     packed = pixels.stride()[2:] == (3, 1) if pixels.dtype == torch.uint8 else width == 1 or pixels.stride(3) == 1
     if not packed:
         found = f"{tiles.dtype} {list(tiles.shape)} with strides {list(pixels.stride())}"
         raise UnsupportedError(f"patch_embed: tiles is {found}; allowed: contiguous pixel rows")
-    rows = (height // patch_size) * (width // patch_size)
     out = matrix.new_empty((len(pixels), 1 + rows, len(matrix)))
     patches = matrix.new_empty((rows, matrix.shape[1]))
-    scale = [float(m) for m in mean], [float(s) for s in std]
     for tile, target in zip(pixels.split(1), out):
         kernels.patchify(tile, patches, *scale, patch_size, threads)
         kernels.add_positions(
