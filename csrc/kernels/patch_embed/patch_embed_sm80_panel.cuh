@@ -27,14 +27,14 @@ struct PatchEmbedArgs {
     bool words;                 // kPatch and addresses allow units
 };
 
-__device__ inline char* panel_word(char* panel, int row, int word) {
+__device__ inline const char* panel_word(const char* panel, int row, int word) {
     const int slice = word / 32, chunk = word / 4;
     const int place = slice < kPanelSlices ? slice * kPanelRows * 128 + row * 128 + (chunk + row) % 8 * 16
                                            : kPanelSlices * kPanelRows * 128 + row * 32 + ((chunk ^ row >> 2) & 1) * 16;
     return panel + place + word % 4 * 4;
 }
 __device__ inline void put_word(char* panel, int row, int word, uint32_t value) {
-    *reinterpret_cast<uint32_t*>(panel_word(panel, row, word)) = value;
+    *reinterpret_cast<uint32_t*>(const_cast<char*>(panel_word(panel, row, word))) = value;
 }
 
 // Elements from tiles' first to the corner of a patch.
