@@ -23,9 +23,10 @@
 // slot pages[first + i / page_size] * page_size + i % page_size, page_size >= 1. The slots change no bit.
 //
 // CUDA (attention_sm80, compute capability 8.0 and newer): batches of one length of bf16 or f16 heads, not causal, no
-// sinks; d up to 128, or a multiple of 8 above. Products by mma.m16n8k16, ascending from zero; keys in blocks of 64
-// from the first; probabilities are rounded to the dtype before they meet v, their sum is of the unrounded ones. Blocks
-// and warps beyond the last row, and steps of 16 keys beyond the last key, are not multiplied. No workspace.
+// sinks, scale >= 0; d up to 128, or a multiple of 8 above. Products by mma.m16n8k16, ascending from zero; keys in
+// blocks of 64 from the first; probabilities are rounded to the dtype before they meet v, their sum is of the unrounded
+// ones. Blocks and warps beyond the last row, and steps of 16 keys beyond the last key, are not multiplied. No
+// workspace.
 //
 // Floor: 4 * rows * seen keys * d * Hq flops; bytes (2 rows Hq + 2 keys Hkv) * d * s. Workspace: attention_scratch
 // floats a thread, kept for the next call; decode Hq * decode_scratch, and for the call Hq * decode_width a range where

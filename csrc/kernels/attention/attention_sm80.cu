@@ -50,6 +50,8 @@ bool supports_attention_sm80(const AttentionBatch& p, const Device& on, std::str
                "; allowed: bfloat16 or float16, the same for all";
     else if (p.causal || p.window > 0 || p.sinks != nullptr)
         *why = "causal, window and sinks are the cpu backend's";
+    else if (!(p.scale >= 0))
+        *why = "scale " + std::to_string(p.scale) + "; allowed: 0 and more";
     else if (p.keys > kMostKeys || p.batch * p.heads * ((p.rows + 63) / 64) > kMostBlocks)
         *why = "allowed: at most " + std::to_string(kMostKeys) + " keys, and " + std::to_string(kMostBlocks) +
                " blocks of 64 queries";

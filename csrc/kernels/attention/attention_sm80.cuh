@@ -3,69 +3,19 @@
 // the sums of one mma being the operand of the next.
 #pragma once
 
-#include "device/mma.cuh"
 #include "device/ptx.cuh"
 #include "device/quad.cuh"
 #include "kernels/attention/attention.h"
+#include "kernels/attention/attention_sm80_shape.cuh"
 
 namespace ivk::device {
 
-constexpr int kKeys = 64;  // of a block: from the first key on, whatever the queries
 constexpr float kLowest = -INFINITY;
-
-// kDim: d rounded up. Up to 64 a warp has two fragments of queries, which share every fragment of keys and values;
-// above, its results would not leave room for them.
-template <int kDim>
-struct FlashShape {
-    static constexpr int kM = kDim <= 64 ? 2 : 1, kWarps = kDim <= 64 ? 2 : 4, kThreads = 32 * kWarps;
-    static constexpr int kRows = kWarps * kM * 16;
-    static constexpr int kPitch = (kDim + 63) / 64 * 128;  // bytes of a row in shared memory
-    static constexpr int kShared = (kRows + 4 * kKeys) * kPitch;
-    static constexpr bool kHeld = kDim <= 128;  // queries stay in registers
-};
 
 struct FlashArgs {
     AttentionBatch p;
     int tiles, group;  // blocks of one head's queries; query heads of a key head
-    float scale;       // its size, times log2 e
-    bool negative;
-};
-
-template <int kDim>
-__device__ inline int flash_offset(int row, int chunk) {
-    return row * FlashShape<kDim>::kPitch + ((chunk ^ (row & 7)) << 4);
-}
-
-// A thread's share of copying rows of a head: it advances through them with one pointer.
-template <typename T, int kDim, int kRows, bool kAligned>
-struct HeadCopy {
-    static constexpr int kThreads = FlashShape<kDim>::kThreads, kChunks = kDim / kLanes<T>;
-    static constexpr int kTogether = kThreads % kChunks == 0 ? kThreads / kChunks : 0;  // rows of a round; 0: uneven
-    static_assert(kRows * kChunks % kThreads == 0);
-
-    const T* head;
-    int64_t stride;
-    int dim;
-
-    // Rows from `first` on, of which `left` are there; zeros past them and past d.
-    __device__ void operator()(char* shared, int64_t first, int left) const {
-        const int own = threadIdx.x / kChunks;
-        const T* from = head + (first + own) * stride + threadIdx.x % kChunks * kLanes<T>;
-#pragma unroll
-        for (int i = 0; i < kRows * kChunks / kThreads; ++i) {
-            const int at = i * kThreads + threadIdx.x;
-            const int row = kTogether ? own + i * kTogether : at / kChunks;
-            const int chunk = kTogether ? threadIdx.x % kChunks : at % kChunks, column = chunk * kLanes<T>;
-            if constexpr (kTogether == 0) from = head + (first + row) * stride + column;
-            const bool inside = row < left && column < dim;
-            char* const to = shared + flash_offset<kDim>(row, chunk);
-            if constexpr (kAligned)
-                copy_async(to, from, inside);
-            else
-                *reinterpret_cast<Vector*>(to) = load_vector<T, false>(from, inside ? min(dim - column, kLanes<T>) : 0);
-            if constexpr (kTogether > 0) from += kTogether * stride;
-        }
-    }
+    float scale;       // times log2 e
 };
 
 __device__ inline float quad_max(float v) {
@@ -84,7 +34,6 @@ struct Flash {
     static constexpr int kM = Shape::kM, kSteps = kDim / 16;
 
     float scale;
-    bool negative;        // scale is meant below 0
     const char* queries;  // in shared memory
     uint32_t held[Shape::kHeld ? kM : 1][Shape::kHeld ? kSteps : 1][4];
     float result[kM][kDim / 8][4] = {}, top[kM][2], sum[kM][2] = {};
@@ -166,11 +115,6 @@ struct Flash {
     template <bool kTail>
     __device__ void soften(int m, int half, int left, float (&score)[kM][kKeys / 8][4]) {
         const int column = threadIdx.x % 4 * 2;
-        if (negative)
-#pragma unroll
-            for (int n = 0; n < kKeys / 8; ++n)
-#pragma unroll
-                for (int i = 0; i < 2; ++i) score[m][n][half * 2 + i] = -score[m][n][half * 2 + i];
         float most = top[m][half];
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n)
@@ -182,7 +126,7 @@ struct Flash {
             }
         most = quad_max(most);
         const float base = most == kLowest ? 0.0f : most * scale;  // a row of -Inf alone: no Inf - Inf yet
-        const float factor = top[m][half] == kLowest ? 0.0f : ex2(fmaf(top[m][half], scale, -base));
+        const float factor = ex2(fmaf(top[m][half], scale, -base));
         top[m][half] = most;
         float total = 0.0f;
 #pragma unroll
@@ -190,7 +134,7 @@ struct Flash {
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
                 float& s = score[m][n][half * 2 + i];
-                s = kTail && n * 8 + column + i >= left ? 0.0f : ex2(fmaf(s, scale, -base));
+                s = ex2(fmaf(s, scale, -base));
                 total += s;
             }
         sum[m][half] = fmaf(sum[m][half], factor, total);
@@ -254,7 +198,7 @@ __global__ void __launch_bounds__(FlashShape<kDim>::kThreads) attention_kernel(c
     fetch(0);
     wait_copies<0>();
     __syncthreads();
-    Flash<T, kDim> flash{a.scale, a.negative, shared};
+    Flash<T, kDim> flash{a.scale, shared};
     flash.begin();
     for (int key = 0; key < count; key += kKeys) {
         if (key > 0) {

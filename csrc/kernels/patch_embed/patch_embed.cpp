@@ -12,31 +12,13 @@ bool is_float(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 
 
 void patchify(const TensorView& tiles, const TensorView& a, std::array<float, 3> mean, std::array<float, 3> std,
               int64_t patch, int threads) {
-    require(tiles.ndim == 4 && patch >= 1, "patch_embed: tiles is ", tiles, " with patch_size ", patch,
-            "; allowed: four dimensions, patches of at least 1 pixel");
-    require(is_float(a.dtype), "patch_embed: weight is ", name_of(a.dtype), "; allowed: float32, bfloat16, float16");
-    const bool bytes = tiles.dtype == DType::u8;
-    require(bytes || tiles.dtype == DType::f32 || tiles.dtype == a.dtype, "patch_embed: tiles is ", tiles,
-            "; allowed: uint8, float32, or the weight's dtype ", name_of(a.dtype));
-    const int channel = bytes ? 3 : 1, row = bytes ? 1 : 2, column = bytes ? 2 : 3;
-    const int64_t height = tiles.shape[row], width = tiles.shape[column];
-    require(tiles.shape[channel] == 3, "patch_embed: tiles is ", tiles,
-            "; allowed: uint8 [T, H, W, 3] or float [T, 3, H, W]");
-    require(height >= patch && width >= patch && height % patch == 0 && width % patch == 0, "patch_embed: tiles of ",
-            height, " x ", width, " pixels; allowed: positive multiples of the patch size ", patch);
-    require(bytes ? tiles.stride[3] == 1 && tiles.stride[2] == 3 : width == 1 || tiles.stride[3] == 1,
-            "patch_embed: tiles is ", tiles, "; allowed: contiguous pixel rows");
-    for (int c = 0; c < 3; ++c)
-        require(!bytes || std[c] != 0.0f, "patch_embed: std[", c, "] is ", std[c], "; allowed: other than 0");
-    const int64_t down = height / patch, across = width / patch;
+    PatchifyParams params = tiles_problem(tiles, a.dtype, mean, std, patch);
+    const int64_t down = params.grid_rows, across = params.grid_cols, width = across * patch;
+    params.a = a.data;
     require(a.ndim == 2 && a.shape[0] == tiles.shape[0] * down * across && a.shape[1] == 3 * patch * patch &&
                 a.contiguous() && !overlap(a, tiles),
             "patch_embed: patch matrix is ", a, "; allowed: contiguous [", tiles.shape[0] * down * across, ", ",
             3 * patch * patch, "], apart from tiles");
-
-    const PatchifyParams params{
-        tiles.data,        a.data, down, across,     patch, tiles.stride[0], tiles.stride[channel],
-        tiles.stride[row], mean,   std,  tiles.dtype};
     const PatchEmbedTable& table = IVK_SELECT(patch_embed_table);
     const PatchifyBands run = a.dtype == DType::f32    ? table.patchify_f32
                               : a.dtype == DType::bf16 ? table.patchify_bf16

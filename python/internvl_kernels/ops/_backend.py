@@ -28,7 +28,7 @@ CUDA_OPS = {
         ("add_norm", "add_scaled", "embed_tokens", "layer_norm", "pixel_shuffle", "rms_norm", "vision_qk_norm"),
         ("float32", "bfloat16", "float16"),
     ),
-    **dict.fromkeys(("attention", "linear", "linear_gelu", "linear_residual"), ("bfloat16", "float16")),
+    **dict.fromkeys(("attention", "linear", "linear_gelu", "linear_residual", "patch_embed"), ("bfloat16", "float16")),
 }
 NOT_BUILT = "this build has no CUDA part"
 

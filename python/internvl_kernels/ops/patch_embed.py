@@ -5,6 +5,7 @@ Contract of the passes around the product: csrc/kernels/patch_embed/patch_embed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
-from ._tensor import as_kind, host, to_torch
+from ._call import start
+from ._tensor import as_kind, dtype_name, host, result, to_torch
 from .gemm import linear
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ def patch_embed(
     mean: Sequence[float],
     std: Sequence[float],
     patch_size: int = 14,
+    out: Any = None,
     threads: int = 0,
     backend: str = "auto",
 ) -> Any:
@@ -38,30 +41,40 @@ def patch_embed(
     tiles uint8 ``[T, H, W, 3]``, normalised here as ``(x / 255 - mean) / std`` per channel in fp32, or float
     ``[T, 3, H, W]`` (float32 or weight's dtype) already normalised; H and W multiples of ``patch_size``, patches numbered
     row by row. weight ``[D, 3 * patch_size**2]``, a Conv2d weight flattened as channel, row, column; bias, cls ``[D]``;
-    pos ``[1 + N, D]`` for this grid; all of weight's dtype, which is the result's. Workspace: one tile's patches and products.
+    pos ``[1 + N, D]`` for this grid; all of weight's dtype, which is the result's. out: contiguous memory for the result, also
+    of float32 beside 16-bit weights (a wide residual stream). Workspace: one tile's patches and products
+    on ``cpu``, none on ``cuda``.
     """
     _check(tiles, weight, bias, patch_size, mean, std)
-    if choose("patch_embed", backend, tiles, weight, bias, cls, pos) == "reference":
-        return patch_embed_reference(tiles, weight, bias, cls, pos, mean=mean, std=std, patch_size=patch_size)
+    backend = choose("patch_embed", backend, weight, tiles, bias, cls, pos, out)
+    if backend == "reference":
+        options: dict[str, Any] = {"mean": mean, "std": std, "patch_size": patch_size}
+        return _into(patch_embed_reference(tiles, weight, bias, cls, pos, **options), out)
+    rows = math.prod(_size(tiles)) // patch_size**2
+    scale = [float(m) for m in mean], [float(s) for s in std]
+    if backend == "cuda":
+        call, given = start(backend, threads, weight, tiles, bias, cls, pos), {"weight": weight, "tiles": tiles}
+        on = {name: call.take(t, name) for name, t in {**given, "bias": bias, "cls": cls, "pos": pos}.items()}
+        y = call.result((tiles.shape[0], 1 + rows, weight.shape[0]), out, _wanted(on["weight"], out))
+        call.run("patch_embed", on["tiles"], on["weight"], on["bias"], on["cls"], on["pos"], y, *scale, patch_size)
+        return call.give(y, out)
     kernels, matrix = cpu(), to_torch(weight, "weight")
     pixels, offsets = to_torch(tiles, "tiles"), to_torch(bias, "bias")
     if offsets.dtype != matrix.dtype:
         raise UnsupportedError(f"patch_embed: bias is {offsets.dtype}; allowed: weight's dtype, {matrix.dtype}")
-    height, width = _size(pixels)
+    width = _size(pixels)[1]
     packed = pixels.stride()[2:] == (3, 1) if pixels.dtype == torch.uint8 else width == 1 or pixels.stride(3) == 1
     if not packed:
         found = f"{tiles.dtype} {list(tiles.shape)} with strides {list(pixels.stride())}"
         raise UnsupportedError(f"patch_embed: tiles is {found}; allowed: contiguous pixel rows")
-    rows = (height // patch_size) * (width // patch_size)
-    out = matrix.new_empty((len(pixels), 1 + rows, len(matrix)))
+    found = matrix.new_empty((len(pixels), 1 + rows, len(matrix)))
     patches = matrix.new_empty((rows, matrix.shape[1]))
-    scale = [float(m) for m in mean], [float(s) for s in std]
-    for tile, target in zip(pixels.split(1), out):
+    for tile, target in zip(pixels.split(1), found):
         kernels.patchify(tile, patches, *scale, patch_size, threads)
         kernels.add_positions(
             linear(patches, matrix, offsets, threads=threads, backend="cpu"), host(cls), host(pos), target, threads
         )
-    return as_kind(out, weight)
+    return _into(as_kind(found, weight), out)
 
 
 @checked_reference("tiles number [T, a, b, c]", "weight float [D, K]", "bias,cls weight [D]", "pos weight [1+N, D]")
@@ -93,6 +106,19 @@ def patch_embed_reference(
     kernel = weight.reshape(-1, 3, patch_size, patch_size)
     maps = torch.nn.functional.conv2d(tiles.to(weight.dtype), kernel, bias, stride=patch_size)
     return torch.cat([cls.expand(len(tiles), 1, -1), maps.flatten(2).transpose(1, 2)], dim=1) + pos
+
+
+def _wanted(like: Any, out: Any) -> str:
+    """Name of the result's dtype."""
+    return "float32" if out is not None and dtype_name(out) == "float32" else dtype_name(like)
+
+
+def _into(found: Any, out: Any) -> Any:
+    if out is None:
+        return found
+    target = result(found, found.shape, out, _wanted(found, out))
+    target[...] = found
+    return target
 
 
 def _size(tiles: Any) -> tuple[int, int]:
