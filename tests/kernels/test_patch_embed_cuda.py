@@ -100,12 +100,16 @@ def test_several_panels_of_columns(patch: int, sums: None) -> None:
 
 @pytest.mark.parametrize("width", [1, 7, 15, 63, 65, 129])
 def test_widths(width: int) -> None:
-    check("patch_embed", pixels(1, 28, 112), *weights(width, 16, "bfloat16"), backend="cuda", dtype="bfloat16", **OPTIONS)
+    check(
+        "patch_embed", pixels(1, 28, 112), *weights(width, 16, "bfloat16"), backend="cuda", dtype="bfloat16", **OPTIONS
+    )
 
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("columns", [7, 8])
-@pytest.mark.parametrize(("mean", "std"), [(MEAN, STD), ((0.1, 1e-9, -3.0), (0.3, 7e-4, -0.9)), ((0.5, 0, 9), (1e-30, 1, 1))])
+@pytest.mark.parametrize(
+    ("mean", "std"), [(MEAN, STD), ((0.1, 1e-9, -3.0), (0.3, 7e-4, -0.9)), ((0.5, 0, 9), (1e-30, 1, 1))]
+)
 def test_patches_have_the_bits_of_the_cpu(mean: Any, std: Any, columns: int, dtype: str) -> None:
     """A weight that picks pixels: every byte in every channel, where the short form holds and where it does not."""
     tiles = torch.arange(3 * 14 * 14 * columns).view(1, 14, 14 * columns, 3).mul(5).to(torch.uint8)
@@ -232,7 +236,9 @@ def test_wrong_arguments_are_refused(change: dict[str, Any], text: str) -> None:
 
 
 def test_problems_without_a_kernel_are_refused_whole() -> None:
-    with pytest.raises(UnsupportedError, match=r"2 tiles of uint8, 2 x 2 patches.*sm80: weight float32; allowed: bfloat16"):
+    with pytest.raises(
+        UnsupportedError, match=r"2 tiles of uint8, 2 x 2 patches.*sm80: weight float32; allowed: bfloat16"
+    ):
         ops.patch_embed(pixels(2, 28, 28), *weights(16, 4, "float32"), backend="cuda", **OPTIONS)
     with pytest.raises(UnsupportedError, match="4107 values of a patch; allowed: at most 4096"):
         ops.patch_embed(pixels(1, 37, 37), *weights(8, 1, "float16", 37), patch_size=37, backend="cuda", **OPTIONS)

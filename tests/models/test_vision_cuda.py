@@ -11,6 +11,7 @@ import internvl_kernels as ivk
 import vgpu
 from internvl_kernels import ops
 from internvl_kernels.config import ProjectorConfig, VisionConfig
+from internvl_kernels.costs import tower_workspace
 from internvl_kernels.errors import UnsupportedError
 from internvl_kernels.io.config import read_config
 from internvl_kernels.models import CudaTower, Projector, VisionTower
@@ -107,9 +108,8 @@ def test_bits_do_not_depend_on_the_batch(style: str, dtype: str) -> None:
     same_bits(ours(tiles), whole, "launched from the record")
     for first, last in ((0, 1), (3, 5)):
         same_bits(ours(tiles[first:last]), whole[first:last], f"tiles {first} to {last}")
-    rows = 1 + config(style).num_patches
-    small = tower(style, dtype, max_workspace=ours.micro_batch() and 700 * rows * 128 * 2)
-    assert small.micro_batch() < 5
+    small = tower(style, dtype, max_workspace=2 * tower_workspace(config(style), 1, 2, "cuda"))
+    assert small.micro_batch() == 2
     same_bits(small(tiles), whole, "in micro-batches")
 
 

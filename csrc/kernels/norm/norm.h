@@ -54,6 +54,9 @@ struct NormParams {
     DType dtype;  // of x, branch, scale, h
     DType out;    // of weight, bias, y: dtype, or with x of f32 any
     NormKind kind;
+    // CUDA: rows in pairs, the odd ones `apart` elements after the even ones and with this weight (q and k of a row).
+    const void* second_weight = nullptr;
+    int64_t apart = 0;
 };
 
 using NormRows = void (*)(const NormParams&, int64_t begin, int64_t end);
@@ -66,12 +69,15 @@ IVK_DECLARE_TABLE(NormTable, norm_table)
 NormParams norm_problem(const TensorView& x, const TensorView& branch, const TensorView& scale,
                         const TensorView& weight, const TensorView& bias, const TensorView& h, const TensorView& y,
                         float eps, NormKind kind);
+// norm of columns [0, cols) and [cols, 2 cols) of x [rows, 2 cols], each with its weight.
+NormParams norm_pair_problem(const TensorView& x, const TensorView& first_weight, const TensorView& second_weight,
+                             const TensorView& y, float eps, NormKind kind);
 std::string describe(const NormParams&);
 
 // Each input read once and each output written once.
 inline int64_t norm_bytes(const NormParams& p) {
     const int64_t in = p.rows * (p.branch ? 3 : 1) + (p.scale ? 1 : 0);
-    const int64_t out = (p.weight ? p.rows + 1 : 0) + (p.bias ? 1 : 0);
+    const int64_t out = (p.weight ? p.rows + 1 : 0) + (p.bias ? 1 : 0) + (p.second_weight ? 1 : 0);
     return (in * size_of(p.dtype) + out * size_of(p.out)) * p.cols;
 }
 

@@ -54,6 +54,23 @@ NormParams norm_problem(const TensorView& x, const TensorView& branch, const Ten
                       x.dtype,    out,         kind};
 }
 
+NormParams norm_pair_problem(const TensorView& x, const TensorView& first_weight, const TensorView& second_weight,
+                             const TensorView& y, float eps, NormKind kind) {
+    require(x.ndim == 2 && x.shape[1] % 2 == 0 && y.ndim == 2 && y.shape[1] == x.shape[1], "norm: x is ", x, ", y ", y,
+            "; allowed: [rows, 2 cols] both");
+    const auto half = [](TensorView v) {
+        v.shape[1] /= 2;
+        return v;
+    };
+    NormParams p = norm_problem(half(x), {}, {}, first_weight, {}, {}, half(y), eps, kind);
+    check_vector("second weight", second_weight, half(x), p.out);
+    require(second_weight.defined(), "norm: a pair has two weights");
+    p.second_weight = second_weight.data;
+    p.apart = p.cols;
+    p.rows *= 2;
+    return p;
+}
+
 std::string describe(const NormParams& p) {
     std::ostringstream text;
     text << (p.kind == NormKind::rms ? "RMSNorm" : "LayerNorm") << " of " << name_of(p.dtype) << "[" << p.rows << ", "

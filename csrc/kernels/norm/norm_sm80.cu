@@ -12,7 +12,7 @@ constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
 
 bool whole_vectors(const NormParams& p) {
     const int64_t s = size_of(p.dtype), several = p.rows > 1 ? s : 0;  // one row has no use for strides
-    return aligned_addresses(p.x, p.branch, p.scale, p.weight, p.bias, p.h, p.y) &&
+    return aligned_addresses(p.x, p.branch, p.scale, p.weight, p.second_weight, p.bias, p.h, p.y) &&
            aligned_bytes(p.cols * size_of(p.out), p.stride_x * several, p.stride_branch * several, p.stride_h * several,
                          p.rows > 1 ? p.stride_y * size_of(p.out) : 0);
 }

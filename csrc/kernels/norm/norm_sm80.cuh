@@ -21,7 +21,9 @@ __global__ void __launch_bounds__(Group::kBlock ? kMostThreads : 32 * kRowsOfBlo
     const int64_t row = Group::kBlock ? blockIdx.x : int64_t{blockIdx.x} * kRowsOfBlock + threadIdx.x / 32;
     if (row >= p.rows) return;  // a whole warp, and only where rows are warps
     const int columns = static_cast<int>(p.cols);
-    const T* x = static_cast<const T*>(p.x) + row * p.stride_x;
+    const bool paired = p.second_weight != nullptr, odd = paired && row % 2 != 0;
+    const int64_t place = paired ? row / 2 : row, offset = odd ? p.apart : 0;
+    const T* x = static_cast<const T*>(p.x) + place * p.stride_x + offset;
     const T* scale = static_cast<const T*>(p.scale);
 
     Vector held[kLong ? 1 : kRegisterVectors] = {};
@@ -47,7 +49,8 @@ __global__ void __launch_bounds__(Group::kBlock ? kMostThreads : 32 * kRowsOfBlo
     }
     if (p.weight == nullptr) return;
     norm_row<T, Y, Group, kAligned, kLong>(
-        RowNorm{p.weight, p.bias, p.eps, columns, p.kind == NormKind::rms}, static_cast<Y*>(p.y) + row * p.stride_y,
+        RowNorm{odd ? p.second_weight : p.weight, p.bias, p.eps, columns, p.kind == NormKind::rms},
+        static_cast<Y*>(p.y) + place * p.stride_y + offset,
         [&](int k, int column, int n) { return kLong ? load_vector<T, kAligned>(x + column, n) : held[k]; });
 }
 

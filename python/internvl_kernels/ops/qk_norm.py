@@ -39,9 +39,14 @@ def vision_qk_norm(
     call = start(backend, threads, qkv, q_weight, k_weight)
     rows = call.take(qkv, "qkv")
     out = rows if inplace else call.empty(rows.shape)
-    for i, (name, weight) in enumerate((("q_weight", q_weight), ("k_weight", k_weight))):
-        part, target = (call.part(t, slice(i * width, (i + 1) * width)) for t in (rows, out))
-        call.run("norm", part, None, None, call.take(weight, name), None, None, target, eps, True)
+    weights = call.take(q_weight, "q_weight"), call.take(k_weight, "k_weight")
+    if backend == "cuda":  # q and k in one launch
+        both, pair = (call.part(t, slice(0, 2 * width)) for t in (rows, out))
+        call.run("norm_pair", both, *weights, pair, eps, True)
+    else:
+        for i, weight in enumerate(weights):
+            part, target = (call.part(t, slice(i * width, (i + 1) * width)) for t in (rows, out))
+            call.run("norm", part, None, None, weight, None, None, target, eps, True)
     if not inplace:
         values = slice(2 * width, 3 * width)
         call.copy(call.part(out, values), call.part(rows, values))
