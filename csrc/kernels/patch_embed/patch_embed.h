@@ -24,7 +24,7 @@
 // over all of k, ascending from zero, then + bias + pos in fp32 and one rounding. Patches of 14 pixels in grids of 8 n
 // columns move in whole words; rows of weight in vectors of 16 bytes where their stride is one (a view [D, 588] of
 // [D, 592]), else of 8. Other problems go element by element with equal bits. No workspace.
-// Floor: 2*T*N*D*3*p*p flops; bytes T*H*W*3*input + 3*p*p*D*s + (2+N)*D*s + T*(1+N)*D*size of y's.
+// Floor: 2*T*N*D*3*p*p flops; bytes T*H*W*3*input + (3*p*p+3+N)*D*s + T*(1+N)*D*size of y's.
 #pragma once
 
 #include <array>
@@ -81,6 +81,13 @@ PatchEmbedParams patch_embed_problem(const TensorView& tiles, const TensorView& 
                                      const TensorView& cls, const TensorView& pos, const TensorView& y,
                                      std::array<float, 3> mean, std::array<float, 3> std, int64_t patch);
 std::string describe(const PatchEmbedParams&);
+
+// Each operand read once and y written once; the floor of the flops stands above.
+inline int64_t patch_embed_bytes(const PatchEmbedParams& p) {
+    const int64_t patches = p.grid_rows * p.grid_cols, values = 3 * p.patch * p.patch;
+    return p.count * patches * values * size_of(p.tile_dtype) +
+           (values + 2 + 1 + patches) * p.width * size_of(p.dtype) + p.count * (1 + patches) * p.width * size_of(p.out);
+}
 
 // How the kernel's blocks share y; bits do not depend on it. 0: the choice that costs least.
 struct PatchEmbedPlan {
