@@ -250,3 +250,13 @@ def test_problems_without_a_kernel_are_refused_whole() -> None:
         lambda x: ops.patch_embed(pixels(1, 14, 14), x, *weights(8, 1, "float16")[1:], backend="cuda", **OPTIONS),
         weights(8, 1, "float16")[0],
     )
+
+
+def test_blocks_share_the_work_evenly() -> None:
+    def plan(tiles: int, width: int, multiprocessors: int = 108, wide: bool = True) -> tuple[int, int, int]:
+        found = cuda().patch_embed_plan(tiles * 1024, width, multiprocessors, wide)
+        return found["columns"], found["each"], found["blocks"]
+
+    assert plan(1, 1024) == (256, 1, 64), "one tile of 448 pixels: 16 panels"
+    assert plan(13, 1024) == (256, 4, 208), "13 tiles: pixels are read once, two rounds on 108 multiprocessors"
+    assert plan(13, 1024, 58, wide=False) == (128, 8, 208), "an L4: its shared memory holds a panel and 128 columns"

@@ -35,6 +35,7 @@
 #include "core/isa.h"
 #include "core/stream.h"
 #include "core/tensor.h"
+#include "kernels/patch_embed/patch_embed_plan.h"
 
 namespace ivk {
 
@@ -89,11 +90,6 @@ inline int64_t patch_embed_bytes(const PatchEmbedParams& p) {
            (values + 2 + 1 + patches) * p.width * size_of(p.dtype) + p.count * (1 + patches) * p.width * size_of(p.out);
 }
 
-// How the kernel's blocks share y; bits do not depend on it. 0: the choice that costs least.
-struct PatchEmbedPlan {
-    int columns = 0;  // of a block at a time: 128 or 256
-    int each = 0;     // so many times, one after the other, with one reading of the pixels
-};
 bool supports_patch_embed_sm80(const PatchEmbedParams&, const Device&, std::string* why);
 void patch_embed_sm80(const PatchEmbedParams&, const Device&, Stream, PatchEmbedPlan asked);
 // Throws UnsupportedError with every variant's reason.

@@ -11,7 +11,6 @@
 
 namespace ivk::device {
 
-constexpr int kPanelRows = 64;
 constexpr int kPanelSlices = 9;
 constexpr int kPanelChunk = 64 * kPanelSlices;  // columns of all panels but the last
 constexpr int kPanelBytes = kPanelRows * (kPanelChunk + 16) * 2;
