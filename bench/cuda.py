@@ -24,6 +24,8 @@ SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 def cases(dtype: str) -> list[tuple[str, str, Callable[[], Any], int]]:
     """(op, shape, call, bytes of the contract), one tile of InternViT-300M and -6B, their tokens after pixel shuffle."""
+    import torch
+
     from internvl_kernels import DeviceArray, ops
     from internvl_kernels.testing.hostile import normal
 
@@ -58,6 +60,20 @@ def cases(dtype: str) -> list[tuple[str, str, Callable[[], Any], int]]:
                 2 * side * side * cols * s + 2 * factor**2 * cols * s,
             )
         )
+    if dtype != "float32":
+        for tiles, cols in ((1, 1024), (1, 3200)):
+            pixels = DeviceArray(torch.randint(0, 256, (tiles, 448, 448, 3), dtype=torch.uint8))
+            given = array(cols, 592)[:, :588], array(cols), array(cols), array(1025, cols)
+            found.append(
+                (
+                    "patch_embed",
+                    f"tiles={tiles},side=448,cols={cols}",
+                    lambda x=pixels, g=given: ops.patch_embed(
+                        x, *g, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+                    ),
+                    tiles * 448**2 * 3 + ((588 + 2 + 1025) + tiles * 1025) * cols * s,
+                )
+            )
     return found
 
 

@@ -131,6 +131,56 @@ def test_products(counted: Any, stream: str, tile: str) -> None:
         assert launch["registers"] * launch["block"][0] * 2 <= 65536, "two blocks fit a multiprocessor"
 
 
+TOWER_TILES = [(1, 1024), (1, 3200), (13, 1024), pytest.param(13, 3200, marks=pytest.mark.slow)]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def patch_embed(
+    counted: Any, tiles: int, side: int, width: int, padding: int = 4, kind: str = "uint8", stream: str = "bfloat16"
+) -> dict[str, Any]:
+    """One launch on bytes or floats, rows of weight ``padding`` elements apart; what it moves is what the contract says."""
+    patches = (side // 14) ** 2
+    pixels = torch.randint(
+        0, 256, (tiles, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+    if kind != "uint8":
+        pixels = normal(tiles, 3, side, side, dtype=kind)
+    weight = device(width, 588 + padding, dtype="bfloat16")[:, :588]
+    bias, cls, pos = (device(*shape, dtype="bfloat16") for shape in ((width,), (width,), (1 + patches, width)))
+    y, image = ivk.DeviceArray.empty((tiles, 1 + patches, width), stream), ivk.DeviceArray(pixels)
+    y_bytes = tiles * (1 + patches) * width * size_of(stream)
+    arrays = [t._array for t in (image, weight, bias, cls, pos, y)]
+    (launch,) = counted(lambda: cuda().patch_embed(*arrays, MEAN, STD, 14, 0))
+    counters: dict[str, Any] = launch["counters"]
+    assert counters["unique_bytes_read"] == pixels.nbytes + (588 + 3 + patches) * width * 2
+    assert counters["global_store_bytes"] == counters["unique_bytes_written"] == y_bytes, "written once"
+    assert counters["global_store_sectors"] == counters["global_store_sectors_min"]
+    assert counters["local_requests"] == 0
+    assert counters["bank_conflicts"] <= 0.01 * counters["shared_wavefronts"], "those of the last 16 columns of a panel"
+    assert counters["mma_flops"] <= 1.01 * 2 * tiles * patches * 588 * width, "592 columns for 588, no row in vain"
+    return launch
+
+
+@pytest.mark.parametrize(("tiles", "width"), TOWER_TILES)
+def test_patch_embed(counted: Any, tiles: int, width: int) -> None:
+    launch = patch_embed(counted, tiles, 448, width)
+    counters, panels = launch["counters"], tiles * 16
+    assert counters["global_load_sectors"] <= 1.05 * counters["global_load_sectors_min"]
+    # What all blocks ask for: weight once for a panel of 64 rows, pixels once for a panel and a block's columns.
+    splits, position = launch["grid"][0] // panels, tiles * (1 + 1024) * width * 2
+    small = tiles * width * 2 + panels * width * 2 * 2 * 8  # cls; bias, by every row of lanes of two warps
+    assert counters["global_load_bytes"] <= panels * 588 * width * 2 + splits * tiles * 448**2 * 3 + position + small
+
+
+@pytest.mark.parametrize("stream", ["bfloat16", "float32"])
+@pytest.mark.parametrize("kind", ["uint8", "float32", "bfloat16"])
+@pytest.mark.parametrize("padding", [0, 4])
+def test_patch_embed_of_every_kind(counted: Any, padding: int, kind: str, stream: str) -> None:
+    counters = patch_embed(counted, 1, 224, 256, padding, kind, stream)["counters"]
+    # Rows of 1176 bytes begin anywhere in a sector, and 64 bytes of one are three sectors three times in four.
+    assert counters["global_load_sectors"] <= (1.05 if padding else 1.35) * counters["global_load_sectors_min"]
+
+
 @pytest.mark.parametrize("out", ["bfloat16", "float16"])
 def test_norms_of_a_wide_stream(counted: Any, out: str) -> None:
     x, weight = device(41, 1024, dtype="float32"), device(1024, dtype=out)

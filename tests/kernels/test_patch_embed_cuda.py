@@ -13,7 +13,7 @@ import internvl_kernels as ivk
 import vgpu
 from internvl_kernels import ops, reference
 from internvl_kernels.errors import UnsupportedError
-from internvl_kernels.ops._backend import cuda
+from internvl_kernels.ops._backend import cpu, cuda
 from internvl_kernels.testing import hostile
 from internvl_kernels.testing.compare import check, compare, same_bits
 from internvl_kernels.testing.hostile import integers, normal
@@ -116,8 +116,6 @@ def test_patches_have_the_bits_of_the_cpu(mean: Any, std: Any, columns: int, dty
     weight = torch.eye(588, dtype=getattr(torch, dtype))
     zeros = [torch.zeros(*shape, dtype=weight.dtype) for shape in ((588,), (588,), (1 + columns, 588))]
     patches = torch.empty(columns, 588, dtype=weight.dtype)
-    from internvl_kernels.ops._backend import cpu
-
     cpu().patchify(tiles, patches, mean, std, 14, 1)
     y = ops.patch_embed(tiles, weight, *zeros, mean=mean, std=std, backend="cuda")[0, 1:]
     if bool(patches.isfinite().all()):
@@ -143,13 +141,19 @@ def test_whole_numbers_are_exact(dtype: str, sums: None) -> None:
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_a_wide_stream_is_rounded_once_less(dtype: str) -> None:
-    tiles, given = pixels(2, 28, 112), weights(72, 16, dtype)
-    wide = launch(tiles, given, "float32")
-    same_bits(wide.to(getattr(torch, dtype)), launch(tiles, given))
-    high = reference.patch_embed(tiles.permute(0, 3, 1, 2).double(), *(t.double() for t in given), **OPTIONS)
-    assert high.shape == wide.shape
-    odd = weights(71, 16, dtype)
-    same_bits(launch(tiles, odd, "float32").to(getattr(torch, dtype)), launch(tiles, odd))
+    tiles = pixels(1, 28, 112)
+    patches = torch.empty(16, 588, dtype=getattr(torch, dtype))
+    cpu().patchify(tiles, patches, MEAN, STD, 14, 1)
+    for width in (72, 71):
+        given = weights(width, 16, dtype)
+        wide = launch(tiles, given, "float32")
+        same_bits(wide.to(patches.dtype), launch(tiles, given))
+
+        def rows(kind: torch.dtype) -> torch.Tensor:
+            weight, bias, cls, pos = (t.to(kind) for t in given)  # noqa: B023
+            return torch.cat([cls[None], patches.to(kind) @ weight.T + bias]) + pos
+
+        compare(wide[0], rows(torch.float32), rows(torch.float64), "patch_embed", "float32")
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -213,8 +217,6 @@ def test_kinds_of_results() -> None:
     assert isinstance(y, ivk.DeviceArray)
     assert y.dtype == "float16"
     same_bits(host(y), expected)
-    same_bits(ops.patch_embed(tiles, *there[1:], **OPTIONS), expected) if False else None
-    compare(expected, expected, expected.double(), "patch_embed", "float16")
 
 
 @pytest.mark.parametrize(
@@ -248,3 +250,13 @@ def test_problems_without_a_kernel_are_refused_whole() -> None:
         lambda x: ops.patch_embed(pixels(1, 14, 14), x, *weights(8, 1, "float16")[1:], backend="cuda", **OPTIONS),
         weights(8, 1, "float16")[0],
     )
+
+
+def test_blocks_share_the_work_evenly() -> None:
+    def plan(tiles: int, width: int, multiprocessors: int = 108, wide: bool = True) -> tuple[int, int, int]:
+        found = cuda().patch_embed_plan(tiles * 1024, width, multiprocessors, wide)
+        return found["columns"], found["each"], found["blocks"]
+
+    assert plan(1, 1024) == (256, 1, 64), "one tile of 448 pixels: 16 panels"
+    assert plan(13, 1024) == (256, 4, 208), "13 tiles: pixels are read once, two rounds on 108 multiprocessors"
+    assert plan(13, 1024, 58, wide=False) == (128, 8, 208), "an L4: its shared memory holds a panel and 128 columns"

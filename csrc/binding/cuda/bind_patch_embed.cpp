@@ -24,6 +24,16 @@ void bind_patch_embed_cuda(py::module_& m) {
         py::arg("cls").none(false), py::arg("pos").none(false), py::arg("y").none(false), py::arg("mean"),
         py::arg("std"), py::arg("patch_size"), py::arg("stream"), py::arg("columns") = 0, py::arg("each") = 0,
         "See csrc/kernels/patch_embed/patch_embed.h. columns, each: of PatchEmbedPlan, for measurements.");
+    m.def(
+        "patch_embed_plan",
+        [](int64_t rows, int64_t width, int multiprocessors, bool wide) {
+            const PatchEmbedPlan plan = choose_patch_embed_plan(rows, width, multiprocessors, wide);
+            return py::dict(py::arg("columns") = plan.columns, py::arg("each") = plan.each,
+                            py::arg("blocks") = patch_embed_blocks(plan, rows, width),
+                            py::arg("cost") = patch_embed_cost(plan, rows, width, multiprocessors));
+        },
+        py::arg("rows"), py::arg("width"), py::arg("multiprocessors"), py::arg("wide"),
+        "How blocks share y [rows, width]; wide: shared memory holds what 256 columns need.");
 }
 
 }  // namespace ivk::binding

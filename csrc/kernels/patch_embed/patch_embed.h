@@ -24,7 +24,7 @@
 // over all of k, ascending from zero, then + bias + pos in fp32 and one rounding. Patches of 14 pixels in grids of 8 n
 // columns move in whole words; rows of weight in vectors of 16 bytes where their stride is one (a view [D, 588] of
 // [D, 592]), else of 8. Other problems go element by element with equal bits. No workspace.
-// Floor: 2*T*N*D*3*p*p flops; bytes T*H*W*3*input + 3*p*p*D*s + (2+N)*D*s + T*(1+N)*D*size of y's.
+// Floor: 2*T*N*D*3*p*p flops; bytes T*H*W*3*input + (3*p*p+3+N)*D*s + T*(1+N)*D*size of y's.
 #pragma once
 
 #include <array>
@@ -35,6 +35,7 @@
 #include "core/isa.h"
 #include "core/stream.h"
 #include "core/tensor.h"
+#include "kernels/patch_embed/patch_embed_plan.h"
 
 namespace ivk {
 
@@ -82,11 +83,13 @@ PatchEmbedParams patch_embed_problem(const TensorView& tiles, const TensorView& 
                                      std::array<float, 3> mean, std::array<float, 3> std, int64_t patch);
 std::string describe(const PatchEmbedParams&);
 
-// How the kernel's blocks share y; bits do not depend on it. 0: the choice that costs least.
-struct PatchEmbedPlan {
-    int columns = 0;  // of a block at a time: 128 or 256
-    int each = 0;     // so many times, one after the other, with one reading of the pixels
-};
+// Each operand read once and y written once; the floor of the flops stands above.
+inline int64_t patch_embed_bytes(const PatchEmbedParams& p) {
+    const int64_t patches = p.grid_rows * p.grid_cols, values = 3 * p.patch * p.patch;
+    return p.count * patches * values * size_of(p.tile_dtype) +
+           (values + 2 + 1 + patches) * p.width * size_of(p.dtype) + p.count * (1 + patches) * p.width * size_of(p.out);
+}
+
 bool supports_patch_embed_sm80(const PatchEmbedParams&, const Device&, std::string* why);
 void patch_embed_sm80(const PatchEmbedParams&, const Device&, Stream, PatchEmbedPlan asked);
 // Throws UnsupportedError with every variant's reason.

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <string>
 
 #include "core/check.h"
@@ -11,10 +10,7 @@ namespace {
 constexpr int64_t kMostRows = (int64_t{1} << 31) - 1;  // blocks of a grid, and what device::Divider divides
 constexpr int64_t kMostPixels = 4096;                  // values of a patch
 constexpr int64_t kMostColumns = int64_t{1} << 30;
-// Columns of y whose products take as long as a block's pixels, about; percent of the time of 256 columns at once.
-constexpr int64_t kPixels = 80, kPaceOf128 = 130;
 
-int64_t shared_bytes(int columns) { return columns == 128 ? device::kEmbedShared<128> : device::kEmbedShared<256>; }
 int64_t rows_of(const PatchEmbedParams& p) { return p.count * p.grid_rows * p.grid_cols; }
 int64_t values_of(const PatchEmbedParams& p) { return 3 * p.patch * p.patch; }
 
@@ -36,28 +32,6 @@ bool in_words(const PatchEmbedParams& p) {
            whole(p.stride_row) && (p.tile_dtype == DType::u8 || whole(p.stride_channel));
 }
 
-// Time of the busiest multiprocessor, which holds one block, in columns of y for 64 rows.
-int64_t cost(const PatchEmbedParams& p, const Device& on, PatchEmbedPlan plan) {
-    const int64_t panels = (rows_of(p) + device::kPanelRows - 1) / device::kPanelRows;
-    const int64_t tiles = (p.width + plan.columns - 1) / plan.columns, splits = (tiles + plan.each - 1) / plan.each;
-    const int64_t rounds = (panels * splits + on.multiprocessors - 1) / on.multiprocessors;
-    return rounds * (plan.each * plan.columns * (plan.columns == 128 ? kPaceOf128 : 100) / 100 + kPixels);
-}
-
-PatchEmbedPlan plan_of(const PatchEmbedParams& p, const Device& on, int piece, PatchEmbedPlan asked) {
-    const bool wide = piece != 2 && shared_bytes(256) <= on.shared_most;
-    const int wanted = wide ? asked.columns : 128;
-    PatchEmbedPlan best;
-    for (int columns : {128, 256}) {
-        if ((columns == 256 && !wide) || (wanted != 0 && wanted != columns)) continue;
-        const int tiles = static_cast<int>((p.width + columns - 1) / columns);
-        const int least = asked.each ? asked.each : 1, most = asked.each ? asked.each : std::min(tiles, 64);
-        for (int each = least; each <= most; ++each)
-            if (best.columns == 0 || cost(p, on, {columns, each}) < cost(p, on, best)) best = {columns, each};
-    }
-    return best;
-}
-
 }  // namespace
 
 bool supports_patch_embed_sm80(const PatchEmbedParams& p, const Device& on, std::string* why) {
@@ -70,7 +44,7 @@ bool supports_patch_embed_sm80(const PatchEmbedParams& p, const Device& on, std:
         *why = std::to_string(values_of(p)) + " values of a patch; allowed: at most " + std::to_string(kMostPixels);
     else if (p.width > kMostColumns || p.count > kMostRows || p.grid_rows > kMostRows || p.grid_cols > kMostRows ||
              p.count * (p.grid_rows + 1) > kMostRows / (p.grid_cols + 1) ||
-             (rows_of(p) / device::kPanelRows + 1) * ((p.width + 127) / 128) > kMostRows)
+             patch_embed_blocks({128, 1}, rows_of(p), p.width) > kMostRows)
         *why = "allowed: fewer than " + std::to_string(kMostRows) + " patches and blocks";
     else
         return true;
@@ -83,11 +57,12 @@ void patch_embed_sm80(const PatchEmbedParams& p, const Device& on, Stream stream
     require(asked.each >= 0, "patch_embed: each is ", asked.each, "; allowed: 0 and more");
     if (p.count == 0 || p.width == 0) return;
     const int piece = piece_of(p);
-    const PatchEmbedPlan plan = plan_of(p, on, piece, asked);
+    const bool wide = piece != 2 && device::kEmbedShared<256> <= on.shared_most;
+    const PatchEmbedPlan plan = choose_patch_embed_plan(rows_of(p), p.width, on.multiprocessors, wide, asked);
     const auto divider = [](int64_t by) { return device::Divider(static_cast<uint32_t>(by)); };
     device::PatchEmbedArgs a{p,
                              static_cast<int>(values_of(p)),
-                             static_cast<int>((rows_of(p) + device::kPanelRows - 1) / device::kPanelRows),
+                             static_cast<int>(patch_embed_panels(rows_of(p))),
                              plan.each,
                              static_cast<int>((p.width + plan.columns - 1) / plan.columns),
                              rows_of(p),

@@ -11,7 +11,6 @@
 
 namespace ivk::device {
 
-constexpr int kPanelRows = 64;
 constexpr int kPanelSlices = 9;
 constexpr int kPanelChunk = 64 * kPanelSlices;  // columns of all panels but the last
 constexpr int kPanelBytes = kPanelRows * (kPanelChunk + 16) * 2;
@@ -28,10 +27,10 @@ struct PatchEmbedArgs {
 };
 
 __device__ inline const char* panel_word(const char* panel, int row, int word) {
-    const int slice = word / 32, chunk = word / 4;
-    const int place = slice < kPanelSlices ? slice * kPanelRows * 128 + row * 128 + (chunk + row) % 8 * 16
-                                           : kPanelSlices * kPanelRows * 128 + row * 32 + ((chunk ^ row >> 2) & 1) * 16;
-    return panel + place + word % 4 * 4;
+    constexpr int kLine = 128, kSlices = kPanelSlices * kLine;
+    const int byte = word * 4;
+    if (byte >= kSlices) return panel + kSlices * kPanelRows + row * 32 + ((byte ^ (row >> 2) * 16) & 31);
+    return panel + byte / kLine * kLine * kPanelRows + row * kLine + (byte + row * 16) % kLine;
 }
 __device__ inline void put_word(char* panel, int row, int word, uint32_t value) {
     *reinterpret_cast<uint32_t*>(const_cast<char*>(panel_word(panel, row, word))) = value;
