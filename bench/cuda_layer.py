@@ -179,7 +179,7 @@ def main() -> None:
         command = " ".join(["python", "bench/cuda_layer.py", *sys.argv[1:]])
         note = "Counts of the virtual GPU are exact; microseconds are modelled from them (bench/cuda_model.py), not measured."
         head = [f"# A layer of InternViT-{o.tower} on CUDA, counted, {day}", "", f"`{command}`", "", note, ""]
-        path = Path(o.out) / f"{day}-cuda-layer-{o.tower}.md"
+        path = Path(o.out) / f"{day}-cuda-layer-{o.tower}{'-checked' if o.checks else ''}.md"
         path.write_text("\n".join([*head, *lines]))
 
 

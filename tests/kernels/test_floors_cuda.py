@@ -81,6 +81,7 @@ def test_vision_qk_norm(counted: Any, dtype: str) -> None:
     qkv = device(rows, 3 * width, dtype=dtype)
     q_weight, k_weight = (device(width, dtype=dtype, seed=seed) for seed in (1, 2))
     launches = counted(lambda: ops.vision_qk_norm(qkv, q_weight, k_weight, inplace=True))
+    assert len(launches) == 1, "q and k together"
     check(launches, read=2 * (rows + 1) * width * s, written=2 * rows * width * s)
 
 
@@ -179,6 +180,19 @@ def test_patch_embed_of_every_kind(counted: Any, padding: int, kind: str, stream
     counters = patch_embed(counted, 1, 224, 256, padding, kind, stream)["counters"]
     # Rows of 1176 bytes begin anywhere in a sector, and 64 bytes of one are three sectors three times in four.
     assert counters["global_load_sectors"] <= (1.05 if padding else 1.35) * counters["global_load_sectors_min"]
+
+
+@pytest.mark.parametrize(("heads", "dim"), [(2, 64), (1, 128)])
+def test_attention(counted: Any, heads: int, dim: int) -> None:
+    """1025 = 1024 + CLS costs no whole block of queries or keys."""
+    rows = 1025
+    qkv = device(1, rows, 3 * heads, dim, dtype="bfloat16")
+    parts = [qkv[:, :, i * heads : (i + 1) * heads] for i in range(3)]
+    launches = counted(lambda: ops.attention(*parts))
+    check(launches, read=3 * rows * heads * dim * 2, written=rows * heads * dim * 2)
+    (launch,) = launches
+    assert launch["counters"]["mma_flops"] <= 1.05 * 4 * rows * rows * heads * dim
+    assert launch["blocks_per_sm"] * launch["block"][0] >= 256, "two warps and more for each scheduler"
 
 
 @pytest.mark.parametrize("out", ["bfloat16", "float16"])
