@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import BackendError, CheckpointError, ImageError, UnsupportedError
 
 if TYPE_CHECKING:
-    from . import ops, reference
+    from . import ops, reference, torch_ops
     from .about import get_include, info
     from .encoder import VisionModel, load_vision
     from .io.images import Tiles, Video, tile_image
@@ -32,6 +32,7 @@ _LAZY = {
     "ops": "",
     "reference": "",
     "tile_image": "io.images",
+    "torch_ops": "",
     "use_stream": "ops._device",
 }
 
@@ -53,6 +54,7 @@ __all__ = [
     "ops",
     "reference",
     "tile_image",
+    "torch_ops",
     "use_stream",
 ]
 
