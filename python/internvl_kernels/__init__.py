@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .errors import BackendError, CheckpointError, ImageError, UnsupportedError
 
 if TYPE_CHECKING:
-    from . import ops, reference, torch_ops
+    from . import ops, reference
+    from . import torch_ops as torch_ops
     from .about import get_include, info
     from .encoder import VisionModel, load_vision
     from .io.images import Tiles, Video, tile_image
@@ -32,7 +33,7 @@ _LAZY = {
     "ops": "",
     "reference": "",
     "tile_image": "io.images",
-    "torch_ops": "",
+    "torch_ops": "",  # not in __all__: it imports torch
     "use_stream": "ops._device",
 }
 
@@ -54,7 +55,6 @@ __all__ = [
     "ops",
     "reference",
     "tile_image",
-    "torch_ops",
     "use_stream",
 ]
 
@@ -69,4 +69,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_LAZY, *__all__})

@@ -9,7 +9,8 @@ with its arguments and its bits, and stands in a graph as one node. What is diff
 - Instead of ``inplace`` there is an operator with an underscore, which returns what remains: ``linear_residual_`` nothing,
   ``add_norm_`` the norm. It and ``qkv_rope_append`` say in their schemas what they write.
 - Gradients: the kernel runs forwards, and backwards the reference is computed again and differentiated (``backend`` "auto" or
-  "reference"). An op whose reference reads values on the host has none and says so in the backward pass.
+  "reference"). Operators that write refuse an argument that requires one. cached_attention, embed_tokens, moe_combine, moe_experts
+  and penalise, whose references read values on the host, refuse the backward pass.
 """
 
 from __future__ import annotations
@@ -236,7 +237,8 @@ def _setup(door: Door, signature: _Signature) -> Callable[..., None]:
             tracked = next(key for key, value in given.items() if getattr(value, "requires_grad", False))
             what = "an operator that writes into its arguments" if door.writes else f"backend {given['backend']!r}"
             raise UnsupportedError(
-                f"{name}: {what} has no gradient and {tracked} requires one; allowed: torch.no_grad(), or the reference"
+                f"{name}: {what} has no gradient and {tracked} requires one; allowed: torch.no_grad(), or "
+                f"{NAMESPACE}.reference.{name}"
             )
         if door.gradient:
             ctx.names = [key for key, value in given.items() if isinstance(value, torch.Tensor)]
@@ -284,7 +286,8 @@ def _define(door: Door) -> torch.library.CustomOpDef:
     )
     operator.register_fake(empty)
     if door.writes:
-        operator._setup_context_fn = _setup(door, signature)  # torch registers no gradient here, and this refuses one
+        # torch takes no formula for these, and without one a gradient would silently lack; refused once the write is done
+        operator._setup_context_fn = _setup(door, signature)
     else:
         operator.register_autograd(_backward(door, signature), setup_context=_setup(door, signature))
     return operator
