@@ -12,6 +12,7 @@ from .errors import BackendError, CheckpointError, ImageError, UnsupportedError
 
 if TYPE_CHECKING:
     from . import ops, reference
+    from . import torch_ops as torch_ops
     from .about import get_include, info
     from .encoder import VisionModel, load_vision
     from .io.images import Tiles, Video, tile_image
@@ -32,6 +33,7 @@ _LAZY = {
     "ops": "",
     "reference": "",
     "tile_image": "io.images",
+    "torch_ops": "",  # not in __all__: it imports torch
     "use_stream": "ops._device",
 }
 
@@ -67,4 +69,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_LAZY, *__all__})

@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "costs": set(),
     "ops": {"_cpu", "_cuda"},
     "reference": {"ops"},
+    "torch_ops": {"ops", "reference"},
     "models": {"ops"},
     "io": {"ops"},
     "plan": {"ops"},
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {"io", "model", "models", "ops", "reference"},
     "demo": {"encoder", "generate", "io", "model", "models", "ops", "options"},
     "cli": {"about", "demo", "encoder", "io", "model", "ops", "options", "plan", "registry", "testing"},
-    "__init__": {"about", "encoder", "io", "model", "ops", "reference"},
+    "__init__": {"about", "encoder", "io", "model", "ops", "reference", "torch_ops"},
 }
 MAY_INCLUDE = {
     "core": {"core"},
