@@ -19,7 +19,7 @@ __device__ inline void copy_async(char* shared, const void* global, bool read) {
 }
 __device__ inline void commit_copies() { cute::cp_async_fence(); }
 template <int kLeft>
-__device__ inline void wait_copies() {  // until at most kLeft groups are under way
+__device__ inline void wait_copies() {  // until at most kLeft groups are under way; 0: for all copies, groups or not
     cute::cp_async_wait<kLeft>();
 }
 

@@ -12,7 +12,8 @@ import pytest
 
 import vgpu
 
-SCRIPT = Path(__file__).parents[2] / "bench" / "cuda.py"
+BENCH = Path(__file__).parents[2] / "bench"
+SCRIPT = BENCH / "cuda.py"
 
 
 @pytest.mark.modes(vgpu.LAZY)
@@ -38,3 +39,15 @@ def test_counts_of_one_op(cuda_backend: str, tmp_path: Path) -> None:
         classes = dict(row["instructions"])
         assert classes.pop("all") == sum(classes.values()) > 0
         assert classes["float"] > 0
+
+
+@pytest.mark.modes(vgpu.LAZY)
+def test_the_benches_for_hardware_run_but_for_their_timings(cuda_backend: str) -> None:
+    """bench/gpu.py --virtual: every case and dtype is made, run and compared."""
+    if cuda_backend == "real":
+        pytest.skip("there the bench itself runs")
+    environment = {k: v for k, v in os.environ.items() if k != "VGPU"} | {"VGPU_BUILD": str(vgpu.build().parent)}
+    command = [sys.executable, BENCH / "gpu.py", "--virtual", "--dtype", "bfloat16"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("bfloat16") == 14, done.stdout

@@ -192,7 +192,6 @@ __global__ void __launch_bounds__(FlashShape<kDim>::kThreads) attention_kernel(c
         char* const to = stages + key / kKeys % 2 * 2 * kBlock;
         copy_keys(to, key, count - key);
         copy_values(to + kBlock, key, count - key);
-        commit_copies();
     };
     HeadCopy<T, kDim, Shape::kRows, kAligned>{q, p.of_q.row, dim}(shared, first, rows);
     fetch(0);

@@ -61,6 +61,14 @@ def product(tile: str, dtype: str) -> Callable[[], Any]:
     return call
 
 
+def attention(dim: int, dtype: str) -> Callable[[], Any]:
+    """Four blocks of keys, the last one short, and queries that leave warps without work."""
+    from internvl_kernels import ops
+
+    q, k, v = (rows(1, n, 1, dim, dtype=dtype, seed=n) for n in (70, 200, 201))
+    return lambda: ops.attention(q, k, v[:, :200], backend="cuda")
+
+
 # A row on one warp, on a block (whole vectors and single elements), and longer than a block's registers.
 CALLS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "norm, warp": (norm, 96, "float32"),
@@ -71,6 +79,8 @@ CALLS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "norm, long, ragged": (norm, 16385, "float32"),
     "product, 80x128": (product, "80x128", "bfloat16"),
     "product, 64x64": (product, "64x64", "float16"),
+    "attention, 64": (attention, 64, "bfloat16"),
+    "attention, 128": (attention, 128, "float16"),
     "shuffle, warp": (shuffle, 32, "float32"),
     "shuffle, block": (shuffle, 256, "float32"),
     "shuffle, block, bf16, ragged": (shuffle, 515, "bfloat16"),
