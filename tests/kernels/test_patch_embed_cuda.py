@@ -198,6 +198,12 @@ def test_special_values_stay_in_their_patch(dtype: str) -> None:
     check("patch_embed", massive, *given, backend="cuda", dtype=dtype, **OPTIONS)
 
 
+@pytest.mark.modes(vgpu.LAZY)
+def test_many_tiles_of_one_pixel() -> None:
+    tiles = pixels(hostile.MANY_ROWS, 1, 1)
+    check("patch_embed", tiles, *weights(8, 1, "float16", 1), patch_size=1, backend="cuda", dtype="float16", **OPTIONS)
+
+
 def test_nothing_to_do() -> None:
     given = weights(16, 4, "bfloat16")
     assert ops.patch_embed(pixels(0, 28, 28), *given, backend="cuda", **OPTIONS).shape == (0, 5, 16)
@@ -246,10 +252,18 @@ def test_problems_without_a_kernel_are_refused_whole() -> None:
         ops.patch_embed(pixels(1, 37, 37), *weights(8, 1, "float16", 37), patch_size=37, backend="cuda", **OPTIONS)
     with pytest.raises(UnsupportedError, match="columns is 64; allowed: 128, 256"):
         launch(pixels(1, 14, 14), weights(8, 1, "float16"), plan=(64, 0))
-    hostile.check_refused(
-        lambda x: ops.patch_embed(pixels(1, 14, 14), x, *weights(8, 1, "float16")[1:], backend="cuda", **OPTIONS),
-        weights(8, 1, "float16")[0],
-    )
+
+
+def test_refused_tensors_are_named() -> None:
+    given = {
+        "tiles": pixels(1, 14, 14, "own"),
+        **dict(zip(("weight", "bias", "cls", "pos"), weights(8, 1, "bfloat16"))),
+    }
+    for name in ("tiles", "weight", "pos"):
+        hostile.check_refused(
+            lambda x: ops.patch_embed(**given | {name: x}, backend="cuda", **OPTIONS),  # noqa: B023
+            given[name],
+        )
 
 
 def test_blocks_share_the_work_evenly() -> None:

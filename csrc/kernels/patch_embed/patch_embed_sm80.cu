@@ -43,7 +43,7 @@ bool supports_patch_embed_sm80(const PatchEmbedParams& p, const Device& on, std:
     else if (values_of(p) > kMostPixels)
         *why = std::to_string(values_of(p)) + " values of a patch; allowed: at most " + std::to_string(kMostPixels);
     else if (p.width > kMostColumns || p.count > kMostRows || p.grid_rows > kMostRows || p.grid_cols > kMostRows ||
-             p.count * (p.grid_rows + 1) > kMostRows / (p.grid_cols + 1) ||
+             (p.count + 1) * (p.grid_rows + 1) > kMostRows / (p.grid_cols + 1) ||
              patch_embed_blocks({128, 1}, rows_of(p), p.width) > kMostRows)
         *why = "allowed: fewer than " + std::to_string(kMostRows) + " patches and blocks";
     else
