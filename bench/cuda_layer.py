@@ -157,7 +157,7 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "vgpu"))
     import vgpu
 
-    vgpu.activate(device="a100", print=False, threads=1 if o.checks else 2)
+    vgpu.activate(device="a100", print=False, threads=1 if o.checks else 2, sms=A100.multiprocessors)
     if not o.checks:
         vgpu.configure(races=0, bounds=0, definedness=0)
     size, lines = 2, []

@@ -25,6 +25,14 @@ def upload(weights: Mapping[str, Any], device: int = 0) -> dict[str, DeviceArray
     return {name: DeviceArray(tensor.contiguous(), device=device) for name, tensor in weights.items()}
 
 
+def _whole_vectors(matrix: Tensor, device: int) -> DeviceArray:
+    """Rows of whole vectors of 16 bytes, of which the columns are a view: 588 of a patch are none."""
+    columns = matrix.shape[1]
+    padded = matrix.new_zeros(len(matrix), -(-columns // 8) * 8)
+    padded[:, :columns] = matrix
+    return DeviceArray(padded, device=device)[:, :columns]
+
+
 def stream_dtype(dtype: str) -> str:
     """Of the residual stream: float16 cannot hold the massive activations of large towers, and its stream is in float32."""
     return "float32" if dtype == "float16" else dtype
@@ -77,7 +85,8 @@ class CudaTower(VisionTower):
     ) -> None:
         held = {name: tensor for name, tensor in weights.items() if name.startswith("vision.")}
         self._table = held["vision.positions"]  # on the host, to be interpolated
-        super().__init__(config, upload(held, device), mean=mean, std=std, backend="cuda", max_workspace=max_workspace)
+        on_gpu = upload(held, device) | {"vision.patch.weight": _whole_vectors(held["vision.patch.weight"], device)}
+        super().__init__(config, on_gpu, mean=mean, std=std, backend="cuda", max_workspace=max_workspace)
         self.device = device
         self._passes: dict[tuple[Any, ...], Pass] = {}
 
