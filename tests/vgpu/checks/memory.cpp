@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kZone = 256;                        // red zone on either side
 constexpr uint64_t kGuard = uint64_t(8) << 20;         // addresses on either side that nothing else gets
 constexpr uint64_t kQuarantine = uint64_t(256) << 20;  // freed bytes kept for reports
+constexpr size_t kKept = 1024;                         // freed allocations kept for reports
 constexpr uint64_t kShadowed = uint64_t(1) << 30;      // allocations up to this size have race shadows
 
 std::string number(uint64_t v) {
@@ -53,7 +54,10 @@ struct Memory::Impl {
 };
 
 Allocation::~Allocation() {
-    if (base && !adopted) munmap(reinterpret_cast<void*>(base - kZone), size + 2 * kZone);
+    // The addresses stay taken, as one mapping with the guards on both sides: the system has room for some 65000.
+    if (base && !adopted)
+        mmap(reinterpret_cast<void*>(base - kZone), size + 2 * kZone, PROT_NONE,
+             MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (state) munmap(state, size);
 }
 
@@ -115,7 +119,7 @@ bool Memory::release(void* p) {
     a.state = nullptr;
     impl_->quarantine.push_back(a.base);
     impl_->quarantined += a.size;
-    while (impl_->quarantined > kQuarantine && impl_->quarantine.size() > 1) {
+    while ((impl_->quarantined > kQuarantine && impl_->quarantine.size() > 1) || impl_->quarantine.size() > kKept) {
         auto old = impl_->by_base.find(impl_->quarantine.front());
         impl_->quarantined -= old->second->size;
         impl_->by_base.erase(old);
