@@ -3,9 +3,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
-#include <mutex>
-#include <utility>
 
 #include "core/cuda/check.h"
 #include "core/cuda/device.h"
@@ -23,15 +20,10 @@ std::string describe(const Launch& l) {
     return text.str();
 }
 
+// At every launch: what was allowed before is forgotten when somebody resets the device.
 void allow_shared(const Launch& l, const void* kernel) {
-    static std::mutex mutex;
-    static std::map<std::pair<const void*, int>, size_t> allowed;
-    const std::lock_guard<std::mutex> lock(mutex);
-    size_t& most = allowed[{kernel, current_device()}];
-    if (l.shared <= most) return;
     cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(l.shared)),
                "shared memory of ", describe(l));
-    most = l.shared;
 }
 
 bool debugging() {

@@ -16,7 +16,7 @@ struct Launch {
     Stream stream = nullptr;
 };
 
-// Opts in to large shared memory once per kernel and device. Throws BackendError with the launch printed whole.
+// Opts in to large shared memory. Throws BackendError with the launch printed whole.
 // IVK_DEBUG=1 prints every launch to stderr and waits for it, so that a failure names its kernel.
 void launch_kernel(const Launch& launch, const void* kernel, void** arguments);
 

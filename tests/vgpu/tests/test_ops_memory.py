@@ -79,6 +79,17 @@ def test_ld(micro: Any, kind: str, space: str, generic: bool) -> None:
             assert got[k][lane] == element(kind, DATA[PLACE * lane :], k, width), (text, lane)
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_ld_nc(micro: Any, kind: str) -> None:
+    for count, width in forms(kind):
+        suffix, registers = vector(count)
+        moves = " ".join(widen(width).format(k) for k in range(count))
+        text = f"{WHERE['global']} {fill('global')} ld.global.nc{suffix}.{kind} {registers}, [%z]; {moves}"
+        *got, _ = lanes(micro, text, [], ["b64"] * count, [DATA], registers=f".reg .b{width} %x<4>;")
+        for lane, k in itertools.product(range(32), range(count)):
+            assert got[k][lane] == element(kind, DATA[PLACE * lane :], k, width), (text, lane)
+
+
 @pytest.mark.parametrize("generic", [False, True], ids=["", "generic"])
 @pytest.mark.parametrize("space", ["global", "shared", "local"])
 @pytest.mark.parametrize("kind", TYPES)

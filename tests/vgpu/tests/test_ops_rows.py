@@ -36,7 +36,7 @@ def opcodes_of(text: str) -> set[str]:
     for statement in re.split(r"[;{}]", re.sub(r"//[^\n]*", "", text)):
         words = re.sub(r"^\s*(?:[\w$]+:(?!:)\s*)*(?:@!?%?[\w$]+\s+)?", "", statement).split(None, 1)
         if words and re.fullmatch(r"[a-z][a-z0-9_]*(?:(?:\.|::)\w+)*", words[0]):
-            found.add(re.sub(r"\.(?:L1|L2)::\w+|\.uni\b", "", words[0]))
+            found.add(re.sub(r"\.(?:L1|L2)::\w+|\.uni\b|\.wb\b", "", words[0]))
     return found
 
 
