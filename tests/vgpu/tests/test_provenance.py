@@ -76,17 +76,19 @@ def test_the_shipped_ptx_assembles_to_the_shipped_code(library: Library) -> None
     names = [name for name, _, _ in library.pairs]
     assert any("norm_sm80" in name for name in names), names
     assert any("pixel_shuffle_sm80" in name for name in names), names
+    assert sum(b".entry" in library.unpack(ptx) for _, ptx, _ in library.pairs) > 5
     for name, ptx, cubin in library.pairs:
         shipped = library.unpack(cubin)
         options = command_of(shipped)
         assert options[options.index("-arch") + 1] == "sm_80"
         again = library.assemble(library.unpack(ptx), options)
-        assert sum(section.startswith(".text.") for section in sections(again)) > 1
+        held = b".entry" in library.unpack(ptx)  # some files only choose among the kernels of others
+        assert any(section.startswith(".text.") for section in sections(again)) == held, name
         assert differing(again, shipped) == [], name
 
 
 def test_one_changed_instruction_is_seen(library: Library) -> None:
-    name, ptx, cubin = library.pairs[0]
+    name, ptx, cubin = next(pair for pair in library.pairs if "norm_sm80" in pair[0])
     text, shipped = library.unpack(ptx), library.unpack(cubin)
     at = text.rindex(b"add.rn.f32")
     changed = text[:at] + b"sub" + text[at + 3 :]
