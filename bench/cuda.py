@@ -74,6 +74,11 @@ def cases(dtype: str) -> list[tuple[str, str, Callable[[], Any], int]]:
                     tiles * 448**2 * 3 + ((588 + 2 + 1025) + tiles * 1025) * cols * s,
                 )
             )
+        for heads, dim in ((16, 64), (25, 128)):
+            joined = array(1, 1025, 3 * heads, dim)
+            parts = [joined[:, :, i * heads : (i + 1) * heads] for i in range(3)]
+            shape = f"rows=1025,heads={heads},dim={dim}"
+            found.append(("attention", shape, lambda p=parts: ops.attention(*p), 4 * 1025 * heads * dim * s))
     return found
 
 

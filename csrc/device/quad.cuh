@@ -1,5 +1,5 @@
-// The four lanes that share a row of an mma's sums: between two columns of four fragments each, as the mma leaves them,
-// and eight columns of one fragment, as memory likes them.
+// The four lanes that share a row of an mma's sums. Turned: between two columns of four fragments each, as the mma
+// leaves them, and eight columns of one fragment, as memory likes them.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,16 @@ __device__ inline void turn_quad(uint32_t (&word)[4]) {
         word[i] = two ? got : word[i];
         word[i + 2] = two ? word[i + 2] : got;
     }
+}
+
+// Of a row, from what its four lanes have.
+__device__ inline float quad_max(float v) {
+    v = fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, 1));
+    return fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, 2));
+}
+__device__ inline float quad_sum(float v) {
+    v += __shfl_xor_sync(0xFFFFFFFFu, v, 1);
+    return v + __shfl_xor_sync(0xFFFFFFFFu, v, 2);
 }
 
 }  // namespace ivk::device

@@ -12,6 +12,7 @@ import internvl_kernels as ivk
 import vgpu
 from internvl_kernels import ops
 from internvl_kernels.errors import UnsupportedError
+from internvl_kernels.ops._backend import cuda
 from internvl_kernels.testing import hostile
 from internvl_kernels.testing.compare import check, same_bits
 from internvl_kernels.testing.hostile import normal
@@ -20,7 +21,8 @@ from internvl_kernels.testing.on_device import host
 pytestmark = pytest.mark.usefixtures("cuda_backend")
 
 HALVES = ("bfloat16", "float16")
-DIMS = (1, 8, 20, 40, 64, 72, 96, 128)
+DIMS = (1, 8, 20, 32, 40, 64, 72, 96, 100, 128, 136, 250, 256)
+TILES = ("128", "64")
 
 
 @pytest.fixture(params=[0, 1], ids=["", "truncating"])
@@ -41,18 +43,49 @@ def heads(batch: int, rows: int, keys: int, q: int, kv: int, dim: int, dtype: st
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("dim", [*DIMS, 136, 256])
+@pytest.mark.parametrize("dim", DIMS)
 def test_dimensions(dim: int, dtype: str, sums: None) -> None:
     check("attention", *heads(1, 33, 81, 2, 2, dim, dtype), backend="cuda")
 
 
+LENGTHS = ((1, 1), (15, 16), (17, 15), (32, 17), (63, 63), (64, 64), (65, 65), (80, 129), (129, 200), (7, 128))
+
+
 @pytest.mark.parametrize("dim", [64, 128])
-@pytest.mark.parametrize(
-    ("rows", "keys"),
-    [(1, 1), (15, 16), (17, 15), (32, 17), (63, 63), (64, 64), (65, 65), (80, 129), (129, 200), (7, 128)],
-)
+@pytest.mark.parametrize(("rows", "keys"), LENGTHS)
 def test_lengths(rows: int, keys: int, dim: int, sums: None) -> None:
     check("attention", *heads(1, rows, keys, 2, 1, dim, "bfloat16"), backend="cuda")
+
+
+def attended(tile: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """One launch with a block of the test's choice."""
+    arrays = [ivk.DeviceArray(t) for t in (q, k, v)]
+    y = ivk.DeviceArray.empty(q.shape, str(q.dtype)[6:])
+    given = [t._array for t in (*arrays, y)]
+    cuda().attention(*given, False, q.shape[-1] ** -0.5, 0, None, 0, tile)
+    return host(y)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(("rows", "keys", "dim"), [(129, 200, 64), (65, 17, 40), (1, 64, 64)])
+def test_every_tile_gives_the_same_bits(rows: int, keys: int, dim: int, dtype: str, sums: None) -> None:
+    given = heads(2, rows, keys, 4, 2, dim, dtype)
+    expected = attended(TILES[0], *given)
+    for tile in TILES[1:]:
+        same_bits(attended(tile, *given), expected, tile)
+    same_bits(ops.attention(*given, backend="cuda"), expected, "the chosen one")
+
+
+def test_the_tile_that_costs_least_is_taken() -> None:
+    def chosen(rows: int, heads: int) -> str:
+        found = cuda().attention_tiles(rows, heads, 108)
+        assert [row["name"] for row in found] == list(TILES)
+        (best,) = [row for row in found if row["chosen"]]
+        assert best["cost"] == min(row["cost"] for row in found)
+        return str(best["name"])
+
+    assert chosen(1025, 16) == chosen(1025, 13 * 16) == "128"
+    assert chosen(64, 13 * 16) == "64", "else half of every block would be empty"
 
 
 @pytest.mark.modes(vgpu.LAZY)
@@ -92,8 +125,9 @@ def test_bits_depend_on_the_query_and_its_keys_alone(dim: int, dtype: str, sums:
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_alignment_does_not_change_bits(dtype: str) -> None:
-    q, k, v = heads(1, 40, 70, 2, 2, 64, dtype)
+@pytest.mark.parametrize("dim", [64, 96, 128, 256])
+def test_alignment_does_not_change_bits(dim: int, dtype: str) -> None:
+    q, k, v = heads(1, 40, 70, 2, 2, dim, dtype)
     expected = ops.attention(q, k, v, backend="cuda")
     shifted = []
     for t in (q, k, v):
@@ -110,10 +144,17 @@ def test_large_scores_and_special_values(dtype: str) -> None:
     check("attention", q, k, v, scale=0.0, backend="cuda")
     q[0, 3, 0, 5] = float("nan")
     k[0, 70, 1, 2] = float("nan")
+    v[0, 80, 0, 9] = float("inf")
     y = ops.attention(q, k, v, backend="cuda")
     assert y[0, 3, 0].isnan().all()
     assert y[0, :, 1].isnan().all()
-    assert y[0, [0, 1, 2, *range(4, 20)], 0].isfinite().all()
+    others = y[0, [0, 1, 2, *range(4, 20)], 0]
+    assert others[:, 9].isinf().all()
+    assert others[:, [*range(9), *range(10, 64)]].isfinite().all()
+    for value in ("inf", "-inf"):  # all scores of a row without a number, some of them, one
+        q, k, v = heads(1, 20, 90, 1, 1, 64, dtype)
+        q[0, 3, 0, 5], k[0, 70, 0, 7] = float(value), float(value)
+        check("attention", q, k, v, backend="cuda")
 
 
 def test_memory_beyond_the_last_key_is_not_read() -> None:
@@ -142,5 +183,6 @@ def test_refused(cuda_backend: str) -> None:
     refused("allowed: bfloat16 or float16, the same for all", q.float(), k.float(), v.float())
     refused("allowed: bfloat16 or float16, the same for all", q, k.half(), v.half())
     refused("scale -2.0.*allowed: 0 and more", q, k, v, scale=-2.0)
-    refused("multiples of 16 bytes", *heads(1, 4, 4, 1, 1, 130, "bfloat16"))
+    with pytest.raises(UnsupportedError, match="tile is 7; allowed: 128, 64"):
+        attended("7", q, k, v)
     refused("head dimension of 1 to 256", *heads(1, 4, 4, 1, 1, 264, "bfloat16"))

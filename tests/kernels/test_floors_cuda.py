@@ -182,17 +182,22 @@ def test_patch_embed_of_every_kind(counted: Any, padding: int, kind: str, stream
     assert counters["global_load_sectors"] <= (1.05 if padding else 1.35) * counters["global_load_sectors_min"]
 
 
-@pytest.mark.parametrize(("heads", "dim"), [(2, 64), (1, 128)])
-def test_attention(counted: Any, heads: int, dim: int) -> None:
+@pytest.mark.parametrize(("heads", "dim", "tile"), [(2, 64, "128"), (2, 64, "64"), (1, 96, "128"), (1, 128, "128")])
+def test_attention(counted: Any, heads: int, dim: int, tile: str) -> None:
     """1025 = 1024 + CLS costs no whole block of queries or keys."""
     rows = 1025
     qkv = device(1, rows, 3 * heads, dim, dtype="bfloat16")
-    parts = [qkv[:, :, i * heads : (i + 1) * heads] for i in range(3)]
-    launches = counted(lambda: ops.attention(*parts))
+    parts = [qkv[:, :, i * heads : (i + 1) * heads]._array for i in range(3)]
+    y = ivk.DeviceArray.empty((1, rows, heads, dim), "bfloat16")
+    launches = counted(lambda: cuda().attention(*parts, y._array, False, dim**-0.5, 0, None, 0, tile))
     check(launches, read=3 * rows * heads * dim * 2, written=rows * heads * dim * 2)
     (launch,) = launches
-    assert launch["counters"]["mma_flops"] <= 1.05 * 4 * rows * rows * heads * dim
-    assert launch["blocks_per_sm"] * launch["block"][0] >= 256, "two warps and more for each scheduler"
+    counters = launch["counters"]
+    assert counters["mma_flops"] <= 1.05 * 4 * rows * rows * heads * dim
+    blocks = heads * -(-rows // int(tile))
+    assert counters["shared_wavefronts"] <= 1.65 * counters["mma_flops"] / 4096, "two last as long as an mma"
+    assert counters["global_load_bytes"] == (rows * heads + blocks * 2 * rows) * dim * 2, "keys and values once a block"
+    assert launch["blocks_per_sm"] * launch["block"][0] >= 256, "two warps for each scheduler"
 
 
 @pytest.mark.parametrize("out", ["bfloat16", "float16"])

@@ -23,10 +23,9 @@
 // slot pages[first + i / page_size] * page_size + i % page_size, page_size >= 1. The slots change no bit.
 //
 // CUDA (attention_sm80, compute capability 8.0 and newer): batches of one length of bf16 or f16 heads, not causal, no
-// sinks, scale >= 0; d up to 128, or a multiple of 8 above. Products by mma.m16n8k16, ascending from zero; keys in
-// blocks of 64 from the first; probabilities are rounded to the dtype before they meet v, their sum is of the unrounded
-// ones. Blocks and warps beyond the last row, and steps of 16 keys beyond the last key, are not multiplied. No
-// workspace.
+// sinks, scale >= 0. Products by mma.m16n8k16, ascending from zero; keys in blocks of 64 from the first; probabilities
+// are rounded to the dtype before they meet v, their sum is of the unrounded ones. Warps beyond the last row, and steps
+// of 16 keys beyond the last key, are not multiplied. Vectors of 16 bytes or single elements: equal bits. No workspace.
 //
 // Floor: 4 * rows * seen keys * d * Hq flops; bytes (2 rows Hq + 2 keys Hkv) * d * s. Workspace: attention_scratch
 // floats a thread, kept for the next call; decode Hq * decode_scratch, and for the call Hq * decode_width a range where
@@ -93,8 +92,9 @@ inline int64_t attention_bytes(const AttentionBatch& p) {
     return 2 * p.batch * p.dim * (p.rows * p.heads * size_of(p.dtype) + p.keys * p.kv_heads * size_of(p.kv_dtype));
 }
 bool supports_attention_sm80(const AttentionBatch&, const Device&, std::string* why);
-void attention_sm80(const AttentionBatch&, Stream);
-void attention_cuda(const AttentionBatch&, const Device&, Stream);  // throws with every variant's reason
+void attention_sm80(const AttentionBatch&, const Device&, Stream, int tile);
+// Throws UnsupportedError with every variant's reason. tile: of attention_tiles.h; -1: the one that costs least.
+void attention_cuda(const AttentionBatch&, const Device&, Stream, int tile = -1);
 
 // q, y [B, L, Hq, d], k, v [B, S, Hkv, d].
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y, bool causal,

@@ -7,7 +7,7 @@ namespace ivk {
 namespace {
 
 constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
-constexpr int64_t kMostKeys = int64_t{1} << 30;
+constexpr int64_t kMostLength = int64_t{1} << 30;
 constexpr int kDims[] = {64, 96, 128, 256};
 
 int padded(int64_t dim) {
@@ -16,16 +16,16 @@ int padded(int64_t dim) {
     return 0;
 }
 
-int shared_bytes(int dim) {
+int shared_bytes(int dim) {  // with the largest tile
     switch (dim) {
         case 64:
-            return device::FlashShape<64>::kShared;
+            return device::FlashShape<64, 4>::kShared;
         case 96:
-            return device::FlashShape<96>::kShared;
+            return device::FlashShape<96, 4>::kShared;
         case 128:
-            return device::FlashShape<128>::kShared;
+            return device::FlashShape<128, 4>::kShared;
         default:
-            return device::FlashShape<256>::kShared;
+            return device::FlashShape<256, 4>::kShared;
     }
 }
 
@@ -52,11 +52,9 @@ bool supports_attention_sm80(const AttentionBatch& p, const Device& on, std::str
         *why = "causal, window and sinks are the cpu backend's";
     else if (!(p.scale >= 0))
         *why = "scale " + std::to_string(p.scale) + "; allowed: 0 and more";
-    else if (p.keys > kMostKeys || p.batch * p.heads * ((p.rows + 63) / 64) > kMostBlocks)
-        *why = "allowed: at most " + std::to_string(kMostKeys) + " keys, and " + std::to_string(kMostBlocks) +
-               " blocks of 64 queries";
-    else if (dim > 128 && !whole_vectors(p))
-        *why = "heads of more than 128 need addresses, strides and sizes that are multiples of 16 bytes";
+    else if (p.keys > kMostLength || p.rows > kMostLength || p.batch * p.heads * ((p.rows + 63) / 64) > kMostBlocks)
+        *why = "allowed: at most " + std::to_string(kMostLength) + " rows and keys, and " +
+               std::to_string(kMostBlocks) + " blocks of 64 queries";
     else if (shared_bytes(dim) > on.shared_most)
         *why = std::to_string(shared_bytes(dim)) + " bytes of shared memory for heads of " + std::to_string(p.dim) +
                "; " + on.name + " has " + std::to_string(on.shared_most);
@@ -65,10 +63,15 @@ bool supports_attention_sm80(const AttentionBatch& p, const Device& on, std::str
     return false;
 }
 
-void attention_sm80(const AttentionBatch& p, Stream stream) {
+void attention_sm80(const AttentionBatch& p, const Device& on, Stream stream, int asked) {
     if (p.rows == 0 || p.batch == 0 || p.heads == 0) return;
     const int dim = padded(p.dim);
-    dim <= 128 ? attention_sm80_small(p, dim, whole_vectors(p), stream) : attention_sm80_large(p, stream);
+    const int tile = asked >= 0 ? asked : choose_attention_tile(p.rows, p.batch * p.heads, on.multiprocessors);
+    const auto run = dim == 64    ? attention_sm80_64
+                     : dim == 96  ? attention_sm80_96
+                     : dim == 128 ? attention_sm80_128
+                                  : attention_sm80_256;
+    run(p, dim == 64 ? tile : 0, whole_vectors(p), stream);
 }
 
 }  // namespace ivk

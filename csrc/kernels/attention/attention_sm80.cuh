@@ -1,6 +1,7 @@
 // Attention without scores in memory: contract in attention.h. A block takes some queries of one head and passes over
-// the keys in blocks of 64, the next one on its way by cp.async; scores, probabilities and results stay in registers,
-// the sums of one mma being the operand of the next.
+// the keys in blocks of 64. Keys and values take turns in a ring of shared memory, so that while a block's scores are
+// multiplied its values and the next block's keys come by cp.async. Scores, probabilities and results stay in
+// registers, the sums of one mma being the operand of the next.
 #pragma once
 
 #include "device/ptx.cuh"
@@ -18,63 +19,59 @@ struct FlashArgs {
     float scale;       // times log2 e
 };
 
-__device__ inline float quad_max(float v) {
-    v = fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, 1));
-    return fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, 2));
-}
-__device__ inline float quad_sum(float v) {
-    v += __shfl_xor_sync(0xFFFFFFFFu, v, 1);
-    return v + __shfl_xor_sync(0xFFFFFFFFu, v, 2);
-}
-
 // A warp's queries.
-template <typename T, int kDim>
+template <typename T, int kDim, int kWarps>
 struct Flash {
-    using Shape = FlashShape<kDim>;
+    using Shape = FlashShape<kDim, kWarps>;
     static constexpr int kM = Shape::kM, kSteps = kDim / 16;
+    // Steps of 16 columns whose chunks the swizzle sets apart from each other; the rest lie behind them.
+    static constexpr int kCycle = kDim % 64 == 0 ? 4 : 2;
 
     float scale;
-    const char* queries;  // in shared memory
-    uint32_t held[Shape::kHeld ? kM : 1][Shape::kHeld ? kSteps : 1][4];
+    const char* queries;   // in shared memory
+    int by_rows, by_keys;  // where this lane's row of a fragment of 16 rows begins: of queries and values, of keys
+    uint32_t query[Shape::kHeld ? kSteps : 1][kM][4];
+    float score[kM][kKeys / 8][4];  // of a block of keys, then its probabilities
     float result[kM][kDim / 8][4] = {}, top[kM][2], sum[kM][2] = {};
 
-    __device__ void load_query(uint32_t (&to)[4], int m, int step) const {
+    __device__ Flash(float factor, const char* shared) : scale(factor) {
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        load_matrices(to, queries + flash_offset<kDim>((warp * kM + m) * 16 + lane % 16, step * 2 + lane / 16));
+        queries = shared + warp * kM * 16 * Shape::kPitch;
+        by_rows = flash_offset<kDim>(lane % 16, lane / 16);
+        by_keys = flash_offset<kDim>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+#pragma unroll
+        for (int m = 0; m < kM; ++m) top[m][0] = top[m][1] = kLowest;
     }
 
-    __device__ void begin() {
-#pragma unroll
-        for (int m = 0; m < kM; ++m) {
-            top[m][0] = top[m][1] = kLowest;
-            if constexpr (Shape::kHeld)
-#pragma unroll
-                for (int step = 0; step < kSteps; ++step) load_query(held[m][step], m, step);
-        }
+    // Fragment of rows [16 row, 16 row + 16) and 16 columns.
+    __device__ static const char* fragment(const char* matrix, int lane_begin, int row, int step) {
+        const int column = (lane_begin ^ step % kCycle * 32) + step / kCycle * kCycle * 32;
+        return matrix + (row * 16 * Shape::kPitch + column);
     }
 
-    // A block of keys of which `left` are there; kTail: fewer than all.
-    template <bool kTail>
-    __device__ void block(const char* keys, const char* values, int left) {
-        const int lane = threadIdx.x % 32;
-        float score[kM][kKeys / 8][4] = {};
+    __device__ void hold(int place, int step) {
+#pragma unroll
+        for (int m = 0; m < kM; ++m) load_matrices(query[place][m], fragment(queries, by_rows, m, step));
+    }
+
+    // Probabilities of a block's keys, of which `left` are there. One code for whole blocks and the last one, or ptxas
+    // spills: what is not multiplied is few instructions at a time, which it predicates.
+    __device__ void weigh(const char* keys, int left) {
+#pragma unroll
+        for (int m = 0; m < kM; ++m)
+#pragma unroll
+            for (int n = 0; n < kKeys / 8; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) score[m][n][i] = 0.0f;
 #pragma unroll
         for (int step = 0; step < kSteps; ++step) {
-            uint32_t q[kM][4];
-#pragma unroll
-            for (int m = 0; m < kM; ++m) {
-                if constexpr (Shape::kHeld) {
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) q[m][i] = held[m][step][i];
-                } else {
-                    load_query(q[m], m, step);
-                }
-            }
+            if constexpr (!Shape::kHeld) hold(0, step);
+            const auto& q = query[Shape::kHeld ? step : 0];
 #pragma unroll
             for (int n = 0; n < kKeys / 16; ++n) {
-                if (kTail && n * 16 >= left) continue;
                 uint32_t k[4];
-                load_matrices(k, keys + flash_offset<kDim>(n * 16 + lane % 8 + lane / 16 * 8, step * 2 + lane / 8 % 2));
+                load_matrices(k, fragment(keys, by_keys, n, step));
+                if (n > 0 && n * 16 >= left) continue;
 #pragma unroll
                 for (int m = 0; m < kM; ++m) {
                     mma<T>(score[m][2 * n], q[m], k[0], k[1]);
@@ -82,13 +79,17 @@ struct Flash {
                 }
             }
         }
+        if (left < kKeys) hide(left);
 #pragma unroll
         for (int m = 0; m < kM; ++m)
 #pragma unroll
-            for (int half = 0; half < 2; ++half) soften<kTail>(m, half, left, score);
+            for (int half = 0; half < 2; ++half) soften(m, half);
+    }
+
+    // Their values join the results.
+    __device__ void mix(const char* values, int left) {
 #pragma unroll
         for (int n = 0; n < kKeys / 16; ++n) {
-            if (kTail && n * 16 >= left) continue;
             uint32_t p[kM][4];
 #pragma unroll
             for (int m = 0; m < kM; ++m)
@@ -100,8 +101,8 @@ struct Flash {
 #pragma unroll
             for (int step = 0; step < kSteps; ++step) {
                 uint32_t v[4];
-                load_transposed(
-                    v, values + flash_offset<kDim>(n * 16 + lane / 8 % 2 * 8 + lane % 8, step * 2 + lane / 16));
+                load_transposed(v, fragment(values, by_rows, n, step));
+                if (n > 0 && n * 16 >= left) continue;
 #pragma unroll
                 for (int m = 0; m < kM; ++m) {
                     mma<T>(result[m][2 * step], p[m], v[0], v[1]);
@@ -111,22 +112,28 @@ struct Flash {
         }
     }
 
-    // Scores of a row become probabilities below the highest so far; sums and results follow it.
-    template <bool kTail>
-    __device__ void soften(int m, int half, int left, float (&score)[kM][kKeys / 8][4]) {
+    // Scores of keys that are not there.
+    __device__ void hide(int left) {
         const int column = threadIdx.x % 4 * 2;
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; ++n)
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+                if (n * 8 + column + i >= left)
+#pragma unroll
+                    for (int m = 0; m < kM; ++m) score[m][n][i] = score[m][n][2 + i] = kLowest;
+    }
+
+    // Scores of a row become probabilities below the highest so far; sums and results follow it.
+    __device__ void soften(int m, int half) {
         float most = top[m][half];
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n)
 #pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                float& s = score[m][n][half * 2 + i];
-                if (kTail && n * 8 + column + i >= left) s = kLowest;
-                most = fmaxf(most, s);
-            }
+            for (int i = 0; i < 2; ++i) most = fmaxf(most, score[m][n][half * 2 + i]);
         most = quad_max(most);
         const float base = most == kLowest ? 0.0f : most * scale;  // a row of -Inf alone: no Inf - Inf yet
-        const float factor = ex2(fmaf(top[m][half], scale, -base));
+        const float factor = ex2(top[m][half] * scale - base);     // the base before, as it was rounded then
         top[m][half] = most;
         float total = 0.0f;
 #pragma unroll
@@ -144,14 +151,14 @@ struct Flash {
 
     // Rows [first, first + 16 kM) of y, of which those before `end` are there.
     template <bool kAligned>
-    __device__ void finish(T* y, int64_t stride, int64_t first, int64_t end, int dim) {
+    __device__ void finish(T* y, int64_t stride, int first, int end, int dim) {
         const int lane = threadIdx.x % 32, t = lane % 4;
 #pragma unroll
         for (int m = 0; m < kM; ++m)
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const float factor = 1.0f / quad_sum(sum[m][half]);
-                const int64_t row = first + m * 16 + half * 8 + lane / 4;
+                const float factor = rcp(quad_sum(sum[m][half]));  // of 1 and more
+                const int row = first + m * 16 + half * 8 + lane / 4;
 #pragma unroll
                 for (int group = 0; group < kDim / 32; ++group) {
                     Vector out;
@@ -169,51 +176,64 @@ struct Flash {
     }
 };
 
-template <typename T, int kDim, bool kAligned>
-__global__ void __launch_bounds__(FlashShape<kDim>::kThreads) attention_kernel(const __grid_constant__ FlashArgs a) {
-    using Shape = FlashShape<kDim>;
-    constexpr int kBlock = kKeys * Shape::kPitch;
+template <typename T, int kDim, int kWarps, bool kAligned>
+__global__ void __launch_bounds__(32 * kWarps, FlashShape<kDim, kWarps>::kBlocks)
+    attention_kernel(const __grid_constant__ FlashArgs a) {
+    using Shape = FlashShape<kDim, kWarps>;
+    constexpr int kThreads = Shape::kThreads, kAhead = Shape::kSlots - 1;
     extern __shared__ __align__(128) char shared[];
     const AttentionBatch& p = a.p;
-    const int64_t tile = blockIdx.x % a.tiles, pair = blockIdx.x / a.tiles, head = pair % p.heads, b = pair / p.heads;
-    const int dim = static_cast<int>(p.dim);
+    const int tile = blockIdx.x % a.tiles, pair = blockIdx.x / a.tiles, heads = static_cast<int>(p.heads);
+    const int64_t head = pair % heads, b = pair / heads;
+    const int dim = static_cast<int>(p.dim), end = static_cast<int>(p.rows);
     const T* const q = static_cast<const T*>(p.q) + b * p.of_q.batch + head * p.of_q.head;
     const T* const k = static_cast<const T*>(p.k) + b * p.of_k.batch + head / a.group * p.of_k.head;
     const T* const v = static_cast<const T*>(p.v) + b * p.of_v.batch + head / a.group * p.of_v.head;
     T* const y = static_cast<T*>(p.y) + b * p.of_y.batch + head * p.of_y.head;
-    const int64_t first = tile * Shape::kRows, mine = first + threadIdx.x / 32 * Shape::kM * 16;
-    const bool works = mine < p.rows;  // else the warp helps with the copies
+    const int warp = __shfl_sync(0xFFFFFFFFu, threadIdx.x / 32, 0);  // so that the compiler knows: of all lanes
+    const int first = tile * Shape::kRows, mine = first + warp * Shape::kM * 16;
+    const bool works = mine < end;  // else the warp helps with the copies
 
-    char* const stages = shared + Shape::kRows * Shape::kPitch;  // keys and values, twice
-    const int rows = static_cast<int>(min(p.rows - first, int64_t{Shape::kRows}));
-    const HeadCopy<T, kDim, kKeys, kAligned> copy_keys{k, p.of_k.row, dim}, copy_values{v, p.of_v.row, dim};
+    char* const ring = shared + Shape::kRows * Shape::kPitch;
+    const HeadCopy<T, kDim, kKeys, kThreads, kAligned> copy_keys{k, p.of_k.row, dim}, copy_values{v, p.of_v.row, dim};
     const int count = static_cast<int>(p.keys);
-    const auto fetch = [&](int key) {
-        char* const to = stages + key / kKeys % 2 * 2 * kBlock;
-        copy_keys(to, key, count - key);
-        copy_values(to + kBlock, key, count - key);
+    int slot = 0;  // that is read
+    const auto fetch = [&](const auto& copy, int key, int to) {
+        if (key < count) copy(ring + to * Shape::kSlot, key, count - key);
+        commit_copies();  // an empty group too: groups are counted
     };
-    HeadCopy<T, kDim, Shape::kRows, kAligned>{q, p.of_q.row, dim}(shared, first, rows);
-    fetch(0);
-    wait_copies<0>();
-    __syncthreads();
-    Flash<T, kDim> flash{a.scale, shared};
-    flash.begin();
-    for (int key = 0; key < count; key += kKeys) {
-        if (key > 0) {
-            wait_copies<0>();
-            __syncthreads();  // this block is there, and all have left the one before it
-        }
-        if (key + kKeys < count) fetch(key + kKeys);
-        const char* const keys = stages + key / kKeys % 2 * 2 * kBlock;
-        const int left = min(count - key, kKeys);
-        if (!works) continue;
-        if (left == kKeys)
-            flash.template block<false>(keys, keys + kBlock, left);
+    const auto arrive = [&] {
+        wait_copies<kAhead - 1>();
+        __syncthreads();  // what is read next is there for all, and all have left what they read before
+    };
+    HeadCopy<T, kDim, Shape::kRows, kThreads, kAligned>{q, p.of_q.row, dim}(shared, first, end - first);
+    fetch(copy_keys, 0, 0);
+    if constexpr (kAhead == 2) fetch(copy_values, 0, 1);
+    Flash<T, kDim, kWarps> flash(a.scale, shared);
+    arrive();
+    if constexpr (Shape::kHeld)
+#pragma unroll
+        for (int step = 0; step < kDim / 16; ++step) flash.hold(step, step);
+    // The slot read before goes to what is kAhead turns away: keys and values take turns.
+    const auto turn = [&](const auto& same, const auto& other, int key, int later) {
+        const int before = slot == 0 ? Shape::kSlots - 1 : slot - 1;
+        if constexpr (kAhead == 2)
+            fetch(same, key + kKeys, before);
         else
-            flash.template block<true>(keys, keys + kBlock, left);
+            fetch(other, key + later, before);
+        const char* const here = ring + slot * Shape::kSlot;
+        slot = slot + 1 == Shape::kSlots ? 0 : slot + 1;
+        return here;
+    };
+    for (int key = 0; key < count; key += kKeys) {
+        const char* const keys = turn(copy_keys, copy_values, key, 0);
+        if (works) flash.weigh(keys, count - key);
+        arrive();
+        const char* const values = turn(copy_values, copy_keys, key, kKeys);
+        if (works) flash.mix(values, count - key);
+        arrive();
     }
-    if (works) flash.template finish<kAligned>(y, p.of_y.row, mine, p.rows, dim);
+    if (works) flash.template finish<kAligned>(y, p.of_y.row, mine, end, dim);
 }
 
 }  // namespace ivk::device

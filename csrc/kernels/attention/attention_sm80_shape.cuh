@@ -2,33 +2,38 @@
 #pragma once
 
 #include "device/mma.cuh"
+#include "kernels/attention/attention_tiles.h"
 
 namespace ivk::device {
 
 constexpr int kKeys = 64;  // of a block: from the first key on, whatever the queries
 
-// kDim: d rounded up. Up to 64 a warp has two fragments of queries, which share every fragment of keys and values;
-// above, its results would not leave room for them.
-template <int kDim>
+// kDim: d rounded up. A warp has two fragments of queries, which share every fragment of keys and values: half the
+// reading from shared memory. Results and scores are 64 kM floats for d 128 and 32 kM for 64 keys, of a lane's 255.
+template <int kDim, int kWarps>
 struct FlashShape {
-    static constexpr int kM = kDim <= 64 ? 2 : 1, kWarps = kDim <= 64 ? 2 : 4, kThreads = 32 * kWarps;
-    static constexpr int kRows = kWarps * kM * 16;
-    static constexpr int kPitch = (kDim + 63) / 64 * 128;  // bytes of a row in shared memory
-    static constexpr int kShared = (kRows + 4 * kKeys) * kPitch;
-    static constexpr bool kHeld = kDim <= 128;  // queries stay in registers
+    static constexpr int kM = kDim <= kTwoFragments ? 2 : 1, kThreads = 32 * kWarps;
+    static constexpr int kRows = attention_tile_rows(kWarps, kDim);
+    static constexpr int kPitch = 2 * kDim;       // bytes of a row in shared memory
+    static constexpr int kSlot = kKeys * kPitch;  // of keys or of values
+    static constexpr bool kHeld = kDim <= 64;     // queries stay in registers
+    static constexpr int kSlots = kDim <= 128 ? 3 : 2;
+    static constexpr int kShared = kRows * kPitch + kSlots * kSlot;
+    static constexpr int kBlocks = kDim <= 128 ? 8 / kWarps : 1;  // that registers hold: two warps a scheduler
 };
 
+// Rows of whole or of odd halves of 128 bytes: eight rows' chunks of one column, and eight neighbours, meet no bank
+// twice.
 template <int kDim>
 __device__ inline int flash_offset(int row, int chunk) {
-    return row * FlashShape<kDim>::kPitch + ((chunk ^ (row & 7)) << 4);
+    return row * 2 * kDim + ((chunk ^ (kDim % 64 == 0 ? row & 7 : row >> 1 & 3)) << 4);
 }
 
-// A thread's share of copying rows of a head: it advances through them with one pointer.
-template <typename T, int kDim, int kRows, bool kAligned>
+// A thread's share of copying kRows rows of a head.
+template <typename T, int kDim, int kRows, int kThreads, bool kAligned>
 struct HeadCopy {
-    static constexpr int kThreads = FlashShape<kDim>::kThreads, kChunks = kDim / kLanes<T>;
+    static constexpr int kChunks = kDim / kLanes<T>, kAll = kRows * kChunks;
     static constexpr int kTogether = kThreads % kChunks == 0 ? kThreads / kChunks : 0;  // rows of a round; 0: uneven
-    static_assert(kRows * kChunks % kThreads == 0);
 
     const T* head;
     int64_t stride;
@@ -38,9 +43,10 @@ struct HeadCopy {
     __device__ void operator()(char* shared, int64_t first, int left) const {
         const int own = threadIdx.x / kChunks;
         const T* from = head + (first + own) * stride + threadIdx.x % kChunks * kLanes<T>;
-#pragma unroll
-        for (int i = 0; i < kRows * kChunks / kThreads; ++i) {
+#pragma unroll(kDim == 96 ? 4 : 8)  // eight are too many registers there
+        for (int i = 0; i < (kAll + kThreads - 1) / kThreads; ++i) {
             const int at = i * kThreads + threadIdx.x;
+            if (kAll % kThreads != 0 && at >= kAll) break;  // whole warps
             const int row = kTogether ? own + i * kTogether : at / kChunks;
             const int chunk = kTogether ? threadIdx.x % kChunks : at % kChunks, column = chunk * kLanes<T>;
             if constexpr (kTogether == 0) from = head + (first + row) * stride + column;

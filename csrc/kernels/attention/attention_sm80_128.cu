@@ -1,0 +1,9 @@
+#include "kernels/attention/attention_sm80_launch.cuh"
+
+namespace ivk {
+
+void attention_sm80_128(const AttentionBatch& p, int tile, bool aligned, Stream stream) {
+    launch_attention<128>(p, tile, aligned, stream);
+}
+
+}  // namespace ivk
