@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "binding/convert.h"
-#include "kernels/attention/attention.h"
+#include "kernels/attention/attention_cached.h"
 
 namespace ivk::binding {
 

@@ -17,6 +17,10 @@ __device__ inline void copy_async(char* shared, const void* global, bool read) {
     cute::SM80_CP_ASYNC_CACHEGLOBAL_ZFILL<Vector>::copy(*static_cast<const Vector*>(global),
                                                         *reinterpret_cast<Vector*>(shared), read);
 }
+// The same of four bytes, through L1.
+__device__ inline void copy_word_async(char* shared, const float* global, bool read) {
+    cute::SM80_CP_ASYNC_CACHEALWAYS_ZFILL<float>::copy(*global, *reinterpret_cast<float*>(shared), read);
+}
 __device__ inline void commit_copies() { cute::cp_async_fence(); }
 template <int kLeft>
 __device__ inline void wait_copies() {  // until at most kLeft groups are under way; 0: for all copies, groups or not

@@ -9,12 +9,14 @@ void bind_attention_cuda(py::module_& m) {
     m.def(
         "attention",
         [](const Array* q, const Array* k, const Array* v, const Array* y, bool causal, double scale, int64_t window,
-           const Array* sinks, uintptr_t stream, const std::string& tile) {
+           const Array* sinks, uintptr_t stream, const std::string& tile, const Array* q_factor, const Array* k_factor,
+           const Array* weight) {
             Arguments args("attention");
             const TensorView logits = args.view(sinks, "sinks");
-            const AttentionBatch problem =
-                attention_problem(args.view(q, "q"), args.view(k, "k"), args.view(v, "v"), args.view(y, "y"), causal,
-                                  scale, window, sinks ? &logits : nullptr);
+            const AttentionBatch problem = attention_problem(
+                args.view(q, "q"), args.view(k, "k"), args.view(v, "v"), args.view(y, "y"), causal, scale, window,
+                sinks ? &logits : nullptr,
+                {args.view(q_factor, "q_factor"), args.view(k_factor, "k_factor"), args.view(weight, "weight")});
             const int shape = tile.empty() ? -1 : attention_tile_named(tile);
             const py::gil_scoped_release release;
             const DeviceGuard guard(args.device());
@@ -22,7 +24,7 @@ void bind_attention_cuda(py::module_& m) {
         },
         py::arg("q").none(false), py::arg("k").none(false), py::arg("v").none(false), py::arg("y").none(false),
         py::arg("causal"), py::arg("scale"), py::arg("window"), py::arg("sinks"), py::arg("stream"),
-        py::arg("tile") = "",
+        py::arg("tile") = "", py::arg("q_factor") = nullptr, py::arg("k_factor") = nullptr, py::arg("weight") = nullptr,
         "See csrc/kernels/attention/attention.h; tile: a name of attention_tiles(), for measurements, with heads up to "
         "64.");
     m.def(

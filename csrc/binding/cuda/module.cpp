@@ -16,6 +16,7 @@ void bind_graph(py::module_& m);
 void bind_norm_cuda(py::module_& m);
 void bind_patch_embed_cuda(py::module_& m);
 void bind_pixel_shuffle_cuda(py::module_& m);
+void bind_statistics_cuda(py::module_& m);
 }  // namespace ivk::binding
 
 PYBIND11_MODULE(_cuda, m) {
@@ -50,4 +51,5 @@ PYBIND11_MODULE(_cuda, m) {
     binding::bind_norm_cuda(m);
     binding::bind_patch_embed_cuda(m);
     binding::bind_pixel_shuffle_cuda(m);
+    binding::bind_statistics_cuda(m);
 }

@@ -23,9 +23,10 @@
 // slot pages[first + i / page_size] * page_size + i % page_size, page_size >= 1. The slots change no bit.
 //
 // CUDA (attention_sm80, compute capability 8.0 and newer): batches of one length of bf16 or f16 heads, not causal, no
-// sinks, scale >= 0. Products by mma.m16n8k16, ascending from zero; keys in blocks of 64 from the first; probabilities
-// are rounded to the dtype before they meet v, their sum is of the unrounded ones. Warps beyond the last row, and steps
-// of 16 keys beyond the last key, are not multiplied. Vectors of 16 bytes or single elements: equal bits. No workspace.
+// sinks, scale >= 0. Products by mma.m16n8k16, ascending from zero; keys in blocks of 64 (d 97 to 128: 48) from the
+// first; probabilities are rounded to the dtype before they meet v, their sum is of the unrounded ones. Warps beyond
+// the last row, and steps of 16 keys beyond the last key, are not multiplied. Vectors of 16 bytes or single elements:
+// equal bits. RMSNorm of q and k on the way: attention_norm.h. No workspace.
 //
 // Floor: 4 * rows * seen keys * d * Hq flops; bytes (2 rows Hq + 2 keys Hkv) * d * s. Workspace: attention_scratch
 // floats a thread, kept for the next call; decode Hq * decode_scratch, and for the call Hq * decode_width a range where
@@ -41,6 +42,7 @@
 #include "core/panels.h"
 #include "core/stream.h"
 #include "core/tensor.h"
+#include "kernels/attention/attention_norm.h"
 
 namespace ivk {
 
@@ -82,14 +84,17 @@ struct AttentionBatch {
     bool causal;
     int64_t window;
     const void* sinks;
+    AttentionNormParams norm;
 };
-// The checked problem of [B, L, Hq, d] and [B, S, Hkv, d]; throws UnsupportedError.
+// Of [B, L, Hq, d] and [B, S, Hkv, d]; throws UnsupportedError.
 AttentionBatch attention_problem(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y,
-                                 bool causal, double scale, int64_t window, const TensorView* sinks);
+                                 bool causal, double scale, int64_t window, const TensorView* sinks,
+                                 const AttentionNorm& norm = {});
 std::string describe(const AttentionBatch&);
 // Each operand read once and y written once.
 inline int64_t attention_bytes(const AttentionBatch& p) {
-    return 2 * p.batch * p.dim * (p.rows * p.heads * size_of(p.dtype) + p.keys * p.kv_heads * size_of(p.kv_dtype));
+    return 2 * p.batch * p.dim * (p.rows * p.heads * size_of(p.dtype) + p.keys * p.kv_heads * size_of(p.kv_dtype)) +
+           (p.norm.weight ? 4 * (p.batch * (p.rows + p.keys) + p.heads * p.dim) : 0);
 }
 bool supports_attention_sm80(const AttentionBatch&, const Device&, std::string* why);
 void attention_sm80(const AttentionBatch&, const Device&, Stream, int tile);
@@ -99,22 +104,5 @@ void attention_cuda(const AttentionBatch&, const Device&, Stream, int tile = -1)
 // q, y [B, L, Hq, d], k, v [B, S, Hkv, d].
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y, bool causal,
                double scale, int64_t window, const TensorView* sinks, int threads);
-
-// A sequence whose rows are [row_begin, row_end) of q, the last of `length` positions whose keys lie at
-// [slot_begin, slot_begin + length) of the caches; with pages, slot_begin is where its pages begin.
-struct AttentionSpan {
-    int64_t row_begin, row_end, slot_begin, length;
-};
-struct AttentionOptions {
-    double scale;
-    int64_t window = 0;
-    const TensorView* sinks = nullptr;
-    bool decode = false;
-    const TensorView* pages = nullptr;
-    int64_t page_size = 0;
-};
-// q, y [rows, Hq, d], k_cache, v_cache [slots, Hkv, d]; causal.
-void cached_attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache, const TensorView& y,
-                      const std::vector<AttentionSpan>& spans, const AttentionOptions& options, int threads);
 
 }  // namespace ivk

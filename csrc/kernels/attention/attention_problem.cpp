@@ -17,6 +17,21 @@ void check(const char* name, const TensorView& v, int ndim, const TensorView& q,
             " dimensions, the last contiguous and as long as q's, ", name_of(dtype));
 }
 
+AttentionNormParams checked_norm(const AttentionNorm& norm, const TensorView& q, const TensorView& k,
+                                 const TensorView& y) {
+    const bool any = norm.weight.defined() || norm.q_factor.defined() || norm.k_factor.defined();
+    if (!any) return {};
+    const auto one = [&](const char* name, const TensorView& v, int64_t first, int64_t second) {
+        require(v.ndim == 2 && v.dtype == DType::f32 && v.shape[0] == first && v.shape[1] == second && v.contiguous() &&
+                    !overlap(v, y),
+                "attention: ", name, " is ", v, "; allowed: contiguous float32 [", first, ", ", second,
+                "], apart from y; q_factor, k_factor and weight come together");
+        return v.as<const float>();
+    };
+    return {one("q_factor", norm.q_factor, q.shape[0], q.shape[1]),
+            one("k_factor", norm.k_factor, k.shape[0], k.shape[1]), one("weight", norm.weight, q.shape[2], q.shape[3])};
+}
+
 }  // namespace
 
 AttentionParams attention_params(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y,
@@ -65,7 +80,8 @@ AttentionParams attention_params(const TensorView& q, const TensorView& k, const
 }
 
 AttentionBatch attention_problem(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& y,
-                                 bool causal, double scale, int64_t window, const TensorView* sinks) {
+                                 bool causal, double scale, int64_t window, const TensorView* sinks,
+                                 const AttentionNorm& norm) {
     require(q.ndim == 4, "attention: q is ", q, "; allowed: [B, L, Hq, d]");
     const AttentionParams p = attention_params(q, k, v, y, causal, scale, window, sinks);
     const int64_t batch = q.shape[0], rows = q.shape[1], keys = k.shape[1];
@@ -92,7 +108,8 @@ AttentionBatch attention_problem(const TensorView& q, const TensorView& k, const
             p.kv_dtype,
             causal,
             window,
-            p.sinks};
+            p.sinks,
+            checked_norm(norm, q, k, y)};
 }
 
 std::string describe(const AttentionBatch& p) {
@@ -102,6 +119,7 @@ std::string describe(const AttentionBatch& p) {
          << name_of(p.kv_dtype) << (p.causal ? ", causal" : "");
     if (p.window > 0) text << ", window " << p.window;
     if (p.sinks != nullptr) text << ", sinks";
+    if (p.norm.weight != nullptr) text << ", q and k normed";
     for (const auto& [name, data, at] : {std::tuple{"q", p.q, p.of_q}, std::tuple{"k", p.k, p.of_k},
                                          std::tuple{"v", p.v, p.of_v}, std::tuple{"y", (const void*)p.y, p.of_y}})
         text << ", " << name << " at " << data << " strides " << at.batch << " " << at.row << " " << at.head;

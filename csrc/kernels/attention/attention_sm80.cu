@@ -34,8 +34,8 @@ bool whole_vectors(const AttentionBatch& p) {
     const auto even = [&](const AttentionBatch::Strides& at) {
         return aligned_bytes(at.batch * s, at.row * s, at.head * s);
     };
-    return aligned_addresses(p.q, p.k, p.v, p.y) && aligned_bytes(p.dim * s) && even(p.of_q) && even(p.of_k) &&
-           even(p.of_v) && even(p.of_y);
+    return aligned_addresses(p.q, p.k, p.v, p.y, p.norm.weight) && aligned_bytes(p.dim * s) && even(p.of_q) &&
+           even(p.of_k) && even(p.of_v) && even(p.of_y);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // Attention without scores in memory: contract in attention.h. A block takes some queries of one head and passes over
-// the keys in blocks of 64. Keys and values take turns in a ring of shared memory, so that while a block's scores are
-// multiplied its values and the next block's keys come by cp.async. Scores, probabilities and results stay in
+// the keys in blocks of 64 or 48. Keys and values take turns in a ring of shared memory, so that while a block's scores
+// are multiplied its values and the next block's keys come by cp.async. Scores, probabilities and results stay in
 // registers, the sums of one mma being the operand of the next.
 #pragma once
 
@@ -23,7 +23,7 @@ struct FlashArgs {
 template <typename T, int kDim, int kWarps>
 struct Flash {
     using Shape = FlashShape<kDim, kWarps>;
-    static constexpr int kM = Shape::kM, kSteps = kDim / 16;
+    static constexpr int kM = Shape::kM, kKeys = Shape::kKeys, kSteps = kDim / 16;
     // Steps of 16 columns whose chunks the swizzle sets apart from each other; the rest lie behind them.
     static constexpr int kCycle = kDim % 64 == 0 ? 4 : 2;
 
@@ -49,6 +49,26 @@ struct Flash {
         return matrix + (row * 16 * Shape::kPitch + column);
     }
 
+    // RMSNorm on the way: the warp's queries, of which `left` are there, times their factors and the weight.
+    template <bool kAligned>
+    __device__ void normalise(const AttentionNormParams& norm, int64_t row, int left, int64_t head, int dim) {
+        constexpr int kChunks = kDim / 8;
+        const float* const weight = norm.weight + head * dim;
+#pragma unroll 1
+        for (int i = threadIdx.x % 32; i < kM * 16 * kChunks; i += 32) {
+            const int own = i / kChunks, chunk = i % kChunks, n = min(dim - chunk * 8, 8);
+            if (own >= left || n <= 0) continue;
+            const float factor = norm.q_factor[row + own];
+            Vector& eight = *reinterpret_cast<Vector*>(const_cast<char*>(queries) + flash_offset<kDim>(own, chunk));
+            const Vector low = load_vector<float, kAligned>(weight + chunk * 8, n);
+            const Vector high = load_vector<float, kAligned>(weight + chunk * 8 + 4, n - 4);
+            eight = map<T>(eight, [&](float v, int at) {
+                return v * (factor * __uint_as_float(at < 4 ? low.word[at] : high.word[at - 4]));
+            });
+        }
+        __syncwarp();
+    }
+
     __device__ void hold(int place, int step) {
 #pragma unroll
         for (int m = 0; m < kM; ++m) load_matrices(query[place][m], fragment(queries, by_rows, m, step));
@@ -56,6 +76,7 @@ struct Flash {
 
     // Probabilities of a block's keys, of which `left` are there. One code for whole blocks and the last one, or ptxas
     // spills: what is not multiplied is few instructions at a time, which it predicates.
+    template <bool kNormed>
     __device__ void weigh(const char* keys, int left) {
 #pragma unroll
         for (int m = 0; m < kM; ++m)
@@ -79,6 +100,7 @@ struct Flash {
                 }
             }
         }
+        if constexpr (kNormed) meet_factors(reinterpret_cast<const float2*>(keys + kKeys * Shape::kPitch));
         if (left < kKeys) hide(left);
 #pragma unroll
         for (int m = 0; m < kM; ++m)
@@ -112,6 +134,18 @@ struct Flash {
         }
     }
 
+    // Scores times their keys' factors.
+    __device__ void meet_factors(const float2* factors) {
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; ++n) {
+            const float2 f = factors[n * 4 + threadIdx.x % 4];
+#pragma unroll
+            for (int m = 0; m < kM; ++m)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) score[m][n][i] *= i % 2 ? f.y : f.x;
+        }
+    }
+
     // Scores of keys that are not there.
     __device__ void hide(int left) {
         const int column = threadIdx.x % 4 * 2;
@@ -132,8 +166,9 @@ struct Flash {
 #pragma unroll
             for (int i = 0; i < 2; ++i) most = fmaxf(most, score[m][n][half * 2 + i]);
         most = quad_max(most);
-        const float base = most == kLowest ? 0.0f : most * scale;  // a row of -Inf alone: no Inf - Inf yet
-        const float factor = ex2(top[m][half] * scale - base);     // the base before, as it was rounded then
+        const float base = most == kLowest ? 0.0f : most * scale;           // a row of -Inf alone: no Inf - Inf yet
+        const float factor = ex2(top[m][half] * scale - base);              // the base before, as it was rounded then
+        const bool raised = __any_sync(0xFFFFFFFFu, most != top[m][half]);  // else factors are 1
         top[m][half] = most;
         float total = 0.0f;
 #pragma unroll
@@ -146,7 +181,8 @@ struct Flash {
             }
         sum[m][half] = fmaf(sum[m][half], factor, total);
 #pragma unroll
-        for (int n = 0; n < kDim / 8; ++n) result[m][n][half * 2] *= factor, result[m][n][half * 2 + 1] *= factor;
+        for (int n = 0; n < kDim / 8; ++n)
+            if (raised) result[m][n][half * 2] *= factor, result[m][n][half * 2 + 1] *= factor;
     }
 
     // Rows [first, first + 16 kM) of y, of which those before `end` are there.
@@ -176,25 +212,34 @@ struct Flash {
     }
 };
 
-template <typename T, int kDim, int kWarps, bool kAligned>
+// What only few places need waits in shared memory: registers are full.
+template <typename T>
+struct FlashLater {
+    T* y;
+    const float* k_factor;
+};
+
+template <typename T, int kDim, int kWarps, bool kAligned, bool kNormed>
 __global__ void __launch_bounds__(32 * kWarps, FlashShape<kDim, kWarps>::kBlocks)
     attention_kernel(const __grid_constant__ FlashArgs a) {
     using Shape = FlashShape<kDim, kWarps>;
-    constexpr int kThreads = Shape::kThreads, kAhead = Shape::kSlots - 1;
+    constexpr int kThreads = Shape::kThreads, kKeys = Shape::kKeys, kAhead = Shape::kSlots - 1;
     extern __shared__ __align__(128) char shared[];
     const AttentionBatch& p = a.p;
     const int tile = blockIdx.x % a.tiles, pair = blockIdx.x / a.tiles, heads = static_cast<int>(p.heads);
-    const int64_t head = pair % heads, b = pair / heads;
+    const int head = pair % heads, b = pair / heads;
     const int dim = static_cast<int>(p.dim), end = static_cast<int>(p.rows);
     const T* const q = static_cast<const T*>(p.q) + b * p.of_q.batch + head * p.of_q.head;
     const T* const k = static_cast<const T*>(p.k) + b * p.of_k.batch + head / a.group * p.of_k.head;
     const T* const v = static_cast<const T*>(p.v) + b * p.of_v.batch + head / a.group * p.of_v.head;
-    T* const y = static_cast<T*>(p.y) + b * p.of_y.batch + head * p.of_y.head;
     const int warp = __shfl_sync(0xFFFFFFFFu, threadIdx.x / 32, 0);  // so that the compiler knows: of all lanes
     const int first = tile * Shape::kRows, mine = first + warp * Shape::kM * 16;
-    const bool works = mine < end;  // else the warp helps with the copies
 
     char* const ring = shared + Shape::kRows * Shape::kPitch;
+    FlashLater<T>& later = *reinterpret_cast<FlashLater<T>*>(ring + Shape::kSlots * Shape::kSlot);
+    if (threadIdx.x == 0)
+        later = {static_cast<T*>(p.y) + b * p.of_y.batch + head * p.of_y.head,
+                 kNormed ? p.norm.k_factor + b * p.keys : nullptr};
     const HeadCopy<T, kDim, kKeys, kThreads, kAligned> copy_keys{k, p.of_k.row, dim}, copy_values{v, p.of_v.row, dim};
     const int count = static_cast<int>(p.keys);
     int slot = 0;  // that is read
@@ -202,38 +247,55 @@ __global__ void __launch_bounds__(32 * kWarps, FlashShape<kDim, kWarps>::kBlocks
         if (key < count) copy(ring + to * Shape::kSlot, key, count - key);
         commit_copies();  // an empty group too: groups are counted
     };
+    // Their factors go behind the keys, in a group with them.
+    const auto fetch_factors = [&](const float* factors, int key, int to) {
+        if (kNormed && key < count && threadIdx.x < kKeys)
+            copy_word_async(ring + to * Shape::kSlot + kKeys * Shape::kPitch + threadIdx.x * 4,
+                            factors + key + threadIdx.x, key + static_cast<int>(threadIdx.x) < count);
+    };
     const auto arrive = [&] {
         wait_copies<kAhead - 1>();
         __syncthreads();  // what is read next is there for all, and all have left what they read before
     };
     HeadCopy<T, kDim, Shape::kRows, kThreads, kAligned>{q, p.of_q.row, dim}(shared, first, end - first);
+    if constexpr (kNormed) fetch_factors(p.norm.k_factor + b * p.keys, 0, 0);
     fetch(copy_keys, 0, 0);
     if constexpr (kAhead == 2) fetch(copy_values, 0, 1);
     Flash<T, kDim, kWarps> flash(a.scale, shared);
     arrive();
+    if constexpr (kNormed) flash.template normalise<kAligned>(p.norm, b * p.rows + mine, end - mine, head, dim);
     if constexpr (Shape::kHeld)
 #pragma unroll
         for (int step = 0; step < kDim / 16; ++step) flash.hold(step, step);
     // The slot read before goes to what is kAhead turns away: keys and values take turns.
-    const auto turn = [&](const auto& same, const auto& other, int key, int later) {
+    const auto turn = [&](const auto& same, const auto& other, int key, int next) {
         const int before = slot == 0 ? Shape::kSlots - 1 : slot - 1;
+        if (kNormed && (next == 0) == (kAhead == 2)) fetch_factors(later.k_factor, key + kKeys, before);
         if constexpr (kAhead == 2)
             fetch(same, key + kKeys, before);
         else
-            fetch(other, key + later, before);
+            fetch(other, key + next, before);
         const char* const here = ring + slot * Shape::kSlot;
         slot = slot + 1 == Shape::kSlots ? 0 : slot + 1;
         return here;
     };
-    for (int key = 0; key < count; key += kKeys) {
-        const char* const keys = turn(copy_keys, copy_values, key, 0);
-        if (works) flash.weigh(keys, count - key);
-        arrive();
-        const char* const values = turn(copy_values, copy_keys, key, kKeys);
-        if (works) flash.mix(values, count - key);
-        arrive();
+    const auto loop = [&](auto works) {
+#pragma unroll 1
+        for (int key = 0; key < count; key += kKeys) {
+            const char* const keys = turn(copy_keys, copy_values, key, 0);
+            if constexpr (decltype(works)::value) flash.template weigh<kNormed>(keys, count - key);
+            arrive();
+            const char* const values = turn(copy_values, copy_keys, key, kKeys);
+            if constexpr (decltype(works)::value) flash.mix(values, count - key);
+            arrive();
+        }
+    };
+    if (mine < end) {
+        loop(std::true_type{});
+        flash.template finish<kAligned>(later.y, p.of_y.row, mine, end, dim);
+    } else {
+        loop(std::false_type{});  // the warp helps with the copies
     }
-    if (works) flash.template finish<kAligned>(y, p.of_y.row, mine, end, dim);
 }
 
 }  // namespace ivk::device

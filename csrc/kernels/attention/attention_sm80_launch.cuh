@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/cuda/dispatch.h"
 #include "core/cuda/launch.h"
 #include "kernels/attention/attention_sm80.cuh"
 
@@ -25,10 +26,12 @@ void launch_attention_tile(const AttentionBatch& p, Stream stream) {
                               std::max(p.scale * 1.4426950408889634f, kLeastScale)};
     const Launch how{"attention_sm80", dim3(static_cast<unsigned>(p.batch * p.heads * tiles)), dim3(Shape::kThreads),
                      Shape::kShared, stream};
-    if (p.dtype == DType::bf16)
-        launch(how, device::attention_kernel<device::bf16, kDim, kWarps, kAligned>, a);
-    else
-        launch(how, device::attention_kernel<device::f16, kDim, kWarps, kAligned>, a);
+    with_bool(p.norm.weight != nullptr, [&](auto normed) {
+        if (p.dtype == DType::bf16)
+            launch(how, device::attention_kernel<device::bf16, kDim, kWarps, kAligned, normed>, a);
+        else
+            launch(how, device::attention_kernel<device::f16, kDim, kWarps, kAligned, normed>, a);
+    });
 }
 
 template <int kDim, int... kTiles>

@@ -6,19 +6,19 @@
 
 namespace ivk::device {
 
-constexpr int kKeys = 64;  // of a block: from the first key on, whatever the queries
-
 // kDim: d rounded up. A warp has two fragments of queries, which share every fragment of keys and values: half the
-// reading from shared memory. Results and scores are 64 kM floats for d 128 and 32 kM for 64 keys, of a lane's 255.
+// reading from shared memory. Results and scores are kM (kDim + kKeys) / 2 floats of a lane's 255 registers, beside 75
+// of other use.
 template <int kDim, int kWarps>
 struct FlashShape {
     static constexpr int kM = kDim <= kTwoFragments ? 2 : 1, kThreads = 32 * kWarps;
+    static constexpr int kKeys = attention_keys(kDim);  // of a block: from the first key on, whatever the queries
     static constexpr int kRows = attention_tile_rows(kWarps, kDim);
-    static constexpr int kPitch = 2 * kDim;       // bytes of a row in shared memory
-    static constexpr int kSlot = kKeys * kPitch;  // of keys or of values
-    static constexpr bool kHeld = kDim <= 64;     // queries stay in registers
+    static constexpr int kPitch = 2 * kDim;                   // bytes of a row in shared memory
+    static constexpr int kSlot = kKeys * kPitch + kKeys * 4;  // of keys and their factors, or of values
+    static constexpr bool kHeld = kDim <= 64;                 // queries stay in registers
     static constexpr int kSlots = kDim <= 128 ? 3 : 2;
-    static constexpr int kShared = kRows * kPitch + kSlots * kSlot;
+    static constexpr int kShared = kRows * kPitch + kSlots * kSlot + 16;
     static constexpr int kBlocks = kDim <= 128 ? 8 / kWarps : 1;  // that registers hold: two warps a scheduler
 };
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "kernels/attention/attention.h"
+#include "kernels/attention/attention_cached.h"
 
 namespace ivk {
 

@@ -26,6 +26,7 @@ constexpr int kTwoFragments = 128;  // the widest heads of which registers hold 
 // Heads above 64 have the first tile alone: two blocks of it fill a multiprocessor's shared memory.
 constexpr int attention_tile_count(int64_t dim) { return dim <= 64 ? kAttentionTileCount : 1; }
 constexpr int attention_tile_rows(int warps, int dim) { return warps * (dim <= kTwoFragments ? 32 : 16); }
+constexpr int attention_keys(int dim) { return dim > 96 && dim <= kTwoFragments ? 48 : 64; }  // of a block
 inline int64_t attention_tiles(int64_t rows, int tile_rows) { return (rows + tile_rows - 1) / tile_rows; }
 
 // What the busiest scheduler takes, in warps: each has its own tensor core, and a warp stays with one.

@@ -27,7 +27,7 @@
 // CUDA (gemm_sm80, compute capability 8.0 and newer): bf16 and f16 of one dtype, plain rows, all epilogues but swiglu;
 // products by mma.m16n8k16 into one chain over all of k, ascending from zero, whatever the tile (gemm_tiles.h). Where
 // addresses, strides and rows are whole vectors of 16 bytes they move so; others go element by element with equal bits.
-// No workspace.
+// No workspace. A norm of x folded in, and statistics of y for the next one: gemm_fold.h.
 //
 // Floor: 2*M*N*K flops; bytes M*K*s + N*K*s + M*Ny*s. Workspace: per thread gemm_scratch(B, K, N's tiles) floats, kept
 // by the thread for the next call; B = kRowBlock for packed weights, kStagedBlock for plain ones.
@@ -41,7 +41,7 @@
 #include "core/isa.h"
 #include "core/panels.h"
 #include "core/stream.h"
-#include "core/tensor.h"
+#include "kernels/gemm/gemm_fold.h"
 
 namespace ivk {
 
@@ -85,7 +85,8 @@ struct GemmParams {
     int64_t stride_y;
     int64_t m;
     Epilogue epilogue;
-    DType stream;  // of residual and y: dtype, or f32 with the residual epilogue
+    DType stream;         // of residual and y: dtype, or f32 with the residual epilogue
+    GemmFoldParams fold;  // CUDA
 };
 
 // Rows of a weight [N, K] as they lie; a name of the table above. Both, and the checked problem, throw
@@ -93,7 +94,8 @@ struct GemmParams {
 PackedWeight plain_weight(const TensorView& weight, bool swiglu = false);
 Epilogue epilogue_named(const std::string& name);
 GemmParams gemm_problem(const TensorView& x, const PackedWeight& weight, const TensorView& bias,
-                        const TensorView& scale, const TensorView& residual, const TensorView& y, Epilogue epilogue);
+                        const TensorView& scale, const TensorView& residual, const TensorView& y, Epilogue epilogue,
+                        const GemmFold& fold = {});
 std::string describe(const GemmParams&);
 
 // Each operand read once and y written once; the floor of the flops stands above.
@@ -101,7 +103,7 @@ inline int64_t gemm_bytes(const GemmParams& p) {
     const int64_t n = p.weight.n, columns = p.epilogue == Epilogue::swiglu ? n / 2 : n;
     const int64_t vectors = (p.bias ? n : 0) + (p.scale ? n : 0), wide = p.m * columns * (p.residual ? 2 : 1);
     return (p.m * p.weight.k + vectors) * size_of(p.dtype) + n * p.weight.k * size_of(p.weight.dtype) +
-           wide * size_of(p.stream);
+           wide * size_of(p.stream) + p.fold.bytes(p.m, n, p.weight.k);
 }
 
 bool supports_gemm_sm80(const GemmParams&, const Device&, std::string* why);

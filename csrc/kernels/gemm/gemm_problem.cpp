@@ -2,6 +2,7 @@
 
 #include "core/check.h"
 #include "kernels/gemm/gemm_table.h"
+#include "kernels/norm/statistics.h"
 
 namespace ivk {
 namespace {
@@ -18,6 +19,38 @@ void check_rows(const char* name, const TensorView& v, int64_t rows, int64_t col
 void check_vector(const char* name, const TensorView& v, int64_t n, DType dtype) {
     require(!v.defined() || (v.ndim == 1 && v.shape[0] == n && v.dtype == dtype && v.contiguous()), "gemm: ", name,
             " is ", v, "; allowed: a contiguous vector of ", n, " ", name_of(dtype));
+}
+
+GemmFoldParams checked_fold(const GemmFold& f, const TensorView& x, const PackedWeight& weight, const TensorView& bias,
+                            const TensorView& y) {
+    GemmFoldParams p;
+    const int64_t m = x.shape[0], n = weight.n, parts = statistics_parts(n);
+    require(f.rows.defined() == f.columns.defined(), "gemm: rows is ", f.rows, ", columns ", f.columns,
+            "; allowed: a norm's statistics and columns together");
+    if (f.rows.defined()) {
+        check_statistics("gemm", "rows", f.rows, statistics_parts(weight.k), m);
+        require(f.columns.dtype == DType::f32 && f.columns.ndim == 2 && f.columns.shape[0] == n &&
+                    f.columns.shape[1] == 2 && f.columns.contiguous(),
+                "gemm: columns is ", f.columns, "; allowed: contiguous float32 [", n, ", 2]");
+        require(!bias.defined() && f.eps > 0.0f, "gemm: bias is ", bias, ", eps ", f.eps,
+                "; allowed with a norm folded in: no bias but that in columns, and an eps greater than 0");
+        require(!overlap(y, f.rows) && !overlap(y, f.columns), "gemm: y is ", y, "; allowed: apart from the inputs");
+        p.rows = f.rows.as<float>(), p.rows_apart = f.rows.stride[0], p.columns = f.columns.as<float>();
+        p.eps = f.eps, p.rms = f.rms;
+    }
+    if (f.result.defined()) {
+        p.parts = f.result.shape[0];
+        require(f.result.ndim == 3 && p.parts <= parts && y.dtype == x.dtype && x.dtype != DType::f32,
+                "gemm: statistics is ", f.result, ", y ", y, "; allowed: at most ", parts,
+                " parts of a y of x's dtype, bfloat16 or float16");
+        check_statistics("gemm", "statistics", f.result, p.parts, m);
+        require(!overlap(f.result, y) && !overlap(f.result, x) && !overlap(f.result, bias) &&
+                    !overlap(f.result, f.rows) && !overlap(f.result, f.columns) &&
+                    !overlap(f.result, memory_of(weight)),
+                "gemm: statistics is ", f.result, "; allowed: apart from the other tensors");
+        p.result = f.result.as<float>(), p.result_apart = f.result.stride[0];
+    }
+    return p;
 }
 
 const char* name_of(Epilogue e) {
@@ -51,7 +84,8 @@ TensorView memory_of(const PackedWeight& w, int64_t count, int64_t each) {
 }
 
 GemmParams gemm_problem(const TensorView& x, const PackedWeight& weight, const TensorView& bias,
-                        const TensorView& scale, const TensorView& residual, const TensorView& y, Epilogue epilogue) {
+                        const TensorView& scale, const TensorView& residual, const TensorView& y, Epilogue epilogue,
+                        const GemmFold& fold) {
     require(x.ndim == 2 && is_real(x.dtype), "gemm: x is ", x, "; allowed: [M, K] of float32, bfloat16 or float16");
     const bool gated = epilogue == Epilogue::swiglu, adds = epilogue == Epilogue::residual;
     require(is_real(weight.dtype) && weight.k >= 1 && weight.k == x.shape[1] && weight.n >= 0, "gemm: weight is ",
@@ -72,8 +106,11 @@ GemmParams gemm_problem(const TensorView& x, const PackedWeight& weight, const T
     require(!overlap(y, x) && !overlap(y, memory_of(weight)) && !overlap(y, bias) && !overlap(y, scale) &&
                 (!adds || same_place(y, residual) || !overlap(y, residual)),
             "gemm: y is ", y, "; allowed: apart from the inputs, or residual itself");
-    return {x.data,        x.stride[0],        nullptr, x.dtype,     weight,     bias.data, scale.data,
-            residual.data, residual.stride[0], y.data,  y.stride[0], x.shape[0], epilogue,  stream};
+    return {x.data,     x.stride[0],   nullptr,
+            x.dtype,    weight,        bias.data,
+            scale.data, residual.data, residual.stride[0],
+            y.data,     y.stride[0],   x.shape[0],
+            epilogue,   stream,        checked_fold(fold, x, weight, bias, y)};
 }
 
 std::string describe(const GemmParams& p) {
@@ -86,6 +123,8 @@ std::string describe(const GemmParams& p) {
     else
         text << " row stride " << p.weight.stride;
     if (p.residual != nullptr) text << ", residual " << name_of(p.stream) << " of row stride " << p.stride_r;
+    if (p.fold.rows != nullptr) text << ", " << (p.fold.rms ? "RMSNorm" : "LayerNorm") << " of x folded in";
+    if (p.fold.result != nullptr) text << ", statistics of " << p.fold.parts << " parts";
     text << ", result of row stride " << p.stride_y << ", addresses x " << p.x << " weight " << p.weight.data
          << " bias " << p.bias << " scale " << p.scale << " residual " << p.residual << " y " << p.y;
     return text.str();

@@ -11,7 +11,7 @@ constexpr int64_t kMostColumns = int64_t{1} << 30;
 
 bool whole_vectors(const GemmParams& p) {
     const int64_t s = size_of(p.dtype), wide = size_of(p.stream);
-    return aligned_addresses(p.x, p.weight.data, p.bias, p.scale, p.residual, p.y) &&
+    return aligned_addresses(p.x, p.weight.data, p.bias, p.scale, p.residual, p.y, p.fold.columns) &&
            aligned_bytes(p.weight.k * s, p.weight.n * s, p.stride_x * s, p.weight.stride * s, p.stride_y * wide,
                          p.residual ? p.stride_r * wide : 0);
 }

@@ -49,6 +49,20 @@ struct Operands {
     }
 };
 
+// Factors of the tile's rows to shared memory, a row to a thread.
+__device__ inline void normalise_rows(const GemmParams& p, int64_t row, int rows, float2* factors) {
+    const int parts = static_cast<int>((p.weight.k + kPart - 1) / kPart);
+    if (threadIdx.x >= rows || row + threadIdx.x >= p.m) return;
+    const auto part = [&](int g) {
+        return reinterpret_cast<const float2*>(p.fold.rows + g * p.fold.rows_apart)[row + threadIdx.x];
+    };
+    RowStatistics sums(part(0));
+#pragma unroll 16
+    for (int g = 0; g < parts - 1; ++g) sums.add(part(g), kPart);
+    sums.add(part(parts - 1), static_cast<int>(p.weight.k) - (parts - 1) * kPart);
+    factors[threadIdx.x] = sums.factors(static_cast<int>(p.weight.k), p.fold.eps, p.fold.rms);
+}
+
 template <typename T, int kTile, bool kAligned>
 __global__ void __launch_bounds__(GemmSizes<kTile>::kThreads, 2) gemm_kernel(const __grid_constant__ GemmArgs a) {
     extern __shared__ __align__(128) char shared[];
@@ -74,6 +88,7 @@ __global__ void __launch_bounds__(GemmSizes<kTile>::kThreads, 2) gemm_kernel(con
     const int warp = threadIdx.x / 32;
     const int warp_m = warp / kWarpsN * kShape.wm, warp_n = warp % kWarpsN * kShape.wn;
     float sums[kM][kN][4] = {};
+    float2* const factors = reinterpret_cast<float2*>(shared + kGemmStages * kStage);
     const auto loop = [&](auto works) {
         Operands<kM, kN> operands[2];
         const auto take = [&](int slice, int step) {
@@ -91,6 +106,7 @@ __global__ void __launch_bounds__(GemmSizes<kTile>::kThreads, 2) gemm_kernel(con
         };
 #pragma unroll
         for (int slice = 0; slice < kGemmStages - 1; ++slice) fetch(slice);
+        if (p.fold.rows != nullptr) normalise_rows(p, first_m, kShape.bm, factors);  // the barriers below are its own
         wait_copies<kGemmStages - 2>();
         __syncthreads();
         take(0, 0);
@@ -108,7 +124,7 @@ __global__ void __launch_bounds__(GemmSizes<kTile>::kThreads, 2) gemm_kernel(con
     };
     if (first_m + warp_m < p.m && first_n + warp_n < p.weight.n) {
         loop(std::true_type{});
-        Epilogues<T, kTile, kAligned>{p, first_m + warp_m, first_n + warp_n}(sums);
+        Epilogues<T, kTile, kAligned>{p, first_m + warp_m, first_n + warp_n, factors + warp_m}(sums);
     } else {
         loop(std::false_type{});  // a warp beyond the edge helps with the copies
     }

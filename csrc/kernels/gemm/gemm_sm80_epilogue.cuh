@@ -4,6 +4,7 @@
 
 #include "device/activation.cuh"
 #include "device/quad.cuh"
+#include "device/statistics.cuh"
 #include "device/vector.cuh"
 #include "kernels/gemm/gemm.h"
 #include "kernels/gemm/gemm_tiles.h"
@@ -31,8 +32,20 @@ struct Epilogues {
     static constexpr int kM = kShape.wm / 16, kN = kShape.wn / 8;
 
     const GemmParams& p;
-    int64_t row, column;  // of this warp's corner in y
+    int64_t row, column;    // of this warp's corner in y
+    const float2* factors;  // of this warp's rows, in shared memory; with a norm folded in
 
+    // The sums of two neighbouring columns with x's norm: r * sum - r * mean * (sum of weight's row) + bias.
+    __device__ static float2 normed(float2 v, float2 row, float4 columns) {
+        return make_float2(fmaf(row.x, v.x, fmaf(-row.y, columns.x, columns.y)),
+                           fmaf(row.x, v.y, fmaf(-row.y, columns.z, columns.w)));
+    }
+    __device__ float4 pair_of_columns(int at, int n) const {
+        const float2* const from = reinterpret_cast<const float2*>(p.fold.columns) + column + at;
+        if constexpr (kAligned) return n > 0 ? *reinterpret_cast<const float4*>(from) : float4{};
+        const float2 one = n > 0 ? from[0] : float2{}, two = n > 1 ? from[1] : float2{};
+        return make_float4(one.x, one.y, two.x, two.y);
+    }
     __device__ static float2 after(Epilogue epilogue, float2 v, bool biased, uint32_t bias) {
         if (biased) {
             const float2 b = open2<T>(bias);
@@ -55,10 +68,12 @@ struct Epilogues {
 #pragma unroll
         for (int group = 0; group < kN / 4; ++group) {  // 32 columns
             uint32_t bias[4] = {}, scale[4] = {};
+            float4 columns[4] = {};
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const int at = group * 32 + i * 8 + t * 2, n = min(max(left - at, 0), 2);
                 if (p.bias != nullptr) bias[i] = load_pair<T, kAligned>(static_cast<const T*>(p.bias) + column + at, n);
+                if (p.fold.rows != nullptr) columns[i] = pair_of_columns(at, n);
                 if (p.scale != nullptr)
                     scale[i] = load_pair<T, kAligned>(static_cast<const T*>(p.scale) + column + at, n);
             }
@@ -66,13 +81,15 @@ struct Epilogues {
             for (int m = 0; m < kM; ++m)
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
-                    float2 v[4];
+                    float2 v[4], norm{};
+                    if (p.fold.rows != nullptr) norm = factors[m * 16 + half * 8 + lane / 4];
 #pragma unroll
-                    for (int i = 0; i < 4; ++i)
-                        v[i] =
-                            after(p.epilogue,
-                                  make_float2(sums[m][group * 4 + i][half * 2], sums[m][group * 4 + i][half * 2 + 1]),
-                                  p.bias != nullptr, bias[i]);
+                    for (int i = 0; i < 4; ++i) {
+                        const float (&s)[4] = sums[m][group * 4 + i];
+                        v[i] = make_float2(s[half * 2], s[half * 2 + 1]);
+                        if (p.fold.rows != nullptr) v[i] = normed(v[i], norm, columns[i]);
+                        v[i] = after(p.epilogue, v[i], p.bias != nullptr, bias[i]);
+                    }
                     row_of_y(row + m * 16 + half * 8 + lane / 4, group * 32, left, v, scale);
                 }
         }
@@ -102,6 +119,7 @@ struct Epilogues {
             const int at = first + t * 8;  // of this lane's vector
             turn_quad(out.word);
             if (y_row < p.m && at < left) store_vector<T, true>(y + at, out, kLanes<T>);
+            if (p.fold.result != nullptr) tell(y_row, first, left, out);
         } else {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
@@ -109,7 +127,18 @@ struct Epilogues {
                 if (n > 0) y[at].bits = static_cast<uint16_t>(out.word[i]);
                 if (n > 1) y[at + 1].bits = static_cast<uint16_t>(out.word[i] >> 16);
             }
+            turn_quad(out.word);
+            if (p.fold.result != nullptr) tell(y_row, first, left, out);
         }
+    }
+
+    // Statistics of a part of y as stored, for the next norm.
+    __device__ void tell(int64_t y_row, int first, int left, const Vector& eight) const {
+        const int t = threadIdx.x % 4;
+        const int64_t part = (column + first) / kPart;
+        const float2 s = part_statistics<T>(eight, min(max(left - first - t * 8, 0), 8), min(left - first, kPart));
+        if (t == 0 && y_row < p.m && part < p.fold.parts)
+            reinterpret_cast<float2*>(p.fold.result + part * p.fold.result_apart)[y_row] = s;
     }
 
     __device__ void add(int64_t y_row, int first, int left, float2 (&v)[4], const uint32_t (&scale)[4]) const {

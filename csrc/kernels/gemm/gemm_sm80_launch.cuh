@@ -19,7 +19,7 @@ void launch_gemm_tile(const GemmParams& p, Stream stream) {
     const device::GemmArgs a{p, static_cast<int>((p.m + t.bm - 1) / t.bm),
                              static_cast<int>((p.weight.n + t.bn - 1) / t.bn)};
     const Launch how{"gemm_sm80", dim3(static_cast<unsigned>(gemm_blocks(t, p.m, p.weight.n))), dim3(gemm_threads(t)),
-                     static_cast<size_t>(gemm_shared_bytes(t)), stream};
+                     static_cast<size_t>(gemm_shared_bytes(t) + (p.fold.rows ? t.bm * 8 : 0)), stream};
     launch(how, device::gemm_kernel<T, kTile, kAligned>, a);
 }
 

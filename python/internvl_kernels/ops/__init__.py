@@ -3,10 +3,12 @@
 from .attention import attention, cached_attention
 from .embed import embed_tokens
 from .experts import moe_experts
+from .folded import fold_norm, linear_folded
 from .gemm import linear, linear_gelu, linear_residual
 from .image import choose_grid, tile_pixels
 from .moe import moe_combine, moe_permute, moe_route
 from .norm import add_norm, add_scaled, layer_norm, rms_norm
+from .normed_attention import normed_attention
 from .pack import PackedWeight as PackedWeight
 from .pack import pack_weight
 from .patch_embed import patch_embed
@@ -14,6 +16,7 @@ from .pixel_shuffle import pixel_shuffle
 from .qk_norm import vision_qk_norm
 from .rope import qkv_rope, qkv_rope_append, rope_table
 from .sample import argmax, penalise, sample, uniforms
+from .statistics import row_factors, row_statistics, statistics_space
 from .swiglu import linear_swiglu, swiglu
 
 __all__ = [
@@ -24,8 +27,10 @@ __all__ = [
     "cached_attention",
     "choose_grid",
     "embed_tokens",
+    "fold_norm",
     "layer_norm",
     "linear",
+    "linear_folded",
     "linear_gelu",
     "linear_residual",
     "linear_swiglu",
@@ -33,6 +38,7 @@ __all__ = [
     "moe_experts",
     "moe_permute",
     "moe_route",
+    "normed_attention",
     "pack_weight",
     "patch_embed",
     "penalise",
@@ -41,7 +47,10 @@ __all__ = [
     "qkv_rope_append",
     "rms_norm",
     "rope_table",
+    "row_factors",
+    "row_statistics",
     "sample",
+    "statistics_space",
     "swiglu",
     "tile_pixels",
     "uniforms",

@@ -29,7 +29,11 @@ CUDA_OPS = {
         ("float32", "bfloat16", "float16"),
     ),
     **dict.fromkeys(("attention", "linear", "linear_gelu", "linear_residual", "patch_embed"), ("bfloat16", "float16")),
+    **dict.fromkeys(("linear_folded", "normed_attention", "row_statistics"), ("bfloat16", "float16")),
+    "row_factors": ("float32",),
 }
+# Pieces of a fusion that only CUDA has: the cpu backend's norms stay beside its packing.
+CUDA_ALONE = ("linear_folded", "normed_attention", "row_factors", "row_statistics")
 NOT_BUILT = "this build has no CUDA part"
 
 
@@ -145,7 +149,8 @@ def choose(op: str, backend: str, *tensors: Any) -> str:
     if backend == "auto":
         places = {_place(t) for t in tensors}
         if places == {"host"}:
-            return "cpu" if not needs_grad(*tensors) and unavailable("cpu") is None else "reference"
+            here = op not in CUDA_ALONE and not needs_grad(*tensors) and unavailable("cpu") is None
+            return "cpu" if here else "reference"
         if "cuda" in places:
             backend = "cuda"  # only kernels read it: taken or refused
         else:
@@ -159,6 +164,8 @@ def choose(op: str, backend: str, *tensors: Any) -> str:
         raise BackendError(f"{op}: backend {backend!r}: {reason}")
     if backend == "cuda" and op not in CUDA_OPS:
         raise BackendError(f"{op}: backend 'cuda' has no kernel for it yet; it has {', '.join(sorted(CUDA_OPS))}")
+    if backend == "cpu" and op in CUDA_ALONE:
+        raise BackendError(f"{op}: backend 'cpu' has no kernel for it; allowed: 'cuda' or 'reference'")
     for t in tensors:
         if backend != "cuda" and _place(t) == "cuda":
             raise UnfitTensorError(

@@ -29,8 +29,8 @@ class HostCall:
     def result(self, shape: Sequence[int], out: Any, dtype: str | None = None) -> Any:
         return result(self._like, shape, out, dtype)
 
-    def run(self, kernel: str, *arguments: Any) -> None:
-        getattr(cpu(), kernel)(*arguments, self._threads)
+    def run(self, kernel: str, *arguments: Any, **named: Any) -> None:
+        getattr(cpu(), kernel)(*arguments, self._threads, **named)
 
     def part(self, x: Any, columns: slice) -> Any:
         """Some columns of the last dimension, sharing memory."""
@@ -79,8 +79,8 @@ class DeviceCall:
             raise UnsupportedError(f"out is {dtype_name(out)} {list(out.shape)}; allowed: {wanted} {list(shape)}")
         return self.take(out, "out") if on_device(out) else self.empty(shape, dtype)
 
-    def run(self, kernel: str, *arguments: Any) -> None:
-        getattr(cuda(), kernel)(*arguments, self._stream)
+    def run(self, kernel: str, *arguments: Any, **named: Any) -> None:
+        getattr(cuda(), kernel)(*arguments, self._stream, **named)
 
     def part(self, x: Any, columns: slice) -> Any:
         return DeviceArray._of(x)[..., columns]._array

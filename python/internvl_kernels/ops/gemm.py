@@ -13,6 +13,7 @@ from ._packed import PackedWeight
 from ._product import by_library, product
 from ._tensor import as_kind, dtype_name, host, put, result
 from .norm import add_scaled, add_scaled_reference
+from .statistics import row_statistics_reference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,6 +91,7 @@ def linear_residual(
     *,
     residual: Any,
     scale: Any = None,
+    tell: Any = None,
     inplace: bool = False,
     threads: int = 0,
     backend: str = "auto",
@@ -97,8 +99,9 @@ def linear_residual(
     """``residual + scale * linear(x, weight, bias)``: residual ``[..., N]``, scale (layer scale) ``[N]`` or None, x's dtype;
     residual may be float32 beside 16-bit x, and then so is the result.
 
-    inplace: kernels write into residual and return it; the reference, whose gradients may need it, returns a new tensor. Shapes
-    and dtypes otherwise as ``linear``.
+    inplace: kernels write into residual and return it; the reference, whose gradients may need it, returns a new tensor. tell:
+    float32 ``[ceil(N / 32), rows, 2]``, into which the result's ``row_statistics`` are written (cuda, the reference). Shapes and
+    dtypes otherwise as ``linear``.
     """
     check_product("linear_residual", x, weight, bias)
     wanted = (*x.shape[:-1], weight.shape[0])
@@ -107,13 +110,18 @@ def linear_residual(
         raise UnsupportedError(f"linear_residual: {found}; allowed: residual {list(wanted)}, scale [{wanted[-1]}]")
     if dtype_name(residual) not in (dtype_name(x), "float32"):
         raise UnsupportedError(f"linear_residual: residual is {residual.dtype}; allowed: x's, {x.dtype}, or float32")
-    backend = choose_product("linear_residual", backend, x, weight, bias, residual, scale)
+    backend = choose_product("linear_residual", backend, x, weight, bias, residual, scale, tell)
     if backend == "reference":
-        return linear_residual_reference(x, cast("Tensor", weight), bias, residual=residual, scale=scale)
+        y = linear_residual_reference(x, cast("Tensor", weight), bias, residual=residual, scale=scale)
+        if tell is not None:
+            put(row_statistics_reference(y), tell)
+        return y
+    if tell is not None and backend == "cpu":
+        raise UnsupportedError("linear_residual: tell is given, backend is 'cpu'; allowed: 'cuda' or 'reference'")
     if backend == "cpu" and left_to_library(x, weight) and dtype_name(residual) == dtype_name(x):
         run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
         return add_scaled(residual, linear(x, weight, bias, **run), scale, inplace=inplace, **run)
-    return gemm(backend, "residual", x, weight, bias, threads, scale, residual, residual if inplace else None)
+    return gemm(backend, "residual", x, weight, bias, threads, scale, residual, residual if inplace else None, tell)
 
 
 @checked_reference("x float [..., K]", "weight x [N, K]", "bias,scale x [N]", "residual x+ [..., N]")
@@ -139,10 +147,11 @@ def gemm(
     scale: Any = None,
     residual: Any = None,
     out: Any = None,
+    tell: Any = None,
 ) -> Any:
     """The kernel on a backend that has it; ``out`` may be ``residual``."""
     packed, rows = isinstance(weight, PackedWeight), weight.shape[0]
-    call = start(backend, threads, x, None if packed else weight, bias, scale, residual)
+    call = start(backend, threads, x, None if packed else weight, bias, scale, residual, tell)
     given, matrix = call.take(x, "x"), weight.data if packed else call.take(weight, "weight")
     shift, factor, rest = call.take(bias, "bias"), call.take(scale, "scale"), call.take(residual, "residual")
     shape = (*given.shape[:-1], rows // 2 if epilogue == "swiglu" else rows)
@@ -151,7 +160,10 @@ def gemm(
         if out is not None and out is residual
         else call.result(shape, out, dtype_name(x if rest is None else rest))
     )
-    call.run("gemm", given, matrix, rows if packed else None, shift, factor, rest, y, epilogue)
+    told = {} if tell is None else {"statistics": call.take(tell, "tell")}
+    call.run("gemm", given, matrix, rows if packed else None, shift, factor, rest, y, epilogue, **told)
+    if told:
+        call.give(told["statistics"], tell)
     return call.give(y, out)
 
 
