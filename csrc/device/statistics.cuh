@@ -45,7 +45,8 @@ struct RowStatistics {
     // LayerNorm: (1 / deviation, mean / deviation); RMSNorm: (1 / root of the mean square, 0).
     __device__ float2 factors(int columns, float eps, bool rms) const {
         const float count = static_cast<float>(columns), shift = distance / count, mean = pivot + shift;
-        const float variance = fmaxf((within + fmaf(-distance, shift, between)) / count, 0.0f);
+        float variance = (within + fmaf(-distance, shift, between)) / count;
+        if (variance < 0.0f) variance = 0.0f;  // a NaN stays
         const float factor = 1.0f / sqrtf((rms ? fmaf(mean, mean, variance) : variance) + eps);
         return make_float2(factor, rms ? 0.0f : mean * factor);
     }

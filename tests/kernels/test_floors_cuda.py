@@ -132,6 +132,44 @@ def test_products(counted: Any, stream: str, tile: str) -> None:
         assert launch["registers"] * launch["block"][0] * 2 <= 65536, "two blocks fit a multiprocessor"
 
 
+@pytest.mark.parametrize("tile", ["128x128", "80x128", "64x128", "64x64"])
+@pytest.mark.parametrize("k", [96, 1024])
+def test_a_norm_folded_in(counted: Any, k: int, tile: str) -> None:
+    """Statistics come in whole sectors, once for a tile, and go out with the result."""
+    m, n, parts = 1025, 256, k // 32
+    x, weight = device(m, k, dtype="bfloat16"), device(n, k, dtype="bfloat16", seed=1)
+    statistics, told = ops.statistics_space(k, m), ops.statistics_space(n, m)
+    launches = counted(lambda: ops.row_statistics(x, out=statistics))
+    check(launches, read=m * k * 2, written=m * parts * 8)
+    columns, y = device(n, 2, dtype="float32"), ivk.DeviceArray.empty((m, n), "bfloat16")
+    known = {"rows": statistics._array, "columns": columns._array, "eps": 1e-6, "statistics": told._array}
+    given = (x._array, weight._array, None, None, None, None, y._array, "gelu", 0, tile)
+    launches = counted(lambda: cuda().gemm(*given, **known))
+    check(launches, read=(m * k + n * k) * 2 + m * parts * 8 + n * 8, written=m * n * 2 + m * (n // 32) * 8)
+    (launch,) = launches
+    assert launch["registers"] * launch["block"][0] * 2 <= 65536
+    assert launch["blocks_per_sm"] >= 2, "two blocks fit a multiprocessor"
+    factors = ivk.DeviceArray.empty((1, m))
+    check(counted(lambda: ops.row_factors(told, out=factors)), read=m * (n // 32) * 8, written=m * 4)
+
+
+@pytest.mark.parametrize(("heads", "dim"), [(2, 64), (1, 128)])
+def test_normed_attention(counted: Any, heads: int, dim: int) -> None:
+    """The norm costs factors and a weight, no pass over q and k."""
+    rows = 1025
+    qkv = device(1, rows, 3 * heads, dim, dtype="bfloat16")
+    parts = [qkv[:, :, i * heads : (i + 1) * heads] for i in range(3)]
+    factors = [device(1, rows, dtype="float32", seed=seed) for seed in (1, 2)]
+    weight, out = device(heads, dim, dtype="float32", seed=3), ivk.DeviceArray.empty((1, rows, heads, dim), "bfloat16")
+    launches = counted(lambda: ops.normed_attention(*parts, *factors, weight, out=out))
+    extra = (2 * rows + heads * dim) * 4
+    check(launches, read=3 * rows * heads * dim * 2 + extra, written=rows * heads * dim * 2)
+    (launch,) = launches
+    assert launch["counters"]["mma_flops"] <= 1.05 * 4 * rows * rows * heads * dim
+    assert launch["counters"]["shared_wavefronts"] <= 1.8 * launch["counters"]["mma_flops"] / 4096
+    assert launch["blocks_per_sm"] * launch["block"][0] >= 256, "two warps for each scheduler"
+
+
 TOWER_TILES = [(1, 1024), (1, 3200), (13, 1024), pytest.param(13, 3200, marks=pytest.mark.slow)]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -15,7 +15,7 @@ from internvl_kernels.costs import tower_workspace
 from internvl_kernels.errors import UnsupportedError
 from internvl_kernels.io.config import read_config
 from internvl_kernels.models import CudaTower, Projector, VisionTower
-from internvl_kernels.models.vision_cuda import upload
+from internvl_kernels.models._cuda_layers import upload
 from internvl_kernels.ops._record import Recording
 from internvl_kernels.testing.checkpoints import write_transformers
 from internvl_kernels.testing.compare import compare, same_bits
@@ -141,12 +141,16 @@ def test_massive_activations_in_float16() -> None:
     assert error < 2e-3, error
 
 
-@pytest.mark.parametrize(("style", "most"), [("300M", 7), ("6B", 8)])
-def test_launches_and_memory(style: str, most: int) -> None:
-    ours = tower(style, "bfloat16")
+@pytest.mark.parametrize(
+    ("style", "dtype", "layer"),
+    [("300M", "bfloat16", 5), ("6B", "bfloat16", 6), ("300M", "float16", 7), ("6B", "float16", 8)],
+)
+def test_launches_and_memory(style: str, dtype: str, layer: int) -> None:
+    """Norms go into the products behind them but where the stream is wider than the weights."""
+    ours = tower(style, dtype)
     run = ours.load(pixels(2))
     run(), run()
-    assert 0 < run.launches <= 1 + most * config(style).num_layers
+    assert run.launches == (2 if dtype == "bfloat16" else 1) + layer * config(style).num_layers
     before = ours.on_device(pixels(2)).pointer
     assert ours.on_device(pixels(2)).pointer == before
 
@@ -182,6 +186,21 @@ def test_load_vision(tmp_path: Any) -> None:
         ivk.load_vision(tmp_path, backend="cuda", device="cpu")
     with pytest.raises(ivk.BackendError, match="load_vision runs the tower"):
         ivk.load(tmp_path, backend="cuda")
+
+
+def test_memory_may_be_given_up_while_recording() -> None:
+    """As Python's collector may do at any time."""
+    x, weight = ivk.DeviceArray(normal(3, 8)), ivk.DeviceArray(normal(8))
+    out, others = ivk.DeviceArray.empty((3, 8)), [ivk.DeviceArray(normal(5, 5)) for _ in range(2)]
+
+    def step() -> ivk.DeviceArray:
+        others.pop()
+        return ops.rms_norm(x, weight, out=out)
+
+    run = Recording(step)
+    run(), run()
+    assert not others
+    same_bits(host(run()), ops.rms_norm(normal(3, 8), normal(8), backend="cuda"))
 
 
 def test_what_allocates_cannot_be_recorded() -> None:

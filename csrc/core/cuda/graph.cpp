@@ -2,6 +2,7 @@
 
 #include "core/cuda/check.h"
 #include "core/cuda/device.h"
+#include "core/cuda/memory.h"
 
 namespace ivk {
 
@@ -31,7 +32,10 @@ void Graph::begin(Stream stream) {
     require(recording_ == nullptr && executable_ == nullptr, "Graph: records already; allowed: one recording each");
     require(stream != nullptr, "Graph: the default stream cannot record; allowed: another stream");
     device_ = current_device();
-    cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    hold_memory();
+    const cudaError_t error = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    if (error != cudaSuccess) release_memory();
+    cuda_check(error, "cudaStreamBeginCapture");
     recording_ = stream;
 }
 
@@ -40,7 +44,9 @@ void Graph::end() {
     cudaGraph_t graph = nullptr;
     const Stream stream = recording_;
     recording_ = nullptr;
-    cuda_check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+    const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
+    release_memory();
+    cuda_check(ended, "cudaStreamEndCapture");
     size_t count = 0;
     cudaGraphExec_t made = nullptr;
     const cudaError_t counted = cudaGraphGetNodes(graph, nullptr, &count);
@@ -59,6 +65,7 @@ void Graph::abandon() noexcept {
     if (graph != nullptr) (void)cudaGraphDestroy(graph);
     (void)cudaGetLastError();
     recording_ = nullptr;
+    release_memory();
 }
 
 void Graph::launch(Stream stream) const {

@@ -27,6 +27,10 @@ struct Strided {  // rows of `width` bytes, `pitch` bytes apart
     int64_t pitch;
 };
 
+// Between them memory that is given up is kept and freed at the last release: while something is recorded.
+void hold_memory();
+void release_memory();
+
 // Copies on the stream, between any two places; host memory that is read or written must stay until the stream gets
 // there.
 void copy_bytes(void* to, const void* from, int64_t bytes, Stream stream);

@@ -52,19 +52,20 @@ struct Flash {
     // RMSNorm on the way: the warp's queries, of which `left` are there, times their factors and the weight.
     template <bool kAligned>
     __device__ void normalise(const AttentionNormParams& norm, int64_t row, int left, int64_t head, int dim) {
-        constexpr int kChunks = kDim / 8;
-        const float* const weight = norm.weight + head * dim;
+        constexpr int kChunks = kDim / 8, kTogether = 32 / kChunks;  // rows at a time, a chunk to a lane
+        const int lane = threadIdx.x % 32, chunk = lane % kChunks, n = min(dim - chunk * 8, 8);
+        if (lane < kTogether * kChunks && n > 0) {
+            const float* const from = norm.weight + head * dim + chunk * 8;
+            const Vector low = load_vector<float, kAligned>(from, n),
+                         high = load_vector<float, kAligned>(from + 4, n - 4);
 #pragma unroll 1
-        for (int i = threadIdx.x % 32; i < kM * 16 * kChunks; i += 32) {
-            const int own = i / kChunks, chunk = i % kChunks, n = min(dim - chunk * 8, 8);
-            if (own >= left || n <= 0) continue;
-            const float factor = norm.q_factor[row + own];
-            Vector& eight = *reinterpret_cast<Vector*>(const_cast<char*>(queries) + flash_offset<kDim>(own, chunk));
-            const Vector low = load_vector<float, kAligned>(weight + chunk * 8, n);
-            const Vector high = load_vector<float, kAligned>(weight + chunk * 8 + 4, n - 4);
-            eight = map<T>(eight, [&](float v, int at) {
-                return v * (factor * __uint_as_float(at < 4 ? low.word[at] : high.word[at - 4]));
-            });
+            for (int own = lane / kChunks; own < min(left, kM * 16); own += kTogether) {
+                const float factor = norm.q_factor[row + own];
+                Vector& eight = *reinterpret_cast<Vector*>(const_cast<char*>(queries) + flash_offset<kDim>(own, chunk));
+                eight = map<T>(eight, [&](float v, int i) {
+                    return v * (factor * __uint_as_float(i < 4 ? low.word[i] : high.word[i - 4]));
+                });
+            }
         }
         __syncwarp();
     }
@@ -237,7 +238,7 @@ __global__ void __launch_bounds__(32 * kWarps, FlashShape<kDim, kWarps>::kBlocks
 
     char* const ring = shared + Shape::kRows * Shape::kPitch;
     FlashLater<T>& later = *reinterpret_cast<FlashLater<T>*>(ring + Shape::kSlots * Shape::kSlot);
-    if (threadIdx.x == 0)
+    if (threadIdx.x < 32)  // a whole warp: its lanes stay together
         later = {static_cast<T*>(p.y) + b * p.of_y.batch + head * p.of_y.head,
                  kNormed ? p.norm.k_factor + b * p.keys : nullptr};
     const HeadCopy<T, kDim, kKeys, kThreads, kAligned> copy_keys{k, p.of_k.row, dim}, copy_values{v, p.of_v.row, dim};
@@ -247,11 +248,13 @@ __global__ void __launch_bounds__(32 * kWarps, FlashShape<kDim, kWarps>::kBlocks
         if (key < count) copy(ring + to * Shape::kSlot, key, count - key);
         commit_copies();  // an empty group too: groups are counted
     };
-    // Their factors go behind the keys, in a group with them.
+    // Their factors go behind the keys, in a group with them: 64, so that whole warps copy.
     const auto fetch_factors = [&](const float* factors, int key, int to) {
-        if (kNormed && key < count && threadIdx.x < kKeys)
-            copy_word_async(ring + to * Shape::kSlot + kKeys * Shape::kPitch + threadIdx.x * 4,
-                            factors + key + threadIdx.x, key + static_cast<int>(threadIdx.x) < count);
+        if (kNormed && key < count && threadIdx.x < 64) {
+            const int own = threadIdx.x;
+            copy_word_async(ring + to * Shape::kSlot + kKeys * Shape::kPitch + own * 4, factors + key + own,
+                            own < kKeys && key + own < count);
+        }
     };
     const auto arrive = [&] {
         wait_copies<kAhead - 1>();

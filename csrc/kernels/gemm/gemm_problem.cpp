@@ -1,8 +1,8 @@
 #include <sstream>
 
 #include "core/check.h"
+#include "core/statistics.h"
 #include "kernels/gemm/gemm_table.h"
-#include "kernels/norm/statistics.h"
 
 namespace ivk {
 namespace {

@@ -23,14 +23,11 @@
 #include <string>
 
 #include "core/device.h"
+#include "core/statistics.h"
 #include "core/stream.h"
 #include "core/tensor.h"
 
 namespace ivk {
-
-constexpr int64_t kStatisticsPart = 32;  // columns
-
-inline int64_t statistics_parts(int64_t columns) { return (columns + kStatisticsPart - 1) / kStatisticsPart; }
 
 struct StatisticsParams {
     const void* x;  // null: factors of given statistics
@@ -42,8 +39,7 @@ struct StatisticsParams {
     DType dtype;
 };
 
-// The checked problems; throw UnsupportedError. check_statistics: [parts, rows, 2] as above, for whoever takes them.
-void check_statistics(const char* op, const char* name, const TensorView& s, int64_t parts, int64_t rows);
+// The checked problems; throw UnsupportedError.
 StatisticsParams row_statistics_problem(const TensorView& x, const TensorView& statistics);
 StatisticsParams row_factors_problem(const TensorView& statistics, const TensorView& factors, float eps);
 std::string describe(const StatisticsParams&);

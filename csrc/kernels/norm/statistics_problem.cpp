@@ -5,15 +5,6 @@
 
 namespace ivk {
 
-void check_statistics(const char* op, const char* name, const TensorView& s, int64_t parts, int64_t rows) {
-    const bool pairs = s.ndim == 3 && s.shape[2] == 2 && s.stride[2] == 1 && (s.shape[1] <= 1 || s.stride[1] == 2);
-    require(pairs && s.dtype == DType::f32 && s.shape[0] == parts && s.shape[1] == rows &&
-                (parts <= 1 || (s.stride[0] >= 2 * rows && s.stride[0] % 2 == 0)) &&
-                reinterpret_cast<uintptr_t>(s.data) % 8 == 0,
-            op, ": ", name, " is ", s, "; allowed: float32 [", parts, ", ", rows,
-            ", 2], pairs contiguous, aligned to 8 bytes and an even number of elements between parts");
-}
-
 StatisticsParams row_statistics_problem(const TensorView& x, const TensorView& statistics) {
     require(x.ndim == 2 && x.shape[1] >= 1 && (x.dtype == DType::bf16 || x.dtype == DType::f16) &&
                 (x.shape[1] == 1 || x.stride[1] == 1) && (x.shape[0] <= 1 || x.stride[0] >= x.shape[1]),

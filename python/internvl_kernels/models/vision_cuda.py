@@ -11,7 +11,7 @@ from ..config import VisionConfig
 from ..errors import UnsupportedError
 from ..ops._device import DeviceArray
 from ..ops._record import Recording
-from ._space import Space
+from ._cuda_layers import CudaLayers, stream_dtype, upload
 from .vision import VisionTower, interpolate_positions
 
 if TYPE_CHECKING:
@@ -20,22 +20,12 @@ if TYPE_CHECKING:
 KEPT_PASSES = 8  # shapes of tiles whose memory and records are kept
 
 
-def upload(weights: Mapping[str, Any], device: int = 0) -> dict[str, DeviceArray]:
-    """Parameters as DeviceArrays of their dtype."""
-    return {name: DeviceArray(tensor.contiguous(), device=device) for name, tensor in weights.items()}
-
-
 def _whole_vectors(matrix: Tensor, device: int) -> DeviceArray:
     """Rows of whole vectors of 16 bytes, of which the columns are a view: 588 of a patch are none."""
     columns = matrix.shape[1]
     padded = matrix.new_zeros(len(matrix), -(-columns // 8) * 8)
     padded[:, :columns] = matrix
     return DeviceArray(padded, device=device)[:, :columns]
-
-
-def stream_dtype(dtype: str) -> str:
-    """Of the residual stream: float16 cannot hold the massive activations of large towers, and its stream is in float32."""
-    return "float32" if dtype == "float16" else dtype
 
 
 class Pass:
@@ -49,7 +39,7 @@ class Pass:
         self.hidden = DeviceArray.empty((shape[0], rows, c.hidden_size), stream_dtype(tower.dtype_name), device=device)
         self.positions = tower.positions_for(grid)
         total = shape[0] * rows
-        self.space = Space(tower.like, total * max(4 * c.hidden_size, c.hidden_size + c.intermediate_size))
+        self.memory = tower.encoder.memory(total, tower.like)
         self._tower = tower
         self._whole = Recording(lambda: self.layers(0, c.num_layers), device)
 
@@ -65,8 +55,9 @@ class Pass:
         """Layers ``[first, last)``, before the first one the embedding."""
         if first == 0:
             self._tower.embed_into(self)
+            self._tower.encoder.begin(self.hidden, self.memory)
         for i in range(first, last):
-            self._tower.layer(i, self.hidden, self.space)
+            self._tower.encoder(i, self.hidden, self.memory)
         return self.hidden
 
 
@@ -85,8 +76,11 @@ class CudaTower(VisionTower):
     ) -> None:
         held = {name: tensor for name, tensor in weights.items() if name.startswith("vision.")}
         self._table = held["vision.positions"]  # on the host, to be interpolated
-        on_gpu = upload(held, device) | {"vision.patch.weight": _whole_vectors(held["vision.patch.weight"], device)}
-        super().__init__(config, on_gpu, mean=mean, std=std, backend="cuda", max_workspace=max_workspace)
+        super().__init__(config, held, mean=mean, std=std, backend="cuda", max_workspace=max_workspace)
+        self.encoder = CudaLayers(config, held, device)
+        self._layers = []  # those of the host
+        stem = {name: tensor for name, tensor in self._stem.items() if not name.startswith("layers.")}
+        self._stem = upload(stem, device) | {"patch.weight": _whole_vectors(stem["patch.weight"], device)}
         self.device = device
         self._passes: dict[tuple[Any, ...], Pass] = {}
 
@@ -158,10 +152,6 @@ class CudaTower(VisionTower):
             run.pixels, w["patch.weight"], w["patch.bias"], w["cls"], run.positions, mean=self.mean, std=self.std,
             patch_size=self.config.patch_size, out=run.hidden, **self._run,
         )  # fmt: skip
-
-    def layer(self, number: int, hidden: DeviceArray, space: Space) -> None:
-        w = self._layers[number]
-        self._mlp(w, self._attention(w, hidden, space), space)
 
     def _run_pass(self, run: Pass, wanted: list[int] | None, keep: Callable[[int, DeviceArray], None]) -> None:
         """``keep(i, hidden)`` for hidden state i; one launch for the last one alone."""

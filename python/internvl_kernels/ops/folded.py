@@ -9,16 +9,16 @@ from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose
 from ._call import start
+from ._gemm import check_product
 from ._tensor import dtype_name, put
-from .gemm import check_product
-from .statistics import mean_and_variance, parts, row_statistics_reference
+from .statistics import mean_and_variance, parts, told
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @checked
-def fold_norm(weight: Any, bias: Any, norm_weight: Any, norm_bias: Any = None) -> tuple[Any, Any]:
+def fold_norm(weight: Any, norm_weight: Any, bias: Any = None, norm_bias: Any = None) -> tuple[Any, Any]:
     """A weight ``[N, K]`` times the norm's ``[K]`` in front of it, and what ``linear_folded`` needs of each column ``[N, 2]``.
 
     torch tensors on the host. The weight is rounded once, to its dtype; the columns are float32: the sum of its row, and
@@ -27,13 +27,14 @@ def fold_norm(weight: Any, bias: Any, norm_weight: Any, norm_bias: Any = None) -
     if tuple(norm_weight.shape) != tuple(weight.shape[1:]) or len(weight.shape) != 2:
         found = f"weight {list(weight.shape)}, norm_weight {list(norm_weight.shape)}"
         raise UnsupportedError(f"fold_norm: {found}; allowed: [N, K] and [K]")
-    folded = (weight.double() * norm_weight.double()).to(weight.dtype)
+    wide = torch.float64 if weight.dtype in (torch.float32, torch.float64) else torch.float32  # holds a product exactly
+    folded = (weight.to(wide) * norm_weight.to(wide)).to(weight.dtype)
     shift = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
     if norm_bias is not None:
         shift = weight.double() @ norm_bias.double()
     if bias is not None:
         shift = shift + bias.double()
-    return folded, torch.stack([folded.double().sum(1), shift], -1).float()
+    return folded, torch.stack([folded.sum(1, dtype=torch.float64), shift], -1).float()
 
 
 @checked
@@ -65,17 +66,32 @@ def linear_folded(
         check_statistics("linear_folded", "tell", tell, x, parts(weight.shape[0]), fewer=True)
     if choose("linear_folded", backend, x, statistics, weight, columns, tell, out) == "reference":
         y = linear_folded_reference(x, statistics, weight, columns, eps=eps, rms=rms, gelu=gelu)
-        if tell is not None:
-            put(row_statistics_reference(y)[: tell.shape[0]], tell)
-        return put(y, out)
+        return put(told(y, tell), out)
     call = start("cuda", 0, x, statistics, weight, columns, tell, out)
     given, matrix = call.take(x, "x"), call.take(weight, "weight")
-    rows, shift, told = (call.take(t, n) for t, n in ((statistics, "statistics"), (columns, "columns"), (tell, "tell")))
+    rows, shift, place = (
+        call.take(t, n) for t, n in ((statistics, "statistics"), (columns, "columns"), (tell, "tell"))
+    )
     y = call.result((*given.shape[:-1], weight.shape[0]), out)
     kind = "gelu" if gelu else "linear"
-    call.run("gemm", given, matrix, None, None, None, None, y, kind, rows=rows, columns=shift, eps=eps, rms=rms, statistics=told)
-    if told is not None:
-        call.give(told, tell)
+    call.run(
+        "gemm",
+        given,
+        matrix,
+        None,
+        None,
+        None,
+        None,
+        y,
+        kind,
+        rows=rows,
+        columns=shift,
+        eps=eps,
+        rms=rms,
+        statistics=place,
+    )
+    if place is not None:
+        call.give(place, tell)
     return call.give(y, out)
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
-from ._backend import choose, cpu
-from ._call import start
+from ._backend import cpu
+from ._gemm import check_product, choose_product, gemm, left_to_library
 from ._packed import PackedWeight
-from ._product import by_library, product
+from ._product import product
 from ._tensor import as_kind, dtype_name, host, put, result
 from .norm import add_scaled, add_scaled_reference
-from .statistics import row_statistics_reference
+from .statistics import told
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,7 @@ def linear(
     bias: Any = None,
     *,
     decode: bool = False,
+    tell: Any = None,
     out: Any = None,
     threads: int = 0,
     backend: str = "auto",
@@ -34,15 +35,16 @@ def linear(
 
     A weight from ``pack_weight`` may be of another dtype than x: products and sums are fp32 either way. A row's bits do not
     depend on the rows beside it. decode=True reads a plain weight once for a few rows (csrc/kernels/gemm/gemm_few_rows.h; cpu), with
-    other bits than the rest. out: memory for the result, contiguous and apart from the inputs. float64, and bfloat16 where the
+    other bits than the rest. tell: float32 ``[G, rows, 2]``, into which the ``row_statistics`` of the result's first G parts are
+    written (cuda, the reference). out: memory for the result, contiguous and apart from the inputs. float64, and bfloat16 where the
     processor multiplies it, go through torch (ops/_product.py).
     """
     check_product("linear", x, weight, bias)
-    backend = choose_product("linear", backend, x, weight, bias, out)
+    backend = choose_product("linear", backend, x, weight, bias, out, tell=tell)
     if backend == "reference":
-        return put(linear_reference(x, cast("Tensor", weight), bias), out)
+        return put(told(linear_reference(x, cast("Tensor", weight), bias), tell), out)
     if backend == "cuda":
-        return gemm(backend, "linear", x, weight, bias, out=out)
+        return gemm(backend, "linear", x, weight, bias, out=out, tell=tell)
     if decode and not isinstance(weight, PackedWeight):
         x = host(x)
         y = result(x, (*x.shape[:-1], weight.shape[0]), out)
@@ -110,14 +112,10 @@ def linear_residual(
         raise UnsupportedError(f"linear_residual: {found}; allowed: residual {list(wanted)}, scale [{wanted[-1]}]")
     if dtype_name(residual) not in (dtype_name(x), "float32"):
         raise UnsupportedError(f"linear_residual: residual is {residual.dtype}; allowed: x's, {x.dtype}, or float32")
-    backend = choose_product("linear_residual", backend, x, weight, bias, residual, scale, tell)
+    backend = choose_product("linear_residual", backend, x, weight, bias, residual, scale, tell=tell)
     if backend == "reference":
         y = linear_residual_reference(x, cast("Tensor", weight), bias, residual=residual, scale=scale)
-        if tell is not None:
-            put(row_statistics_reference(y), tell)
-        return y
-    if tell is not None and backend == "cpu":
-        raise UnsupportedError("linear_residual: tell is given, backend is 'cpu'; allowed: 'cuda' or 'reference'")
+        return told(y, tell)
     if backend == "cpu" and left_to_library(x, weight) and dtype_name(residual) == dtype_name(x):
         run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
         return add_scaled(residual, linear(x, weight, bias, **run), scale, inplace=inplace, **run)
@@ -135,64 +133,6 @@ def linear_residual_reference(
 ) -> Tensor:
     factor = None if scale is None else scale.to(residual.dtype)
     return add_scaled_reference(residual, linear_reference(x, weight, bias).to(residual.dtype), factor)
-
-
-def gemm(
-    backend: str,
-    epilogue: str,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    threads: int = 0,
-    scale: Any = None,
-    residual: Any = None,
-    out: Any = None,
-    tell: Any = None,
-) -> Any:
-    """The kernel on a backend that has it; ``out`` may be ``residual``."""
-    packed, rows = isinstance(weight, PackedWeight), weight.shape[0]
-    call = start(backend, threads, x, None if packed else weight, bias, scale, residual, tell)
-    given, matrix = call.take(x, "x"), weight.data if packed else call.take(weight, "weight")
-    shift, factor, rest = call.take(bias, "bias"), call.take(scale, "scale"), call.take(residual, "residual")
-    shape = (*given.shape[:-1], rows // 2 if epilogue == "swiglu" else rows)
-    y = (
-        rest
-        if out is not None and out is residual
-        else call.result(shape, out, dtype_name(x if rest is None else rest))
-    )
-    told = {} if tell is None else {"statistics": call.take(tell, "tell")}
-    call.run("gemm", given, matrix, rows if packed else None, shift, factor, rest, y, epilogue, **told)
-    if told:
-        call.give(told["statistics"], tell)
-    return call.give(y, out)
-
-
-def choose_product(op: str, backend: str, x: Any, weight: Any, *others: Any) -> str:
-    packed = isinstance(weight, PackedWeight)
-    found = choose(op, backend, x, None if packed else weight, *others)
-    if packed and (found != "cpu" or weight.gated != (op == "linear_swiglu")):
-        name, kind = ("gate_up", "gated=True") if op == "linear_swiglu" else ("weight", "gated=False")
-        raise UnsupportedError(
-            f"{op}: {name} is {weight!r}, backend {found!r}; allowed: one packed with {kind}, on 'cpu'"
-        )
-    return found
-
-
-def left_to_library(x: Any, weight: Any) -> bool:
-    return not isinstance(weight, PackedWeight) and by_library(x.dtype)
-
-
-def check_product(op: str, x: Any, weight: Any, bias: Any, name: str = "weight") -> None:
-    """Shapes, and one dtype unless the weight is packed."""
-    if not x.shape or len(weight.shape) != 2 or x.shape[-1] != weight.shape[1]:
-        raise UnsupportedError(
-            f"{op}: x {list(x.shape)}, {name} {list(weight.shape)}; allowed: x [..., K], {name} [N, K]"
-        )
-    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
-        raise UnsupportedError(f"{op}: bias {list(bias.shape)}, {name} {list(weight.shape)}; allowed: bias [N]")
-    for key, value in ((name, weight), ("bias", bias)):
-        if value is not None and not isinstance(value, PackedWeight) and value.dtype != x.dtype:
-            raise UnsupportedError(f"{op}: {key} is {value.dtype}; allowed: x's dtype, {x.dtype}")
 
 
 __all__ = [

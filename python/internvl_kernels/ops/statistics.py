@@ -51,7 +51,9 @@ def row_statistics_reference(x: Tensor) -> Tensor:
 
 
 @checked
-def row_factors(statistics: Any, matrices: int = 1, *, eps: float = 1e-6, out: Any = None, backend: str = "auto") -> Any:
+def row_factors(
+    statistics: Any, matrices: int = 1, *, eps: float = 1e-6, out: Any = None, backend: str = "auto"
+) -> Any:
     """RMSNorm's factors ``1 / sqrt(mean square + eps)`` of rows whose columns are ``matrices`` matrices side by side.
 
     statistics as ``row_statistics`` gives them, equally many parts of 32 whole columns for each matrix; returns float32
@@ -92,6 +94,13 @@ def statistics_space(columns: int, rows: int, device: int = 0) -> DeviceArray:
     return DeviceArray.empty((parts(columns), -(-rows // 4) * 4, 2), "float32", device=device)[:, :rows]
 
 
+def told(y: Tensor, tell: Any) -> Tensor:
+    """y, with the statistics of its first parts in ``tell`` if that is given: what a product's kernel does at once."""
+    if tell is not None:
+        put(row_statistics_reference(y)[: tell.shape[0]], tell)
+    return y
+
+
 def parts(columns: int) -> int:
     return -(-columns // PART)
 
@@ -113,4 +122,5 @@ __all__ = [
     "row_statistics",
     "row_statistics_reference",
     "statistics_space",
+    "told",
 ]

@@ -10,9 +10,10 @@ from ..costs import UNFUSED_ROWS
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
+from ._gemm import check_product, choose_product, gemm, left_to_library
 from ._packed import PackedWeight
 from ._tensor import empty, host, put
-from .gemm import check_product, choose_product, gemm, left_to_library, linear, linear_reference
+from .gemm import linear, linear_reference
 
 if TYPE_CHECKING:
     from torch import Tensor
