@@ -5,7 +5,9 @@ with its arguments and its bits, and stands in a graph as one node. What is diff
 
 - Tensors are of torch, results contiguous and apart from the arguments. Tensors that the function takes by keyword alone come
   after its positional arguments here (torch has no gradients otherwise); by keyword they go in under the same names.
-- No packed weights, no ``out``, no lists: a graph holds tensors. ``spans`` of ``cached_attention`` is int64 ``[sequences, 4]``.
+- No packed weights, no ``out`` or ``tell``, no lists: a graph holds tensors. The pieces of the CUDA tower's fusion (``linear_folded``
+  and what stands around it) have no operator: the tower launches them in a graph of its own.
+- ``spans`` of ``cached_attention`` is int64 ``[sequences, 4]``.
 - Instead of ``inplace`` there is an operator with an underscore, which returns what remains: ``linear_residual_`` nothing,
   ``add_norm_`` the norm. It and ``qkv_rope_append`` say in their schemas what they write.
 - Gradients: the kernel runs forwards, and backwards the reference is computed again and differentiated (``backend`` "auto" or
@@ -177,7 +179,7 @@ class _Signature:
 
     def __init__(self, door: Door) -> None:
         found = inspect.signature(door.op)
-        given = [p for p in found.parameters.values() if p.name not in ("out", "inplace")]
+        given = [p for p in found.parameters.values() if p.name not in ("out", "inplace", "tell")]
         named = [p for p in given if p.kind is p.KEYWORD_ONLY and not str(p.annotation).startswith("Any")]
         first = [p for p in given if p.kind is not p.KEYWORD_ONLY]
         first += [p for p in given if p.kind is p.KEYWORD_ONLY and p not in named]

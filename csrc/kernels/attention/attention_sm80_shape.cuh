@@ -14,9 +14,9 @@ struct FlashShape {
     static constexpr int kM = kDim <= kTwoFragments ? 2 : 1, kThreads = 32 * kWarps;
     static constexpr int kKeys = attention_keys(kDim);  // of a block: from the first key on, whatever the queries
     static constexpr int kRows = attention_tile_rows(kWarps, kDim);
-    static constexpr int kPitch = 2 * kDim;                   // bytes of a row in shared memory
+    static constexpr int kPitch = 2 * kDim;                // bytes of a row in shared memory
     static constexpr int kSlot = kKeys * kPitch + 64 * 4;  // of keys and their factors, or of values
-    static constexpr bool kHeld = kDim <= 64;                 // queries stay in registers
+    static constexpr bool kHeld = kDim <= 64;              // queries stay in registers
     static constexpr int kSlots = kDim <= 128 ? 3 : 2;
     static constexpr int kShared = kRows * kPitch + kSlots * kSlot + 16;
     static constexpr int kBlocks = kDim <= 128 ? 8 / kWarps : 1;  // that registers hold: two warps a scheduler
