@@ -40,4 +40,14 @@ __device__ inline float ex2(float x) {
     return value;
 }
 
+// dp2a: sum += two signed 16-bit weights times two bytes, the lower or the upper ones of four.
+__device__ inline int dot_low(int weights, uint32_t bytes, int sum) {
+    asm("dp2a.lo.s32.u32 %0, %1, %2, %0;" : "+r"(sum) : "r"(weights), "r"(bytes));
+    return sum;
+}
+__device__ inline int dot_high(int weights, uint32_t bytes, int sum) {
+    asm("dp2a.hi.s32.u32 %0, %1, %2, %0;" : "+r"(sum) : "r"(weights), "r"(bytes));
+    return sum;
+}
+
 }  // namespace ivk::device

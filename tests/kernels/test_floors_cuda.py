@@ -170,6 +170,30 @@ def test_normed_attention(counted: Any, heads: int, dim: int) -> None:
     assert launch["blocks_per_sm"] * launch["block"][0] >= 256, "two warps for each scheduler"
 
 
+def test_tiles(counted: Any) -> None:
+    """A picture to tiles and a thumbnail: each pass reads its rows and writes its own once; nothing meets a bank twice."""
+    height, width, size, grid = 200, 333, 64, (3, 2)
+    pixels = ivk.DeviceArray(torch.randint(0, 256, (height, width, 3), dtype=torch.uint8))
+    launches = counted(lambda: ops.tile_pixels(pixels, grid, size, thumbnail=True))
+    assert len(launches) == 4, "two passes of two targets"
+    source, tables = pixels_of(height, width), 1.25  # and the tables of weights
+    targets = [(grid[0] * size, grid[1] * size)] * 2 + [(size, size)] * 2
+    for number, (launch, (wide, high)) in enumerate(zip(launches, targets)):
+        counters = launch["counters"]
+        between, down = pixels_of(height, wide), number % 2 == 1
+        read, written = (between, pixels_of(high, wide)) if down else (source, between)
+        assert read <= counters["unique_bytes_read"] <= tables * read + 40000
+        assert counters["unique_bytes_written"] == counters["global_store_bytes"] == written
+        assert counters["bank_conflicts"] <= 0.02 * counters["shared_wavefronts"]
+        assert counters["local_requests"] == 0
+        for kind in ("load", "store"):
+            assert counters[f"global_{kind}_sectors"] <= 1.05 * counters[f"global_{kind}_sectors_min"], kind
+
+
+def pixels_of(height: int, width: int) -> int:
+    return 3 * height * width
+
+
 TOWER_TILES = [(1, 1024), (1, 3200), (13, 1024), pytest.param(13, 3200, marks=pytest.mark.slow)]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -13,6 +13,7 @@ void bind_attention_cuda(py::module_& m);
 void bind_embed_cuda(py::module_& m);
 void bind_gemm_cuda(py::module_& m);
 void bind_graph(py::module_& m);
+void bind_image_cuda(py::module_& m);
 void bind_norm_cuda(py::module_& m);
 void bind_patch_embed_cuda(py::module_& m);
 void bind_pixel_shuffle_cuda(py::module_& m);
@@ -48,6 +49,7 @@ PYBIND11_MODULE(_cuda, m) {
     binding::bind_embed_cuda(m);
     binding::bind_gemm_cuda(m);
     binding::bind_graph(m);
+    binding::bind_image_cuda(m);
     binding::bind_norm_cuda(m);
     binding::bind_patch_embed_cuda(m);
     binding::bind_pixel_shuffle_cuda(m);

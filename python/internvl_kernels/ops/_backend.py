@@ -31,6 +31,7 @@ CUDA_OPS = {
     **dict.fromkeys(("attention", "linear", "linear_gelu", "linear_residual", "patch_embed"), ("bfloat16", "float16")),
     **dict.fromkeys(("linear_folded", "normed_attention", "row_statistics"), ("bfloat16", "float16")),
     "row_factors": ("float32",),
+    "tile_pixels": ("uint8",),
 }
 # Pieces of a fusion that only CUDA has: the cpu backend's norms stay beside its packing.
 CUDA_ALONE = ("linear_folded", "normed_attention", "row_factors", "row_statistics")

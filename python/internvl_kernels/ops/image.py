@@ -12,6 +12,7 @@ from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu, is_torch
+from ._call import start
 from ._layout import memory_gone
 from ._tensor import empty, host
 
@@ -33,23 +34,33 @@ def tile_pixels(
     """Antialiased bicubic resize to ``grid`` = (columns, rows) tiles, row by row, the thumbnail last.
 
     pixels uint8 ``[H, W, 3]``, channels adjacent and pixels 3 or 4 bytes apart, or a list of such arrays that lie one
-    below the other; size in pixels. Returns contiguous uint8 ``[columns * rows (+ 1), size, size, 3]`` of pixels' kind,
+    below the other (one array on cuda); size in pixels. Returns contiguous uint8 ``[columns * rows (+ 1), size, size, 3]`` of pixels' kind,
     the bits of Pillow's ``resize(..., BICUBIC)``. Pillow 13 turned its two passes round for tall pictures;
     ``tall_first`` says whether to follow it (None: as the installed Pillow does). Raises UnsupportedError for anything
     else.
     """
-    bands = [host(band) for band in pixels] if isinstance(pixels, (list, tuple)) else [host(pixels)]
+    given = list(pixels) if isinstance(pixels, (list, tuple)) else [pixels]
     columns, rows = grid
-    if not bands:
+    if not given:
         raise UnsupportedError("tile_pixels: pixels is an empty list; allowed: one array or more")
     if min(columns, rows, size) < 1 or max(columns * rows, size) > MAX_TILES:
         raise UnsupportedError(
             f"tile_pixels: grid {columns} x {rows} of size {size}; allowed: 1 and more, at most {MAX_TILES} tiles and pixels"
         )
-    if choose("tile_pixels", backend, *bands) == "reference":
+    backend = choose("tile_pixels", backend, *given)
+    if backend == "reference":
         return tile_pixels_reference(pixels, grid, size, thumbnail=thumbnail, tall_first=tall_first)
     tall_first = pillow_tall_first() if tall_first is None else tall_first
-    tiles = empty(bands[0], (columns * rows + bool(thumbnail), size, size, 3), "uint8")
+    shape = (columns * rows + bool(thumbnail), size, size, 3)
+    if backend == "cuda":
+        if len(given) != 1:
+            raise UnsupportedError(f"tile_pixels: pixels is a list of {len(given)} arrays; allowed on 'cuda': one")
+        call = start(backend, threads, given[0])
+        source, made = call.take(given[0], "pixels"), call.empty(shape, "uint8")
+        call.run("tile_pixels", source, columns, rows, size, bool(thumbnail), tall_first, made)
+        return call.give(made)
+    bands = [host(band) for band in given]
+    tiles = empty(bands[0], shape, "uint8")
     cpu().tile_pixels(bands, columns, rows, size, bool(thumbnail), tall_first, tiles, threads)
     return tiles
 
