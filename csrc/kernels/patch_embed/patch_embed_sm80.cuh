@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kColumns, 1) patch_embed_kernel(const __grid_c
     extern __shared__ __align__(128) char shared[];
     constexpr int kStages = kEmbedStages<kColumns>, kStage = kColumns * kSliceBytes;
     constexpr int kOfChunk = kPanelChunk / kSlice;
-    constexpr bool kAligned = kPiece != 2;
+    constexpr bool kAligned = kPiece != 2, kAsync = kAligned;
     char* const panel = shared + kStages * kStage;
     const int64_t first = int64_t{blockIdx.x % a.panels} * kPanelRows;
     const int first_tile = blockIdx.x / a.panels * a.each;
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kColumns, 1) patch_embed_kernel(const __grid_c
     WeightCopy<T, kColumns, kPiece> weight(a, first_tile);
     const auto fetch = [&] {
         if (ahead < total) weight.slice(shared + ahead_stage * kStage, a, ahead_slice * kSlice);
-        commit_copies();  // an empty group too: groups are counted
+        if constexpr (kAsync) commit_copies();  // an empty group too: groups are counted
         ++ahead;
         if (++ahead_stage == kStages) ahead_stage = 0;
         if (++ahead_slice < slices) return;
@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(kColumns, 1) patch_embed_kernel(const __grid_c
             if (i > 0) __syncthreads();  // all have left the panel
             build_panel<T>(panel, a, first, chunk * kPanelChunk, words);
         }
-        wait_copies<kStages - 2>();
+        if constexpr (kAsync) wait_copies<kStages - 2>();  // this slice is there; behind the last one none is under way
         __syncthreads();
         fetch();  // where the slice before was: all have left it
         const int64_t column = int64_t{tile} * kColumns + warp_n;
@@ -174,7 +174,6 @@ __global__ void __launch_bounds__(kColumns, 1) patch_embed_kernel(const __grid_c
         slice = 0;
         ++tile;
     }
-    wait_copies<0>();
 }
 
 }  // namespace ivk::device

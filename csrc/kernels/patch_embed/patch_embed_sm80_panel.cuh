@@ -63,11 +63,12 @@ __device__ inline bool short_form_holds(const PatchEmbedArgs& a) {
     return !__syncthreads_or(differs);
 }
 
-// Columns [begin, begin + count) of rows [first, first + kPanelRows), one by one; zeros outside the matrix.
+// Columns [begin, begin + count), an even number, of rows [first, first + kPanelRows), one by one; zeros outside the
+// matrix.
 template <typename T, typename From>
 __device__ inline void build_any(char* panel, const PatchEmbedArgs& a, int64_t first, int begin, int count) {
     const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
-    for (int word = lane; word < (count + 1) / 2; word += 32) {
+    for (int word = lane; word < count / 2; word += 32) {
         int64_t offset[2];
         int channel[2];
 #pragma unroll

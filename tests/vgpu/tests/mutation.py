@@ -61,6 +61,15 @@ ret; }
 """
 
 
+def changes_of(opcode: str) -> tuple[str, ...]:
+    """What is tried of a synchronisation, in the words of Options::mutate."""
+    if opcode.startswith("shfl"):
+        return ("mask",)
+    if opcode.startswith("bar.red"):
+        return ()  # its result is needed
+    return ("delete", "+1", "-1") if "wait_group" in opcode else ("delete",)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """By mode: codes of the reports, and whether the results differ from the intact kernel's."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mutation import FOUND, MODES, SAME, SYNC, judge
+from mutation import FOUND, MODES, SAME, SYNC, changes_of, judge
 from raw_cuda import Cuda
 from test_strangers import FLAGS, Gemm
 
@@ -60,14 +60,6 @@ class Mutants:
 
     def judge(self, changes: str) -> Any:
         return judge(lambda mode: self.run(mode, changes), self.expected, MODES)
-
-
-def changes_of(opcode: str) -> tuple[str, ...]:
-    if opcode.startswith("shfl"):
-        return ("mask",)
-    if opcode.startswith("bar.red"):
-        return ()  # its result is needed
-    return ("delete", "+1", "-1") if "wait_group" in opcode else ("delete",)
 
 
 def test_every_synchronisation(cuda: Cuda, which: int, compiled: Callable[..., Path]) -> None:
