@@ -28,25 +28,33 @@ HEADS = (
 )  # fmt: skip
 
 
-def steps(name: str, rows: int, size: int, tiles: int) -> list[tuple[str, float, float]]:
-    """(launch, FLOPs, bytes of the contract) of one layer over ``tiles`` tiles of ``rows`` rows, elements of ``size`` bytes."""
+def steps(name: str, rows: int, dtype: str, tiles: int) -> list[tuple[str, float, float]]:
+    """(launch, FLOPs, bytes of the contract) of one layer over ``tiles`` tiles of ``rows`` rows.
+
+    bfloat16: norms are folded into the products behind them, which read statistics of rows that the ones before them tell.
+    float16: its stream is in float32 and normed by launches of its own.
+    """
     d, _, inner, _, large = TOWERS[name]
-    m = rows * tiles
-    products = {"qkv": (3 * d, d), "proj": (d, d), "fc1": (inner, d), "fc2": (d, inner)}
+    m, size, folds = rows * tiles, 2, dtype == "bfloat16"
+    wide, part = 2 if folds else 4, m * 8 // 32  # bytes of the stream's elements; of the statistics of one column
 
-    def product(key: str) -> tuple[str, float, float]:
-        n, k = products[key]
-        vectors, matrices = (n if not large or key != "qkv" else 0), m * n
-        if key in ("proj", "fc2"):
-            vectors, matrices = 2 * n, 2 * m * n
-        return key, 2.0 * m * n * k, float((m * k + n * k + vectors + matrices) * size)
+    def product(key: str, n: int, k: int, biased: bool = True, told: int = 0) -> tuple[str, float, float]:
+        if key in ("proj", "fc2"):  # layer scale and residual
+            moved = (m * k + n * k + 2 * n) * size + 2 * m * n * wide
+        else:
+            moved = (m * k + n * k + m * n) * size + (k * part + 8 * n if folds else n * biased * size)
+        return key, 2.0 * m * n * k, float(moved + told * part)
 
-    norm = 2 * m * d * size + (1 if large else 2) * d * size
-    found = [("norm1", 0.0, float(norm)), product("qkv")]
+    def norm(key: str) -> list[tuple[str, float, float]]:
+        return [] if folds else [(key, 0.0, float(m * d * (wide + size) + (1 if large else 2) * d * size))]
+
+    known = d if folds else 0
+    found = [*norm("norm1"), product("qkv", 3 * d, d, not large, 2 * d if large else 0)]
     if large:
-        found.append(("qk_norm", 0.0, float((4 * m + 2) * d * size)))
-    found.append(("attention", 4.0 * tiles * rows * rows * d, float(4 * m * d * size)))
-    return [*found, product("proj"), ("norm2", 0.0, float(norm)), product("fc1"), product("fc2")]
+        found.append(("q, k factors", 0.0, float(2 * d * part + 2 * m * 4)))
+    attention = 4 * m * d * size + (2 * m * 4 + d * 4 if large else 0)
+    found += [("attention", 4.0 * tiles * rows * rows * d, float(attention)), product("proj", d, d, told=known)]
+    return [*found, *norm("norm2"), product("fc1", inner, d), product("fc2", d, inner, told=known)]
 
 
 def run(name: str, tiles: int, dtype: str, checks: bool, vgpu: Any) -> tuple[list[dict[str, Any]], float, float | None]:
@@ -101,7 +109,7 @@ def run(name: str, tiles: int, dtype: str, checks: bool, vgpu: Any) -> tuple[lis
     hidden.copy_to(found)
     seconds = time.perf_counter() - begin
     vgpu.assert_clean()
-    launches = vgpu.counters()[-len(steps(name, 1025, 2, tiles)) :]
+    launches = vgpu.counters()[-len(steps(name, 1025, dtype, tiles)) :]
     if not checks:
         return launches, seconds, None
     wide = {key: tensor.float() for key, tensor in weights.items()}
@@ -119,9 +127,9 @@ def table(title: str, rows: list[list[str]]) -> Table:
     return made
 
 
-def rows_of(name: str, tiles: int, size: int, launches: list[dict[str, Any]]) -> list[list[str]]:
+def rows_of(name: str, tiles: int, dtype: str, launches: list[dict[str, Any]]) -> list[list[str]]:
     rows, total = [], {"floor": 0.0, "us": 0.0, "waves": 0.0}
-    for (step, flops, moved), launch in zip(steps(name, 1025, size, tiles), launches):
+    for (step, flops, moved), launch in zip(steps(name, 1025, dtype, tiles), launches):
         counters, model, floor = launch["counters"], modelled(A100, launch), floor_us(A100, flops, moved)
         sectors = counters["global_load_sectors"] + counters["global_store_sectors"]
         least = counters["global_load_sectors_min"] + counters["global_store_sectors_min"]
@@ -160,10 +168,10 @@ def main() -> None:
     vgpu.activate(device="a100", print=False, threads=1 if o.checks else 2, sms=A100.multiprocessors)
     if not o.checks:
         vgpu.configure(races=0, bounds=0, definedness=0)
-    size, lines = 2, []
+    lines: list[str] = []
     for tiles in o.tiles:
         launches, seconds, error = run(o.tower, tiles, o.dtype, o.checks, vgpu)
-        rows = rows_of(o.tower, tiles, size, launches)
+        rows = rows_of(o.tower, tiles, o.dtype, launches)
         said = "" if error is None else f"; every check on, no finding; relative L2 to fp32 {error:.1e}"
         title = f"InternViT-{o.tower}, one layer, {tiles} tile(s) of 1025 rows, {o.dtype}; times modelled for {A100.name}{said}"
         Console(width=200).print(table(title, rows), f"executed in {seconds:.0f} s on the virtual GPU", sep="\n")

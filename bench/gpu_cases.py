@@ -126,6 +126,57 @@ def norm(rows: int, cols: int, rms: bool, dtype: str, label: str) -> Case:
     return Case(name, f"{label} {rows} x {cols}", 8.0 * rows * cols, 4.0 * rows * cols, t, ours, plain, peers)
 
 
+def normed_product(m: int, n: int, k: int, rms: bool, gelu: bool, dtype: str, label: str) -> Case:
+    """The norm folded into the product, with the statistics that the product before it told."""
+    t = {"x": some(m, k, dtype=dtype), "weight": some(n, k, dtype=dtype, seed=1, scale=k**-0.5)}
+    t |= {"gain": 1 + some(k, dtype=dtype, seed=2, scale=0.1), "bias": some(n, dtype=dtype, seed=3)}
+    t |= {"shift": some(k, dtype=dtype, seed=4, scale=0.1)}
+    folded = ops.fold_norm(t["weight"], t["gain"], t["bias"], None if rms else t["shift"])
+    t |= {"folded": folded[0], "columns": folded[1], "statistics": reference.row_statistics(t["x"])}
+
+    def plain(t: dict[str, Any]) -> Any:
+        if rms:
+            y = reference.rms_norm(t["x"], t["gain"], eps=1e-6)
+        else:
+            y = F.layer_norm(t["x"], (k,), t["gain"], t["shift"], 1e-6)
+        y = F.linear(y, t["weight"], t["bias"])
+        return F.gelu(y) if gelu else y
+
+    def ours(t: dict[str, Any]) -> Any:
+        return ops.linear_folded(t["x"], t["statistics"], t["folded"], t["columns"], eps=1e-6, rms=rms, gelu=gelu)
+
+    moved = (m * k + n * k + m * n) * 2 + m * -(-k // 32) * 8 + 8 * n
+    peers = {"torch": eager(plain), "torch.compile": compiled(plain)}
+    name = f"{'rms' if rms else 'layer'} norm folded into {'gelu' if gelu else 'linear'}"
+    return Case(name, f"{label} {m} x {n} x {k}", 2.0 * m * n * k, moved, t, ours, plain, peers)
+
+
+def normed_attention(tiles: int, rows: int, heads: int, dim: int, dtype: str, label: str) -> Case:
+    """RMSNorm of q and k across all heads on the way into attention."""
+    width = heads * dim
+    t = {"qkv": some(tiles, rows, 3, heads, dim, dtype=dtype)}
+    t |= {name: 1 + some(width, dtype=dtype, seed=seed, scale=0.1) for name, seed in (("q_gain", 1), ("k_gain", 2))}
+    flat = t["qkv"].reshape(tiles * rows, 3 * width)[:, : 2 * width]
+    t["statistics"] = reference.row_statistics(flat)
+    t["weight"] = (t["q_gain"].float() * t["k_gain"].float()).reshape(heads, dim)
+
+    def ours(t: dict[str, Any]) -> Any:
+        factors = ops.row_factors(t["statistics"], 2)
+        q, k, v = (t["qkv"][:, :, i] for i in range(3))
+        return ops.normed_attention(q, k, v, *(factors[i].reshape(tiles, rows) for i in range(2)), t["weight"])
+
+    def plain(t: dict[str, Any]) -> Any:
+        qkv = t["qkv"].reshape(tiles, rows, 3 * width)
+        normed = reference.vision_qk_norm(qkv, t["q_gain"], t["k_gain"]).reshape(tiles, rows, 3, heads, dim)
+        q, k, v = (normed[:, :, i].transpose(1, 2) for i in range(3))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+    flops, moved = 4.0 * tiles * heads * rows * rows * dim, 4.0 * tiles * rows * width * 2 + tiles * rows * width / 2
+    peers = {"torch SDPA after its norms": eager(plain), "torch.compile": compiled(plain)}
+    shape = f"{label} {tiles} x {rows} x {heads} x {dim}"
+    return Case("q and k norms, attention", shape, flops, moved, t, ours, plain, peers)
+
+
 def patches(tiles: int, width: int, dtype: str, label: str, side: int = 448) -> Case:
     count = (side // 14) ** 2
     pixels = torch.randint(
@@ -154,8 +205,12 @@ def cases(dtype: str, tiles: tuple[int, ...], small: bool) -> Iterator[Case]:
             rows = count * (65 if small else 1025)
             yield norm(rows, width, rms, dtype, label)
             yield product(rows, 3 * width, width, "linear", dtype, f"{label} qkv")
+            yield normed_product(rows, 3 * width, width, rms, False, dtype, label)
             yield attention(count, rows // count, heads, dim, dtype, label)
+            if rms:
+                yield normed_attention(count, rows // count, heads, dim, dtype, label)
             yield product(rows, width, width, "residual", dtype, f"{label} proj")
             yield product(rows, inner, width, "gelu", dtype, f"{label} fc1")
+            yield normed_product(rows, inner, width, rms, True, dtype, f"{label} fc1")
             yield product(rows, width, inner, "residual", dtype, f"{label} fc2")
             yield patches(count, width, dtype, label, 56 if small else 448)

@@ -81,9 +81,13 @@ def tower_workspace(
     stem = (
         patches * (3 * c.patch_size**2 + d) * itemsize + 3 * rows * d * 4
     )  # one tile's patches; positions of another grid
-    if backend == "cuda":  # pixels as floats, hidden rows (in fp32 for float16), and what a layer computes beside them
-        wide = 4 if itemsize == 2 else itemsize
-        return tiles * (rows * (d * wide + max(4 * d, d + inner) * itemsize) + 3 * patches * c.patch_size**2 * 4)
+    if (
+        backend == "cuda"
+    ):  # pixels as floats, hidden rows (in fp32 for float16), what a layer computes beside them, and what
+        # norms need to know of rows: two numbers for each 32 columns (of q and k as well), two factors
+        wide, parts = 4 if itemsize == 2 else itemsize, -(-d // 32) + (-(-2 * d // 32) + 1 if c.qk_norm else 0)
+        of_row = d * wide + max(4 * d, d + inner) * itemsize + 8 * parts
+        return tiles * (rows * of_row + 3 * patches * c.patch_size**2 * 4) + 3 * 8 * parts
     if backend != "reference":
         # hidden rows, and beside them normed or mixed ones with q|k|v, or a piece's normed and inner ones, with its result
         # where a library multiplies bfloat16
