@@ -25,8 +25,9 @@ void bind_attention_cuda(py::module_& m) {
         py::arg("q").none(false), py::arg("k").none(false), py::arg("v").none(false), py::arg("y").none(false),
         py::arg("causal"), py::arg("scale"), py::arg("window"), py::arg("sinks"), py::arg("stream"),
         py::arg("tile") = "", py::arg("q_factor") = nullptr, py::arg("k_factor") = nullptr, py::arg("weight") = nullptr,
-        "See csrc/kernels/attention/attention.h; tile: a name of attention_tiles(), for measurements, with heads up to "
-        "64.");
+        "See csrc/kernels/attention/attention.h; tile: a name of attention_tiles(), for measurements, heads up to 64 "
+        "or "
+        "of 97 to 128.");
     m.def(
         "attention_tiles",
         [](int64_t rows, int64_t heads, int multiprocessors) {
@@ -42,7 +43,7 @@ void bind_attention_cuda(py::module_& m) {
             return all;
         },
         py::arg("rows"), py::arg("heads"), py::arg("multiprocessors"),
-        "The blocks of queries of heads up to 64, and what each would cost the busiest multiprocessor.");
+        "The blocks of queries of heads up to 64 or of 97 to 128, and each one's cost.");
 }
 
 }  // namespace ivk::binding

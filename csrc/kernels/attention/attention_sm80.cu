@@ -71,7 +71,7 @@ void attention_sm80(const AttentionBatch& p, const Device& on, Stream stream, in
                      : dim == 96  ? attention_sm80_96
                      : dim == 128 ? attention_sm80_128
                                   : attention_sm80_256;
-    run(p, dim == 64 ? tile : 0, whole_vectors(p), stream);
+    run(p, attention_tile_count(p.dim) > 1 ? tile : 0, whole_vectors(p), stream);
 }
 
 }  // namespace ivk

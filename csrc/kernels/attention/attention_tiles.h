@@ -23,17 +23,20 @@ constexpr int kAttentionTileCount = sizeof(kAttentionTiles) / sizeof(kAttentionT
 constexpr int kSchedulers = 4;      // of a multiprocessor
 constexpr int kTwoFragments = 128;  // the widest heads of which registers hold the results of 32 queries a warp
 
-// Heads above 64 have the first tile alone: two blocks of it fill a multiprocessor's shared memory.
-constexpr int attention_tile_count(int64_t dim) { return dim <= 64 ? kAttentionTileCount : 1; }
+// Heads of other widths than the towers' have the first tile alone.
+constexpr int attention_tile_count(int64_t dim) {
+    return dim <= 64 || (dim > 96 && dim <= 128) ? kAttentionTileCount : 1;
+}
 constexpr int attention_tile_rows(int warps, int dim) { return warps * (dim <= kTwoFragments ? 32 : 16); }
 constexpr int attention_keys(int dim) { return dim > 96 && dim <= kTwoFragments ? 48 : 64; }  // of a block
 inline int64_t attention_tiles(int64_t rows, int tile_rows) { return (rows + tile_rows - 1) / tile_rows; }
 
-// What the busiest scheduler takes, in warps: each has its own tensor core, and a warp stays with one.
+// What the busiest multiprocessor takes, in warps a scheduler: a warp stays with one of the four and its tensor core,
+// but the less there is in all, the less they wait for each other. Between the whole number and the mean.
 inline int64_t attention_cost(const AttentionTile& t, int64_t rows, int64_t heads, int multiprocessors) {
     const int64_t blocks = attention_tiles(rows, t.warps * 32) * heads;
-    const int64_t each = (blocks + multiprocessors - 1) / multiprocessors;
-    return (each * t.warps + kSchedulers - 1) / kSchedulers * t.pace;
+    const int64_t warps = (blocks + multiprocessors - 1) / multiprocessors * t.warps;
+    return (warps + (warps + kSchedulers - 1) / kSchedulers * kSchedulers) * t.pace / (2 * kSchedulers);
 }
 
 // heads: of all sequences. The larger one where two cost the same.
