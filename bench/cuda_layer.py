@@ -1,4 +1,5 @@
-"""One layer of a tower at its real width on the virtual GPU: counts of each launch beside the contract's floor, and a model's time.
+"""A tower at its real width on the virtual GPU: counts of each launch beside the contract's floor, and a model's time. What comes
+before the layers and the projector behind them run once, and one layer for all.
 
 python bench/cuda_layer.py [--tower 300M] [--tiles 1 13] [--dtype bfloat16] [--checks] [--out FOLDER]
 
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from cuda_model import A100, floor_us, modelled
 
+LANGUAGE = {"300M": 4096, "6B": 5120}  # what the projector makes, as in InternVL2.5-8B and -38B
 TOWERS = {"300M": (1024, 16, 4096, 24, False), "6B": (3200, 25, 12800, 45, True)}  # D, heads, inner, layers, 6B's style
 HEADS = (
     "launch", "blocks", "products issued", "conflicts", "sectors", "distinct bytes", "registers", "floor us",
@@ -57,10 +59,41 @@ def steps(name: str, rows: int, dtype: str, tiles: int) -> list[tuple[str, float
     return [*found, *norm("norm2"), product("fc1", inner, d), product("fc2", d, inner, told=known)]
 
 
+def before(name: str, rows: int, dtype: str, tiles: int) -> list[tuple[str, float, float]]:
+    d, m, patches = TOWERS[name][0], rows * tiles, rows - 1
+    wide = 2 if dtype == "bfloat16" else 4
+    moved = tiles * patches * 588 + (588 + 2 + rows) * d * 2 + m * d * wide
+    found = [("patch_embed", 2.0 * tiles * patches * 588 * d, float(moved))]
+    return [*found, ("row statistics", 0.0, float(m * d * 2 + m * d // 32 * 8))] if dtype == "bfloat16" else found
+
+
+def after(name: str, rows: int, dtype: str, tiles: int) -> list[tuple[str, float, float]]:
+    d, h = TOWERS[name][0], LANGUAGE[name]
+    k, m = 4 * d, tiles * (rows - 1) // 4
+    shuffle = m * k * (4 if dtype == "bfloat16" else 6) + 2 * k * 2
+    found = [("shuffle and norm", 0.0, float(shuffle))]
+    found.append(("projector fc1", 2.0 * m * h * k, float((m * k + h * k + h + m * h) * 2)))
+    return [*found, ("projector fc2", 2.0 * m * h * h, float((m * h + h * h + h + m * h) * 2))]
+
+
+def projector(name: str, dtype: str) -> Any:
+    from internvl_kernels import DeviceArray
+    from internvl_kernels.config import ProjectorConfig
+    from internvl_kernels.models import Projector
+
+    d, h = TOWERS[name][0], LANGUAGE[name]
+    shapes = {"norm.weight": (4 * d,), "norm.bias": (4 * d,), "fc1.weight": (h, 4 * d), "fc1.bias": (h,)}
+    shapes |= {"fc2.weight": (h, h), "fc2.bias": (h,)}
+    made = {key: DeviceArray(torch.ones(shape, dtype=getattr(torch, dtype))) for key, shape in shapes.items()}
+    weights: Any = {f"projector.{key}": array for key, array in made.items()}
+    return Projector(ProjectorConfig(vision_size=d, hidden_size=h), weights, backend="cuda")
+
+
 def run(name: str, tiles: int, dtype: str, checks: bool, vgpu: Any) -> tuple[list[dict[str, Any]], float, float | None]:
-    """The layer's launches, the seconds they took here, and the worst error against the reference if that was asked."""
+    """Everything's launches with one layer, the seconds they took here, and if asked the worst error against the reference."""
     from internvl_kernels.config import VisionConfig
     from internvl_kernels.models import CudaTower, VisionTower
+    from internvl_kernels.ops._backend import cuda
 
     d, heads, inner, _, large = TOWERS[name]
     config = VisionConfig(
@@ -101,15 +134,17 @@ def run(name: str, tiles: int, dtype: str, checks: bool, vgpu: Any) -> tuple[lis
     known: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     tower = CudaTower(config, weights, **known)
     pixels = torch.randint(0, 256, (tiles, 448, 448, 3), dtype=torch.uint8, generator=generator)
-    plan = tower.load(pixels)
+    plan, project = tower.load(pixels), projector(name, dtype)
     vgpu.reset()
     begin = time.perf_counter()
     hidden = plan.layers(0, 1)
     found = torch.empty(hidden.shape, dtype=getattr(torch, hidden.dtype))
     hidden.copy_to(found)
+    project(hidden)
+    cuda().synchronize(0, 0)
     seconds = time.perf_counter() - begin
     vgpu.assert_clean()
-    launches = vgpu.counters()[-len(steps(name, 1025, dtype, tiles)) :]
+    launches = vgpu.counters()
     if not checks:
         return launches, seconds, None
     wide = {key: tensor.float() for key, tensor in weights.items()}
@@ -127,29 +162,48 @@ def table(title: str, rows: list[list[str]]) -> Table:
     return made
 
 
-def rows_of(name: str, tiles: int, dtype: str, launches: list[dict[str, Any]]) -> list[list[str]]:
-    rows, total = [], {"floor": 0.0, "us": 0.0, "waves": 0.0}
-    for (step, flops, moved), launch in zip(steps(name, 1025, dtype, tiles), launches):
+Totals = dict[str, float]
+
+
+def rows_of(steps: list[tuple[str, float, float]], launches: list[dict[str, Any]]) -> tuple[list[list[str]], Totals]:
+    rows, total = [], {"launches": float(len(steps)), "floor": 0.0, "us": 0.0, "waves": 0.0}
+    for (step, flops, moved), launch in zip(steps, launches, strict=True):
         counters, model, floor = launch["counters"], modelled(A100, launch), floor_us(A100, flops, moved)
         sectors = counters["global_load_sectors"] + counters["global_store_sectors"]
         least = counters["global_load_sectors_min"] + counters["global_store_sectors_min"]
         unique = counters["unique_bytes_read"] + counters["unique_bytes_written"]
         conflicts = counters["bank_conflicts"] / max(counters["shared_wavefronts"], 1)
         waves = max(model["waves us"], floor if not flops else 0.0)
-        total = {
-            "floor": total["floor"] + floor,
-            "us": total["us"] + model["us"] + A100.gap,
-            "waves": total["waves"] + waves,
-        }
+        for key, value in (("floor", floor), ("us", model["us"] + A100.gap), ("waves", waves)):
+            total[key] += value
         rows.append([
             step, str(launch["grid"][0] * launch["grid"][1] * launch["grid"][2]),
             f"{counters['mma_flops'] / flops:.3f} x" if flops else "", f"{conflicts:.2%}",
             f"{sectors / least:.3f} x", f"{unique / moved:.3f} x", str(launch["registers"]), f"{floor:.1f}", f"{model['us']:.1f}",
             f"{model['us'] / floor:.2f}", f"{waves:.1f}", f"{model['us'] / waves:.2f}", str(model["bound"]),
         ])  # fmt: skip
-    rows.append(["layer, with gaps", str(len(launches)), "", "", "", "", "", f"{total['floor']:.1f}", f"{total['us']:.1f}",
-                 f"{total['us'] / total['floor']:.2f}", f"{total['waves']:.1f}", f"{total['us'] / total['waves']:.2f}", ""])  # fmt: skip
-    return rows
+    return rows, total
+
+
+def sum_row(label: str, total: Totals) -> list[str]:
+    floor, us, waves = (total[key] for key in ("floor", "us", "waves"))
+    return [label, f"{total['launches']:.0f}", "", "", "", "", "", f"{floor:.1f}", f"{us:.1f}", f"{us / floor:.2f}", f"{waves:.1f}",
+            f"{us / waves:.2f}", ""]  # fmt: skip
+
+
+def report(name: str, tiles: int, dtype: str, launches: list[dict[str, Any]]) -> list[list[str]]:
+    """Rows of every launch, and sums of a layer and of all that a picture's tiles go through."""
+    rows: list[list[str]] = []
+    whole: Totals = dict.fromkeys(("launches", "floor", "us", "waves"), 0.0)
+    for part in (before, steps, after):
+        expected = part(name, 1025, dtype, tiles)
+        found, total = rows_of(expected, launches[: len(expected)])
+        launches = launches[len(expected) :]
+        rows += [*found, sum_row("layer, with gaps", total)] if part is steps else found
+        times = TOWERS[name][3] if part is steps else 1
+        whole = {key: value + times * total[key] for key, value in whole.items()}
+    assert not launches, "launches that nobody expects"
+    return [*rows, sum_row(f"tower of {TOWERS[name][3]} such layers, projector", whole)]
 
 
 def main() -> None:
@@ -171,22 +225,22 @@ def main() -> None:
     lines: list[str] = []
     for tiles in o.tiles:
         launches, seconds, error = run(o.tower, tiles, o.dtype, o.checks, vgpu)
-        rows = rows_of(o.tower, tiles, o.dtype, launches)
+        rows = report(o.tower, tiles, o.dtype, launches)
         said = "" if error is None else f"; every check on, no finding; relative L2 to fp32 {error:.1e}"
-        title = f"InternViT-{o.tower}, one layer, {tiles} tile(s) of 1025 rows, {o.dtype}; times modelled for {A100.name}{said}"
+        title = f"InternViT-{o.tower}, {tiles} tile(s) of 1025 rows, {o.dtype}; times modelled for {A100.name}{said}"
         Console(width=200).print(table(title, rows), f"executed in {seconds:.0f} s on the virtual GPU", sep="\n")
         lines += [f"## {title}", "", "| " + " | ".join(HEADS) + " |", "|---" + "|---:" * (len(HEADS) - 1) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
         lines += [
             "",
-            f"{TOWERS[o.tower][3]} such layers make the tower. Executed in {seconds:.0f} s on the virtual GPU.",
+            f"Executed in {seconds:.0f} s on the virtual GPU.",
             "",
         ]
     if o.out:
         day = datetime.date.today().isoformat()
         command = " ".join(["python", "bench/cuda_layer.py", *sys.argv[1:]])
         note = "Counts of the virtual GPU are exact; microseconds are modelled from them (bench/cuda_model.py), not measured."
-        head = [f"# A layer of InternViT-{o.tower} on CUDA, counted, {day}", "", f"`{command}`", "", note, ""]
+        head = [f"# InternViT-{o.tower} on CUDA, counted, {day}", "", f"`{command}`", "", note, ""]
         path = Path(o.out) / f"{day}-cuda-layer-{o.tower}{'-checked' if o.checks else ''}.md"
         path.write_text("\n".join([*head, *lines]))
 
