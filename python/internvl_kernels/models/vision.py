@@ -186,16 +186,20 @@ class VisionTower:
             )
         return [i % count for i in wanted]
 
-    def check(self, tiles: Tensor) -> tuple[int, int]:
+    def takes(self, tiles: Any) -> bool:
+        return isinstance(tiles, torch.Tensor)
+
+    def check(self, tiles: Any) -> tuple[int, int]:
         """(height, width) of tiles that the tower takes. Raises ImageError."""
         patch = self.config.patch_size
-        if not isinstance(tiles, torch.Tensor):
+        if not self.takes(tiles):
             raise ImageError(
                 f"tiles: a {type(tiles).__name__}; allowed: a torch tensor, uint8 [T, H, W, 3] or float [T, 3, H, W]"
             )
-        bytes_in = tiles.dtype == torch.uint8
+        dtype = str(tiles.dtype).rpartition(".")[2]  # of torch, or of a DeviceArray
+        bytes_in = dtype == "uint8"
         channels = tiles.shape[-1 if bytes_in else 1] if tiles.ndim == 4 else None
-        if channels != 3 or not (bytes_in or tiles.is_floating_point()):
+        if channels != 3 or not (bytes_in or "float" in dtype):
             raise ImageError(
                 f"tiles: {tiles.dtype} {list(tiles.shape)}; allowed: uint8 [T, H, W, 3] or float [T, 3, H, W]"
             )

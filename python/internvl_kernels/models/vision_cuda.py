@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import ops
 from .._lazy import torch
 from ..config import VisionConfig
-from ..errors import UnsupportedError
+from ..errors import ImageError, UnsupportedError
 from ..ops._device import DeviceArray
 from ..ops._record import Recording
 from ._cuda_layers import CudaLayers, stream_dtype, upload
@@ -122,6 +122,8 @@ class CudaTower(VisionTower):
         """The pass for tiles of this number and shape, with their pixels in place."""
         dtype = str(tiles.dtype).rpartition(".")[2]
         if dtype not in ("uint8", "float32", self.dtype_name):
+            if isinstance(tiles, DeviceArray):
+                raise ImageError(f"tiles: {tiles!r}; allowed: uint8, float32 or {self.dtype_name}")
             tiles, dtype = tiles.to(torch.float32), "float32"
         shape = tuple(tiles.shape)
         size = (shape[1], shape[2]) if dtype == "uint8" else (shape[2], shape[3])
@@ -131,11 +133,11 @@ class CudaTower(VisionTower):
                 self._passes.pop(next(iter(self._passes)))
             self._passes[key] = Pass(self, shape, dtype, size)
         found = self._passes[key] = self._passes.pop(key)  # the last one used is the last one given up
-        found.pixels.copy_from(tiles.contiguous())
+        found.pixels.copy_from(tiles if isinstance(tiles, DeviceArray) else tiles.contiguous())
         return found
 
     def on_device(self, tiles: Any) -> DeviceArray:
-        """The last hidden state of tiles, all in one pass; it is overwritten by the next pass of this shape."""
+        """The last hidden state of tiles, on the host or on the GPU, all in one pass; the next pass of this shape overwrites it."""
         self.check(tiles)
         return self.load(tiles)()
 
@@ -162,6 +164,9 @@ class CudaTower(VisionTower):
         for state in sorted(set(wanted)):
             keep(state, run.layers(done, state))
             done = state
+
+    def takes(self, tiles: Any) -> bool:
+        return isinstance(tiles, (torch.Tensor, DeviceArray))
 
     def forward(self, tiles: Any) -> Any:
         raise UnsupportedError("forward: allowed on the cuda backend: on_device, or a call")
