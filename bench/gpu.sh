@@ -31,10 +31,10 @@ fi
 
 echo "== tests on the $where GPU"
 if [ $where = real ]; then
-    "$python" -m pytest -q --cuda=real tests/kernels tests/models/test_vision_cuda.py
+    "$python" -m pytest -q --cuda=real tests/kernels tests/models/test_vision*_cuda.py
     "$python" -m pytest -q --cuda=real -m rows tests/vgpu
 else
-    "$python" -m pytest -q --cuda=virtual tests/kernels/test_*_cuda.py tests/models/test_vision_cuda.py
+    "$python" -m pytest -q --cuda=virtual tests/kernels/test_*_cuda.py tests/models/test_vision*_cuda.py
 fi
 
 echo "== benches"
