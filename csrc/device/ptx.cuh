@@ -50,4 +50,10 @@ __device__ inline int dot_high(int weights, uint32_t bytes, int sum) {
     return sum;
 }
 
+// cp.async.cg: the first `bytes` of 16 from global to shared memory, zeros behind them; only what is copied is read.
+__device__ inline void cp_async_first(char* shared, const void* global, uint32_t bytes) {
+    const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes));
+}
+
 }  // namespace ivk::device

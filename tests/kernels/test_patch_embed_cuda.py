@@ -108,7 +108,13 @@ def test_widths(width: int) -> None:
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("columns", [7, 8])
 @pytest.mark.parametrize(
-    ("mean", "std"), [(MEAN, STD), ((0.1, 1e-9, -3.0), (0.3, 7e-4, -0.9)), ((0.5, 0, 9), (1e-30, 1, 1))]
+    ("mean", "std"),
+    [
+        (MEAN, STD),
+        ((0.1, 1e-9, -3.0), (0.3, 7e-4, -0.9)),
+        ((0.5, 0, 9), (1e-30, 1, 1)),
+        ((100 / 255, 0.5, 200 / 255), STD),
+    ],
 )
 def test_patches_have_the_bits_of_the_cpu(mean: Any, std: Any, columns: int, dtype: str) -> None:
     """A weight that picks pixels: every byte in every channel, where the short form holds and where it does not."""
@@ -181,6 +187,15 @@ def test_strides_and_alignment_do_not_change_bits(kind: str, dtype: str) -> None
         rest = [padded.stride(d) for d in range(4 - len(inner))]
         crop = ivk.DeviceArray._of(view.view(shift * step, list(tiles.shape), [*rest, *inner]))
         same_bits(launch(crop, given), expected, f"a crop {shift} from the left, {gap} from the right")
+
+
+@pytest.mark.parametrize("patch", [2, 6])
+def test_rows_of_weight_that_end_with_half_a_vector(patch: int) -> None:
+    """Also in the first slice, whose copies are ahead of all others."""
+    tiles, given = pixels(1, 9 * patch, 8 * patch), weights(264, 72, "bfloat16", patch)
+    padded = [placed(given[0], 0, 4), *given[1:]]
+    for plan in ((128, 2), (256, 1)):
+        same_bits(launch(tiles, padded, "", patch, plan), launch(tiles, given, "", patch), f"{plan}")
 
 
 @pytest.mark.parametrize("dtype", HALVES)

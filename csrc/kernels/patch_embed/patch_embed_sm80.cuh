@@ -3,6 +3,7 @@
 // cp.async: a tile's first while the one before is written.
 #pragma once
 
+#include "device/ptx.cuh"
 #include "device/tile.cuh"
 #include "kernels/patch_embed/patch_embed_sm80_epilogue.cuh"
 #include "kernels/patch_embed/patch_embed_sm80_panel.cuh"
@@ -22,8 +23,8 @@ __device__ inline void copy_async_half(char* shared, const void* global, bool re
                                                           *reinterpret_cast<uint64_t*>(shared), read);
 }
 
-// A thread's share of copying kColumns rows of weight, slice by slice, in pieces of kPiece bytes. A row may end with
-// half a vector; what lies outside becomes zeros.
+// A thread's share of copying kColumns rows of weight, slice by slice, in pieces of kPiece bytes. What lies
+// outside becomes zeros, without a branch: lanes that part here would commit their groups apart.
 template <typename T, int kColumns, int kPiece>
 struct WeightCopy {
     static constexpr int kPieces = kPiece == 8 ? 8 : kChunks, kElements = kSlice / kPieces;  // of a row, of a piece
@@ -51,11 +52,8 @@ struct WeightCopy {
                 *reinterpret_cast<Vector*>(place) = load_vector<T, false>(at, left);
             } else if constexpr (kPiece == 8) {
                 copy_async_half(place, at, left > 0);
-            } else if (columns == kElements || columns == 0) {
-                copy_async(place, at, left > 0);
             } else {
-                copy_async_half(place, at, left > 0);
-                copy_async_half(place + 8, at, false);
+                cp_async_first(place, at, static_cast<uint32_t>(left * sizeof(T)));
             }
         }
     }
