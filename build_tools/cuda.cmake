@@ -62,7 +62,7 @@ foreach(arch IN LISTS IVK_CUDA_ARCHS)
     target_link_libraries(ivk_cuda PRIVATE kernels_${arch})
 endforeach()
 target_include_directories(ivk_cuda PRIVATE csrc python/internvl_kernels/include SYSTEM PRIVATE ${IVK_CUDA_ROOT}/include)
-target_compile_options(ivk_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O2 -Wall -Wextra>)
+target_compile_options(ivk_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O2 -Wall -Wextra -ffp-contract=off>)
 target_compile_definitions(ivk_cuda PRIVATE IVK_CUDA_COMPILER="nvcc ${CMAKE_CUDA_COMPILER_VERSION}"
                                             IVK_CUDA_ARCHS="${IVK_CUDA_ARCHS}")
 target_link_libraries(ivk_cuda PRIVATE ${IVK_CUDART} Threads::Threads)

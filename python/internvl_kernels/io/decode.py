@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from .._lazy import torch
 from ..errors import ImageError
 from ..ops._backend import cpu, is_torch, unavailable
+from ..ops._device import DeviceArray
 from ..ops.image import MAX_TILES
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Any"
@@ -24,6 +25,7 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarra
 MAX_PIXELS = 1024**3 // 4 // 3  # Pillow's own warning level: a quarter GiB of RGB
 MAX_SIDE = 1 << 24  # beyond it positions are not exact in the float32 that Pillow's resize keeps them in
 ALLOWED = "a path, the bytes of an image file, a PIL.Image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
+ON_GPU = "on a GPU ops.tile_pixels cuts uint8 [H, W, 3]; decoding, alpha, padding and rule 'hf' are the host's"
 _pillow_limit = threading.Lock()
 
 
@@ -66,7 +68,8 @@ def load(
     tensor: Any = image
     if is_torch(image) and isinstance(image, torch.Tensor):
         if tensor.device.type != "cpu":
-            raise ImageError(f"image: a tensor on {tensor.device}; allowed: {ALLOWED}")
+            why = f" ({ON_GPU})" if tensor.is_cuda else ""
+            raise ImageError(f"image: a tensor on {tensor.device}; allowed: {ALLOWED}{why}")
         try:
             if tensor.numel() and not tensor.untyped_storage().nbytes():
                 raise RuntimeError("its memory was given back")
@@ -82,7 +85,8 @@ def load(
             raise ImageError(f"{what}; allowed: uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]")
         _check_size(what, image.shape[1], image.shape[0], max_pixels)
         return image
-    raise ImageError(f"image: a {type(image).__name__}; allowed: {ALLOWED}")
+    why = f" ({ON_GPU})" if isinstance(image, DeviceArray) else ""
+    raise ImageError(f"image: a {type(image).__name__}; allowed: {ALLOWED}{why}")
 
 
 def _open_file(file: Any, what: str, max_pixels: int | None, exif: bool, header_only: bool) -> Image.Image:

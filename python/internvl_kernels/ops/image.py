@@ -12,9 +12,10 @@ from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu, is_torch
-from ._call import start
+from ._call import on_device, start
+from ._device import DeviceArray
 from ._layout import memory_gone
-from ._tensor import empty, host
+from ._tensor import dtype_name, empty, host
 
 RULES = ("original", "hf")
 MAX_TILES = 4096  # a grid has no more; the list of grids grows with it
@@ -34,10 +35,10 @@ def tile_pixels(
     """Antialiased bicubic resize to ``grid`` = (columns, rows) tiles, row by row, the thumbnail last.
 
     pixels uint8 ``[H, W, 3]``, channels adjacent and pixels 3 or 4 bytes apart, or a list of such arrays that lie one
-    below the other (one array on cuda); size in pixels. Returns contiguous uint8 ``[columns * rows (+ 1), size, size, 3]`` of pixels' kind,
+    below the other; size in pixels. Returns contiguous uint8 ``[columns * rows (+ 1), size, size, 3]`` of pixels' kind,
     the bits of Pillow's ``resize(..., BICUBIC)``. Pillow 13 turned its two passes round for tall pictures;
-    ``tall_first`` says whether to follow it (None: as the installed Pillow does). Raises UnsupportedError for anything
-    else.
+    ``tall_first`` says whether to follow it (None: as the installed Pillow does). On ``cuda`` host arrays may have
+    any strides, and several arrays are copied into one first. Raises UnsupportedError for anything else.
     """
     given = list(pixels) if isinstance(pixels, (list, tuple)) else [pixels]
     columns, rows = grid
@@ -53,16 +54,38 @@ def tile_pixels(
     tall_first = pillow_tall_first() if tall_first is None else tall_first
     shape = (columns * rows + bool(thumbnail), size, size, 3)
     if backend == "cuda":
-        if len(given) != 1:
-            raise UnsupportedError(f"tile_pixels: pixels is a list of {len(given)} arrays; allowed on 'cuda': one")
-        call = start(backend, threads, given[0])
-        source, made = call.take(given[0], "pixels"), call.empty(shape, "uint8")
+        call = start(backend, threads, *given)
+        source, made = _one_picture(call, given), call.empty(shape, "uint8")
         call.run("tile_pixels", source, columns, rows, size, bool(thumbnail), tall_first, made)
         return call.give(made)
     bands = [host(band) for band in given]
     tiles = empty(bands[0], shape, "uint8")
     cpu().tile_pixels(bands, columns, rows, size, bool(thumbnail), tall_first, tiles, threads)
     return tiles
+
+
+def _one_picture(call: Any, bands: Sequence[Any]) -> Any:
+    """The bands on the device, one below the other."""
+    parts = [call.take(band if on_device(band) else _packed(band), "pixels") for band in bands]
+    if len(parts) == 1:
+        return parts[0]
+    for part in parts:
+        if len(part.shape) != 3 or part.shape[1:] != (parts[0].shape[1], 3) or part.dtype != "uint8":
+            found = f"{part.dtype}{list(part.shape)} under {parts[0].dtype}{list(parts[0].shape)}"
+            raise UnsupportedError(f"tile_pixels: pixels are {found}; allowed: uint8 [height, width, 3] of one width")
+    picture = call.empty((sum(part.shape[0] for part in parts), *parts[0].shape[1:]), "uint8")
+    rows, top = DeviceArray._of(picture), 0
+    for part in parts:
+        call.copy(rows[top : top + part.shape[0]]._array, part)
+        top += part.shape[0]
+    return picture
+
+
+def _packed(band: Any) -> Any:
+    """A band in host memory without gaps, so that it is copied to the device in one go."""
+    array = host(band)
+    cpu().check_tensor(array, "pixels")
+    return np.ascontiguousarray(array) if dtype_name(array) == "uint8" else array
 
 
 @checked_reference()
