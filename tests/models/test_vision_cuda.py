@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -142,6 +144,20 @@ def test_load_vision(tmp_path: Any) -> None:
         ivk.load_vision(tmp_path, backend="cuda", device="cpu")
     with pytest.raises(ivk.BackendError, match="load_vision runs the tower"):
         ivk.load(tmp_path, backend="cuda")
+
+
+def test_memory_goes_with_the_tower() -> None:
+    """At once, not when Python looks for cycles: it is the GPU's."""
+    ours = tower("300M", "bfloat16")
+    for _ in range(3):  # run, recorded, launched
+        ours.on_device(pixels(1))
+    run = weakref.ref(ours.load(pixels(1)))
+    gc.disable()
+    try:
+        del ours
+        assert run() is None
+    finally:
+        gc.enable()
 
 
 def test_memory_may_be_given_up_while_recording() -> None:

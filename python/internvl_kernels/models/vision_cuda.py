@@ -29,7 +29,11 @@ def _whole_vectors(matrix: Tensor, device: int) -> DeviceArray:
 
 
 class Pass:
-    """Some tiles of one shape through the tower: their pixels, the hidden rows, and what a layer computes beside them."""
+    """Some tiles of one shape through the tower: their pixels, the hidden rows, and what a layer computes beside them.
+
+    ``layers(first, last)``: those layers, before the first one the embedding; returns the hidden rows. Nothing here leads back
+    to the tower or to itself, so that memory is given back with the last user, not when Python looks for cycles.
+    """
 
     def __init__(self, tower: CudaTower, shape: tuple[int, ...], dtype: str, size: tuple[int, int]) -> None:
         c, device = tower.config, tower.device
@@ -37,11 +41,19 @@ class Pass:
         rows = 1 + grid[0] * grid[1]
         self.pixels = DeviceArray.empty(shape, dtype, device=device)
         self.hidden = DeviceArray.empty((shape[0], rows, c.hidden_size), stream_dtype(tower.dtype_name), device=device)
-        self.positions = tower.positions_for(grid)
-        total = shape[0] * rows
-        self.memory = tower.encoder.memory(total, tower.like)
-        self._tower = tower
-        self._whole = Recording(lambda: self.layers(0, c.num_layers), device)
+        pixels, hidden, positions = self.pixels, self.hidden, tower.positions_for(grid)
+        memory, encoder, embed = tower.encoder.memory(shape[0] * rows, tower.like), tower.encoder, tower.embedding()
+
+        def layers(first: int, last: int) -> DeviceArray:
+            if first == 0:
+                embed(pixels, positions, hidden)
+                encoder.begin(hidden, memory)
+            for i in range(first, last):
+                encoder(i, hidden, memory)
+            return hidden
+
+        self.layers = layers
+        self._whole = Recording(lambda: layers(0, c.num_layers), device)
 
     def __call__(self) -> DeviceArray:
         """The last hidden state of ``pixels``."""
@@ -50,15 +62,6 @@ class Pass:
     @property
     def launches(self) -> int:
         return self._whole.launches
-
-    def layers(self, first: int, last: int) -> DeviceArray:
-        """Layers ``[first, last)``, before the first one the embedding."""
-        if first == 0:
-            self._tower.embed_into(self)
-            self._tower.encoder.begin(self.hidden, self.memory)
-        for i in range(first, last):
-            self._tower.encoder(i, self.hidden, self.memory)
-        return self.hidden
 
 
 class CudaTower(VisionTower):
@@ -148,12 +151,14 @@ class CudaTower(VisionTower):
         own = (self.config.grid, self.config.grid)
         return DeviceArray(interpolate_positions(self._table, own, grid).contiguous(), device=self.device)
 
-    def embed_into(self, run: Pass) -> None:
-        w = self._stem
-        ops.patch_embed(
-            run.pixels, w["patch.weight"], w["patch.bias"], w["cls"], run.positions, mean=self.mean, std=self.std,
-            patch_size=self.config.patch_size, out=run.hidden, **self._run,
-        )  # fmt: skip
+    def embedding(self) -> Callable[[DeviceArray, DeviceArray, DeviceArray], None]:
+        """Of pixels, with positions, into hidden rows."""
+        w, known = self._stem, {"mean": self.mean, "std": self.std, "patch_size": self.config.patch_size, **self._run}
+
+        def embed(pixels: DeviceArray, positions: DeviceArray, hidden: DeviceArray) -> None:
+            ops.patch_embed(pixels, w["patch.weight"], w["patch.bias"], w["cls"], positions, out=hidden, **known)
+
+        return embed
 
     def _run_pass(self, run: Pass, wanted: list[int] | None, keep: Callable[[int, DeviceArray], None]) -> None:
         """``keep(i, hidden)`` for hidden state i; one launch for the last one alone."""

@@ -104,7 +104,7 @@ OTHERS: dict[str, Callable[[Micro], None]] = {
     "loops": control.test_divergent_loops,
     "tables": lambda m: control.test_brx(m, "brx.idx"),
     "groups of copies": lambda m: copy.test_cp_async_groups(m, 1),
-    "ldmatrix": lambda m: matrix.test_ldmatrix(m, 4, ".trans", ".shared"),
+    "ldmatrix": lambda m: matrix.test_ldmatrix(m, 4, ".trans", ".shared", "x{count}{trans}.m8n8"),
     "stmatrix": lambda m: matrix.test_stmatrix(m, 4, "", ".shared"),
     "movmatrix": matrix.test_movmatrix,
     "blocks": order.test_blocks_count_together,

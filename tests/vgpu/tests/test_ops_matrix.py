@@ -20,17 +20,19 @@ RANDOM = np.random.default_rng(3)
 LANES = range(32)
 
 
+@pytest.mark.parametrize("spelled", ["m8n8.x{count}{trans}", "x{count}{trans}.m8n8"])
 @pytest.mark.parametrize("space", ["", ".shared", ".shared::cta"])
 @pytest.mark.parametrize("trans", ["", ".trans"])
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_ldmatrix(micro: Any, count: int, trans: str, space: str) -> None:
-    """Row r of matrix j lies where lane 8 j + r says: here in reverse order, 16 bytes apart by 48."""
+def test_ldmatrix(micro: Any, count: int, trans: str, space: str, spelled: str) -> None:
+    """Row r of matrix j lies where lane 8 j + r says: here in reverse order, 16 bytes apart by 48. CuTe writes m8n8 behind."""
+    shape = spelled.format(count=count, trans=trans)
     rows = RANDOM.integers(0, 2**16, (32, 8)).astype(np.uint16)
     matrices = rows[: 8 * count].reshape(count, 8, 8)
     names = ", ".join(f"${i}" for i in range(count))
     code = f"""mov.u32 %s, m; sub.u32 %n, 31, %t; mad.lo.u32 %s, %n, 48, %s; st.shared.v4.u32 [%s], {{$a, $b, $c, $d}};
     cvt.u64.u32 %x, %s; {"" if space else "cvta.shared.u64 %x, %x;"} bar.warp.sync 0xffffffff;
-    ldmatrix.sync.aligned.m8n8.x{count}{trans}{space}.b16 {{{names}}}, [%x];"""
+    ldmatrix.sync.aligned.{shape}{space}.b16 {{{names}}}, [%x];"""
     words = [np.ascontiguousarray(rows.view(np.uint32)[:, i]) for i in range(4)]
     registers = ".reg .b32 %s, %n; .reg .b64 %x; .shared .align 16 .b8 m[1536];"
     found = micro.words(code, words, outputs=count, registers=registers)
