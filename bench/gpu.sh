@@ -5,20 +5,27 @@
 #   --offline   no network: build with what is installed (CMake, ninja, scikit-build-core, pybind11, nvcc 13). IVK_NVCC names the
 #               compiler and IVK_CUTLASS the folder of CUTLASS's headers where the packages of build_tools/ivk_cuda.py are missing.
 #   --virtual   everything but the timings, on the virtual GPU of tests/vgpu; small shapes
-#   --out       where the report goes (default: bench/results)
+#   --out       where the report goes (default: bench/results of the checkout)
+# PYTHON names the interpreter, of an environment of its own: the package is installed there.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-offline= where=real out=bench/results
+offline= where=real out=
 while [ $# -gt 0 ]; do
     case $1 in
         --offline) offline=1 ;;
         --virtual) where=virtual ;;
-        --out) out=${2:?--out takes a folder} && shift ;;
+        --out)
+            [ $# -gt 1 ] || { echo "gpu.sh: --out takes a folder" >&2 && exit 2; }
+            mkdir -p "$2"  # now, not after the tests; from where the caller stands
+            out=$(cd "$2" && pwd)
+            shift
+            ;;
         *) echo "gpu.sh: $1; allowed: --offline, --virtual, --out FOLDER" >&2 && exit 2 ;;
     esac
     shift
 done
-python=${PYTHON:-python}
+cd "$(dirname "$0")/.."
+out=${out:-$PWD/bench/results}
+python=${PYTHON:-$(command -v python || echo python3)}
 
 echo "== build"
 if [ -n "$offline" ]; then
