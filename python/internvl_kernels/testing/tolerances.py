@@ -30,6 +30,8 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     # Scores of 16-bit heads are rounded before the softmax in the plain form and not in the fused one.
     "attention": {"float32": Tolerance(floor=4.0, l2_floor=2.0)},
     "cached_attention": {"float32": Tolerance(floor=4.0, l2_floor=2.0)},
+    # Its reference is float64 whatever the dtype, so there is no error of PyTorch's to be twice of.
+    "row_statistics": {"float32": Tolerance(floor=4.0, l2_floor=2.0)},
 }
 
 
