@@ -29,7 +29,7 @@ __device__ inline float2 part_statistics(const Vector& eight, int n, int count) 
 struct RowStatistics {
     float pivot, distance = 0.0f, between = 0.0f, within = 0.0f;
 
-    __device__ explicit RowStatistics(float2 first) : pivot(first.x * (1.0f / kPart)) {}
+    __device__ RowStatistics(float2 first, int count) : pivot(first.x / static_cast<float>(count)) {}
     __device__ void add(float2 part, int count) {
         const float n = static_cast<float>(count);
         const float d = (count == kPart ? part.x * (1.0f / kPart) : part.x / n) - pivot, weighted = d * n;

@@ -100,6 +100,16 @@ def test_the_gate_under_hostile_rows(what: str, rms: bool, dtype: str) -> None:
     problem.gate()
 
 
+@pytest.mark.modes(vgpu.LAZY)
+@pytest.mark.parametrize("k", [4, 8, 16, 31, 33])
+def test_a_large_mean_of_few_columns(k: int) -> None:
+    problem = Problem(24, 32, k, "float16", False)
+    problem.x = (1000 + 0.5 * (problem.x > 0)).to(problem.x.dtype)
+    problem.x[:, 0] = 1000
+    problem.x[:, -1] = 1001
+    problem.gate()
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 def test_nan_and_inf_stay_in_their_rows(dtype: str) -> None:
     problem = Problem(4, 16, 64, dtype, False)
@@ -166,6 +176,8 @@ def test_refused() -> None:
         ops.linear_folded(problem.x, statistics, weight, columns, eps=0.0, backend="cuda")
     with pytest.raises(UnsupportedError, match=r"fold_norm: weight \[16, 64\], norm_weight \[16\]"):
         ops.fold_norm(problem.weight, problem.bias)
+    with pytest.raises(UnsupportedError, match=r"fold_norm: bias is \[1\]; allowed: \[16\], or None"):
+        ops.fold_norm(problem.weight, problem.gain, torch.ones(1))
     arrays = [ivk.DeviceArray(t)._array for t in (problem.x, weight, columns, statistics, problem.bias)]
     y = ivk.DeviceArray.empty((4, 16), "bfloat16")._array
     known = {"rows": arrays[3], "columns": arrays[2], "eps": EPS}

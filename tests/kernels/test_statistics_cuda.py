@@ -90,6 +90,19 @@ def test_massive_channels_and_a_large_mean() -> None:
     torch.testing.assert_close(variance, exact.var(-1, correction=0), rtol=1e-6, atol=0.0)
 
 
+def test_results_go_where_the_caller_says() -> None:
+    """Beside x on the host or on the GPU, whichever place the caller's memory has."""
+    x, weight = normal(5, 64, dtype="bfloat16"), normal(48, 64, dtype="bfloat16", seed=1)
+    y = ops.linear(x, weight, backend="cuda")
+    expected = ops.row_statistics(y, backend="cuda")
+    for given in (x, ivk.DeviceArray(x)):
+        for place in (lambda t: t, ivk.DeviceArray):
+            told, out = place(torch.full((2, 5, 2), 7.0)), place(torch.full((5, 48), 7.0).bfloat16())
+            assert ops.linear(given, weight, tell=told, out=out, backend="cuda") is out
+            same_bits(told if isinstance(told, torch.Tensor) else host(told), expected)
+            same_bits(out if isinstance(out, torch.Tensor) else host(out), y)
+
+
 def test_refused() -> None:
     x = ivk.DeviceArray(normal(4, 64, dtype="bfloat16"))
     good = ops.row_statistics(x)

@@ -9,7 +9,7 @@ import internvl_kernels as ivk
 import vgpu
 from internvl_kernels import demo, ops
 from internvl_kernels.config import ProjectorConfig
-from internvl_kernels.errors import ImageError
+from internvl_kernels.errors import ImageError, UnsupportedError
 from internvl_kernels.io.config import read_config
 from internvl_kernels.models import CudaTower, Projector, VisionTower
 from internvl_kernels.models._cuda_layers import upload
@@ -88,6 +88,9 @@ def test_unequal_tile_counts() -> None:
 
 def test_tiles_on_the_gpu_go_in_as_those_on_the_host() -> None:
     ours, tiles = tower("6B", "float16"), cut(1)
+    same_bits(ours(tiles), ours(host(tiles)), "a call")
+    with pytest.raises(UnsupportedError, match="tiles require a gradient"):
+        ours(torch.zeros(1, 3, SIZE, SIZE, requires_grad=True))
     same_bits(host(ours.on_device(tiles)).clone(), host(ours.on_device(host(tiles))))
     with pytest.raises(ImageError, match=r"tiles: DeviceArray\(float16.*allowed: uint8, float32 or bfloat16"):
         tower("6B", "bfloat16").on_device(ivk.DeviceArray(normal(1, 3, SIZE, SIZE, dtype="float16")))

@@ -56,7 +56,7 @@ __device__ inline void normalise_rows(const GemmParams& p, int64_t row, int rows
     const auto part = [&](int g) {
         return reinterpret_cast<const float2*>(p.fold.rows + g * p.fold.rows_apart)[row + threadIdx.x];
     };
-    RowStatistics sums(part(0));
+    RowStatistics sums(part(0), min(static_cast<int>(p.weight.k), kPart));
 #pragma unroll 16
     for (int g = 0; g < parts - 1; ++g) sums.add(part(g), kPart);
     sums.add(part(parts - 1), static_cast<int>(p.weight.k) - (parts - 1) * kPart);

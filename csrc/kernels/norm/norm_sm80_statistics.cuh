@@ -45,7 +45,7 @@ static __global__ void __launch_bounds__(32 * kStatisticsWarps)
         const float* const from = p.statistics + (matrix * parts + g) * p.apart;
         return there ? reinterpret_cast<const float2*>(from)[row] : make_float2(0.0f, 0.0f);
     };
-    RowStatistics sums(part(0));
+    RowStatistics sums(part(0), kPart);
 #pragma unroll 4
     for (int g = lane / kFactorRows; g < parts; g += 32 / kFactorRows) sums.add(part(g), kPart);
 #pragma unroll

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ class CudaTower(VisionTower):
         self._stem = upload(stem, device) | {"patch.weight": _whole_vectors(stem["patch.weight"], device)}
         self.device = device
         self._passes: dict[tuple[Any, ...], Pass] = {}
+        self._alone = threading.Lock()
 
     @property
     def like(self) -> DeviceArray:
@@ -101,13 +103,13 @@ class CudaTower(VisionTower):
         found: torch.dtype = getattr(torch, self.dtype_name)
         return found
 
-    def __call__(self, tiles: Tensor, layers: Sequence[int] | None = None) -> Tensor | list[Tensor]:
+    def __call__(self, tiles: Tensor | DeviceArray, layers: Sequence[int] | None = None) -> Tensor | list[Tensor]:
         height, width = self.check(tiles)
         wanted = [self.config.num_layers] if layers is None else self._layer_indices(layers)
         rows = 1 + (height // self.config.patch_size) * (width // self.config.patch_size)
+        place = "cpu" if isinstance(tiles, DeviceArray) else tiles.device
         columns = [
-            torch.empty((len(tiles), rows, self.config.hidden_size), dtype=self.dtype, device=tiles.device)
-            for _ in wanted
+            torch.empty((len(tiles), rows, self.config.hidden_size), dtype=self.dtype, device=place) for _ in wanted
         ]
         chunk = self.micro_batch(height, width)
         for i in range(0, len(tiles), chunk):
@@ -118,7 +120,8 @@ class CudaTower(VisionTower):
                     if index == state:
                         _fetch(hidden, column[begin : begin + count])
 
-            self._run_pass(self.load(part), None if layers is None else wanted, keep)
+            with self._alone:  # threads share the passes
+                self._run_pass(self.load(part), None if layers is None else wanted, keep)
         return columns[0] if layers is None else columns
 
     def load(self, tiles: Any) -> Pass:
@@ -171,6 +174,10 @@ class CudaTower(VisionTower):
             done = state
 
     def takes(self, tiles: Any) -> bool:
+        if isinstance(tiles, torch.Tensor) and tiles.requires_grad and torch.is_grad_enabled():
+            raise UnsupportedError(
+                "tiles require a gradient; allowed on cuda: none; use torch.no_grad() or backend='reference'"
+            )
         return isinstance(tiles, (torch.Tensor, DeviceArray))
 
     def forward(self, tiles: Any) -> Any:

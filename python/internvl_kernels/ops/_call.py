@@ -92,11 +92,13 @@ class DeviceCall:
         """``into``: the caller's own tensor that the result is to stand in."""
         if result.origin is not None:  # the caller's memory, or torch's for it
             return result.origin
-        if is_torch(self._like) or isinstance(self._like, np.ndarray) or not on_device(self._like):
+        if into is not None and on_device(into):  # the kernel wrote there
+            return into
+        if into is not None or is_torch(self._like) or not on_device(self._like):
             out = into if into is not None else empty(host(self._like), result.shape, result.dtype)
             cuda().copy(host(out), result, self._ordinal, self._stream, True)
             return out
-        return into if isinstance(into, DeviceArray) else DeviceArray._of(result)
+        return DeviceArray._of(result)
 
 
 def start(backend: str, threads: int, like: Any, *others: Any) -> HostCall | DeviceCall:

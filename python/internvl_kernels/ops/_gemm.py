@@ -68,7 +68,7 @@ def check_product(op: str, x: Any, weight: Any, bias: Any, name: str = "weight")
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise UnsupportedError(f"{op}: bias {list(bias.shape)}, {name} {list(weight.shape)}; allowed: bias [N]")
     for key, value in ((name, weight), ("bias", bias)):
-        if value is not None and not isinstance(value, PackedWeight) and value.dtype != x.dtype:
+        if value is not None and not isinstance(value, PackedWeight) and dtype_name(value) != dtype_name(x):
             raise UnsupportedError(f"{op}: {key} is {value.dtype}; allowed: x's dtype, {x.dtype}")
 
 

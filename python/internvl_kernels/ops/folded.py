@@ -27,6 +27,9 @@ def fold_norm(weight: Any, norm_weight: Any, bias: Any = None, norm_bias: Any = 
     if tuple(norm_weight.shape) != tuple(weight.shape[1:]) or len(weight.shape) != 2:
         found = f"weight {list(weight.shape)}, norm_weight {list(norm_weight.shape)}"
         raise UnsupportedError(f"fold_norm: {found}; allowed: [N, K] and [K]")
+    for name, given, size in (("bias", bias, len(weight)), ("norm_bias", norm_bias, weight.shape[1])):
+        if given is not None and tuple(given.shape) != (size,):
+            raise UnsupportedError(f"fold_norm: {name} is {list(given.shape)}; allowed: [{size}], or None")
     wide = torch.float64 if weight.dtype in (torch.float32, torch.float64) else torch.float32  # holds a product exactly
     folded = (weight.to(wide) * norm_weight.to(wide)).to(weight.dtype)
     shift = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)

@@ -102,7 +102,7 @@ def linear_residual(
     residual may be float32 beside 16-bit x, and then so is the result.
 
     inplace: kernels write into residual and return it; the reference, whose gradients may need it, returns a new tensor. tell:
-    float32 ``[ceil(N / 32), rows, 2]``, into which the result's ``row_statistics`` are written (cuda, the reference). Shapes and
+    float32 ``[G, rows, 2]``, into which the ``row_statistics`` of the result's first G parts are written (cuda, the reference). Shapes and
     dtypes otherwise as ``linear``.
     """
     check_product("linear_residual", x, weight, bias)
