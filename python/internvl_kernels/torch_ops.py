@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import library
 
 from . import ops, reference
 from .errors import UnsupportedError
@@ -276,16 +277,14 @@ def _backward(door: Door, signature: _Signature) -> Callable[..., Any]:
     return backward
 
 
-def _define(door: Door) -> torch.library.CustomOpDef:
+def _define(door: Door) -> library.CustomOpDef:
     signature = _Signature(door)
 
     def empty(*args: Any, **kwargs: Any) -> Any:
         return door.shape(**signature.bind(args, kwargs))
 
     run = _kernel(door, signature)
-    operator = torch.library.custom_op(
-        f"{NAMESPACE}::{door.name}", run, mutates_args=door.writes, schema=str(signature)
-    )
+    operator = library.custom_op(f"{NAMESPACE}::{door.name}", run, mutates_args=door.writes, schema=str(signature))
     operator.register_fake(empty)
     if door.writes:
         # torch takes no formula for these, and without one a gradient would silently lack; refused once the write is done

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.library import opcheck
+from torch import library
 
 from internvl_kernels import UnsupportedError, ops, reference
 from internvl_kernels.ops._backend import CUDA_ALONE
@@ -87,15 +87,15 @@ def test_schemas() -> None:
 
 
 @pytest.mark.parametrize("door", DOORS, ids=ids)
-def test_opcheck(door: Door) -> None:
+def test_library.opcheck(door: Door) -> None:
     first, *_, problem = of(door) * 2
-    opcheck(operator(door), *in_order(door, by_name(door, first, first.dtypes[0])), test_utils="test_faketensor")
+    library.opcheck(operator(door), *in_order(door, by_name(door, first, first.dtypes[0])), test_utils="test_faketensor")
     given = by_name(door, problem, problem.dtypes[0])
-    opcheck(operator(door), *in_order(door, given))
+    library.opcheck(operator(door), *in_order(door, given))
     if door.gradient:  # the backward pass traced as well
-        opcheck(operator(door), *in_order(door, with_grad(given)), test_utils="test_aot_dispatch_dynamic")
+        library.opcheck(operator(door), *in_order(door, with_grad(given)), test_utils="test_aot_dispatch_dynamic")
     if "bfloat16" in problem.dtypes:
-        opcheck(operator(door), *in_order(door, by_name(door, problem, "bfloat16")), test_utils="test_faketensor")
+        library.opcheck(operator(door), *in_order(door, by_name(door, problem, "bfloat16")), test_utils="test_faketensor")
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
@@ -120,13 +120,13 @@ def test_bits_of_the_function(door: Door, backend: str) -> None:
 def test_float32_stream_beside_16_bit_weights() -> None:
     x, weight = normal(2, 17, 64), normal(64, dtype="bfloat16", seed=1)
     for name in ("rms_norm", "layer_norm"):
-        opcheck(getattr(DOOR, name).default, (x, weight))
+        library.opcheck(getattr(DOOR, name).default, (x, weight))
         found = getattr(DOOR, name)(x, weight)
         assert found.dtype == torch.bfloat16
         same_bits(found, getattr(ops, name)(x, weight))
-    opcheck(DOOR.pixel_shuffle.default, (normal(2, 17, 16), weight))
+    library.opcheck(DOOR.pixel_shuffle.default, (normal(2, 17, 16), weight))
     matrix, rows = normal(64, 32, dtype="bfloat16", seed=2), normal(2, 17, 32, dtype="bfloat16", seed=3)
-    opcheck(DOOR.linear_residual.default, (rows, matrix, None, x))
+    library.opcheck(DOOR.linear_residual.default, (rows, matrix, None, x))
     assert DOOR.linear_residual(rows, matrix, None, residual=x).dtype == torch.float32
 
 
