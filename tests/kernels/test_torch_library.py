@@ -87,15 +87,19 @@ def test_schemas() -> None:
 
 
 @pytest.mark.parametrize("door", DOORS, ids=ids)
-def test_library.opcheck(door: Door) -> None:
+def test_opcheck(door: Door) -> None:
     first, *_, problem = of(door) * 2
-    library.opcheck(operator(door), *in_order(door, by_name(door, first, first.dtypes[0])), test_utils="test_faketensor")
+    library.opcheck(
+        operator(door), *in_order(door, by_name(door, first, first.dtypes[0])), test_utils="test_faketensor"
+    )
     given = by_name(door, problem, problem.dtypes[0])
     library.opcheck(operator(door), *in_order(door, given))
     if door.gradient:  # the backward pass traced as well
         library.opcheck(operator(door), *in_order(door, with_grad(given)), test_utils="test_aot_dispatch_dynamic")
     if "bfloat16" in problem.dtypes:
-        library.opcheck(operator(door), *in_order(door, by_name(door, problem, "bfloat16")), test_utils="test_faketensor")
+        library.opcheck(
+            operator(door), *in_order(door, by_name(door, problem, "bfloat16")), test_utils="test_faketensor"
+        )
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
