@@ -16,7 +16,7 @@ from internvl_kernels import costs, ops
 from internvl_kernels.config import LanguageConfig
 from internvl_kernels.encoder import read_weights
 from internvl_kernels.io.config import read_config
-from internvl_kernels.models import DecodeSteps, KVCache, LanguageModel, Piece, Prompt, prefill
+from internvl_kernels.models import DecodeSteps, KVCache, LanguageModel, Piece, Positions, Prompt, prefill
 from internvl_kernels.options import RuntimeOptions
 from internvl_kernels.registry import LANGUAGES
 
@@ -89,7 +89,7 @@ class _Language:
 
         def ours(dtype: str, stored: str) -> Call:
             model, options = self.load(dtype, stored)
-            prompt = Prompt(self.ids[0], None)
+            prompt = Prompt(self.ids[0], None, Positions(len(self.ids[0])))
 
             def call() -> Tensor:
                 with torch.no_grad(), options.limited():
@@ -145,8 +145,9 @@ class _Language:
             model, options = self.load(dtype, stored)
             with torch.no_grad(), options.limited():
                 cache = KVCache(model.config, [length + 1], model.kv_dtype, model.device)
-                list(prefill(model, cache, [Prompt(self.ids[0], None)], costs.MOST_ROWS, None))
-                steps = DecodeSteps(model, cache)
+                positions = [Positions(len(self.ids[0]))]
+                list(prefill(model, cache, [Prompt(self.ids[0], None, *positions)], costs.MOST_ROWS, None))
+                steps = DecodeSteps(model, cache, positions)
 
             def call() -> Tensor:
                 with torch.no_grad(), options.limited():

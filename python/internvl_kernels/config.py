@@ -51,10 +51,25 @@ class ProjectorConfig:
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How the rotary frequencies are changed for long contexts (models/rotary.py has the formulas)."""
+
+    kind: str  # "linear" | "dynamic" (NTK) | "yarn" | "longrope"
+    factor: float = 1.0
+    original_positions: int = 0  # longest context without scaling
+    attention_factor: float = 1.0  # cosines and sines are multiplied by it
+    beta_fast: float = 32.0  # yarn: turns within original_positions above which a frequency stays as it is,
+    beta_slow: float = 1.0  # and below which it is divided by factor
+    truncate: bool = True  # yarn: the bounds of the ramp are whole numbers
+    short_factors: tuple[float, ...] = ()  # longrope: divisors of the frequencies, [head_dim / 2], of prompts up to
+    long_factors: tuple[float, ...] = ()  # original_positions, and of longer ones
+
+
+@dataclass(frozen=True)
 class LanguageConfig:
     """Decoder with pre-RMSNorm, half-split rotary embedding, SwiGLU or a mixture of SwiGLU experts."""
 
-    architecture: str  # "qwen2" | "qwen3" | "qwen3_moe" | "llama"
+    architecture: str  # "qwen2" | "qwen3" | "qwen3_moe" | "llama" | "internlm2" | "internlm3" | "phi3" | "gpt_oss"
     hidden_size: int
     num_layers: int
     num_heads: int
@@ -68,12 +83,20 @@ class LanguageConfig:
     output_bias: bool = False
     qk_norm: bool = False  # per head, before the rotary embedding
     tied_embeddings: bool = False  # as stored: no lm_head tensor
-    max_positions: int = 32768
+    max_positions: int = 32768  # as published, before scaling
     num_experts: int = 0  # 0: dense
     experts_per_token: int = 0
     expert_size: int = 0  # intermediate size of one expert
     norm_topk_prob: bool = True
     dense_layers: tuple[int, ...] = ()  # layers of an MoE model that stay dense (mlp_only_layers, decoder_sparse_step)
+    rope_scaling: RopeScaling | None = None
+    window: int = 0  # keys that a query of window_layers sees, its own included
+    window_layers: tuple[int, ...] = ()
+    sinks: bool = False  # a learned logit per query head that joins the softmax
+    expert_bias: bool = False  # of router, gate, up and down
+    expert_limit: float = 0.0  # GPT-OSS: gate and up are clamped to it, and its form of SwiGLU; 0: plain SwiGLU
+    norm_once: bool = False  # RMSNorm multiplies by its weight before it rounds (GPT-OSS)
+    visual_stride: float = 1.0  # V2PE: positions that a visual token takes
 
     @property
     def q_size(self) -> int:
@@ -82,6 +105,15 @@ class LanguageConfig:
     @property
     def kv_size(self) -> int:
         return self.num_kv_heads * self.head_dim
+
+    @property
+    def context(self) -> int:
+        """Positions that may be used: the published length, or what its rotary scaling reaches."""
+        scaling = self.rope_scaling
+        if scaling is None or scaling.kind == "longrope":
+            return self.max_positions
+        reach = int(scaling.factor * (scaling.original_positions or self.max_positions))
+        return max(self.max_positions, reach)
 
     def is_sparse(self, layer: int) -> bool:
         return self.num_experts > 0 and layer not in self.dense_layers

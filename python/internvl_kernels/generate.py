@@ -14,7 +14,7 @@ from . import ops
 from ._lazy import torch
 from .costs import chunk_rows, step_rows
 from .errors import UnsupportedError
-from .models import DecodeSteps, KVCache, LanguageModel, Piece, Prompt, prefill
+from .models import DecodeSteps, KVCache, LanguageModel, Piece, Positions, Prompt, prefill
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,6 +78,7 @@ class Request:
     visual: Tensor | None = None
     options: GenerationOptions = field(default_factory=GenerationOptions)
     row_seed: int = 0  # added to the seed, so that the rows of one generate() call differ
+    visual_stride: float = 1.0  # positions of a visual token (V2PE)
 
 
 @dataclass
@@ -87,6 +88,7 @@ class _Sequence:
     capacity: int  # prompt and new tokens
     seed: int
     length: int  # keys in the cache
+    positions: Positions
     tokens: list[int] = field(default_factory=list)
     done: bool = False
 
@@ -111,20 +113,18 @@ class Decoder:
     ) -> None:
         self._language, self._image_token_id = language, image_token_id
         self._sequences: list[_Sequence] = []
-        context = language.config.max_positions
         for number, request in enumerate(requests):
             length = int(request.input_ids.numel())
             if length == 0:
                 raise UnsupportedError(f"input_ids: sequence {number} is empty; allowed: at least one token")
-            if length >= context:
-                raise UnsupportedError(
-                    f"input_ids: sequence {number} has {length} tokens; allowed: fewer than {context}, the model's context"
-                )
+            visual = request.input_ids.reshape(-1) == (-1 if image_token_id is None else image_token_id)
+            positions = Positions(length, visual, request.visual_stride)
+            language.check_context(positions.span, length, more=True)
             options = request.options
             stops = frozenset(stop_token_ids if options.stop_token_ids is None else options.stop_token_ids)
             seed = secrets.randbits(64) if options.seed is None else (options.seed + request.row_seed) % 2**64
-            capacity = min(length + options.max_new_tokens, context)
-            self._sequences.append(_Sequence(request, stops, capacity, seed, length))
+            capacity = length + min(options.max_new_tokens, language.config.context - positions.span)
+            self._sequences.append(_Sequence(request, stops, capacity, seed, length, positions))
         longest = max((s.length for s in self._sequences), default=1)
         most = max((s.capacity for s in self._sequences), default=1)
         c, run = language.config, (language.dtype.itemsize, language.backend, max_workspace)
@@ -132,7 +132,7 @@ class Decoder:
         self._step_rows = step_rows(c, max(len(requests), 1), most, *run)
         capacities = [s.capacity for s in self._sequences]
         self._cache = KVCache(language.config, capacities, language.kv_dtype, language.device)
-        self._steps = DecodeSteps(language, self._cache)
+        self._steps = DecodeSteps(language, self._cache, [s.positions for s in self._sequences])
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         if not self._sequences:
@@ -150,7 +150,7 @@ class Decoder:
 
     def _prefill(self) -> Tensor:
         """Every prompt into the cache; the normed last rows ``[B, H]``."""
-        prompts = [Prompt(s.request.input_ids.reshape(-1), s.request.visual) for s in self._sequences]
+        prompts = [Prompt(s.request.input_ids.reshape(-1), s.request.visual, s.positions) for s in self._sequences]
         lasts: list[Tensor] = []
         for pieces, y in prefill(self._language, self._cache, prompts, self._prefill_rows, self._image_token_id):
             for piece, end in zip(pieces, itertools.accumulate(piece.rows for piece in pieces)):

@@ -24,8 +24,17 @@ from .io.images import Video
 from .io.prompt import ImageItem, VideoItem, prompt_ids
 from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
-from .models import LanguageModel, Projector, encode_tiles, logits
-from .options import ChatArguments, RuntimeOptions, as_list, generation_options, joined, kept_positions, token_ids
+from .models import LanguageModel, Positions, Projector, encode_tiles, logits
+from .options import (
+    ChatArguments,
+    RuntimeOptions,
+    as_list,
+    checked_stride,
+    generation_options,
+    joined,
+    kept_positions,
+    token_ids,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,12 +135,16 @@ class Model(VisionModel):
 
     # ---- language --------------------------------------------------------------------------------------------------------
 
-    def logits(self, input_ids: Any, tiles: Any = None, *, check_finite: bool = False) -> Tensor:
+    def logits(
+        self, input_ids: Any, tiles: Any = None, *, visual_stride: float | None = None, check_finite: bool = False
+    ) -> Tensor:
         """``[B, L]`` ids -> ``[B, L, vocab]``; positions holding IMG_CONTEXT take the tokens of ``tiles`` in order.
 
         The result, B x L x vocab values, is the caller's and no part of max_workspace; everything else, the keys and values of the
-        rows at hand included, stays under it, or UnsupportedError says what it takes. check_finite as in ``encode_tiles``.
+        rows at hand included, stays under it, or UnsupportedError says what it takes. visual_stride as in ``generate``, check_finite
+        as in ``encode_tiles``.
         """
+        stride = checked_stride(visual_stride, self.config)
         ids = token_ids(input_ids, self._options.device)
         with torch.no_grad(), self._options.limited():
             pixels, size = self._sized(tiles, check_finite)
@@ -139,7 +152,7 @@ class Model(VisionModel):
             kv = self._options.kv_type.itemsize
             costs.require_for_logits(self.config, limit, ids.shape[1], *self._costs, size, kv)
             visual = self._visual(ids, pixels)
-            return logits(self._language, ids, visual, self.image_token_id, limit)
+            return logits(self._language, ids, visual, self.image_token_id, limit, stride)
 
     def generate(
         self,
@@ -147,17 +160,19 @@ class Model(VisionModel):
         tiles: Any = None,
         *,
         attention_mask: Any = None,
+        visual_stride: float | None = None,
         check_finite: bool = False,
         **generate_options: Any,
     ) -> Tensor:
         """Continue ``[B, L]`` ids -> ``[B, L + new]``; finished rows are filled with the pad token.
 
         tiles fill the IMG_CONTEXT positions of all rows in order. attention_mask ``[B, L]`` (0 = padding, either side).
-        check_finite as in ``encode_tiles``. The KV cache of all rows is held besides max_workspace.
+        visual_stride: positions that a visual token takes, greater than 0, at most 1 (V2PE; None: the checkpoint's, 1 for all
+        released models but V2PE's own). check_finite as in ``encode_tiles``. The KV cache of all rows is held besides max_workspace.
         Options: max_new_tokens=256, do_sample=False, temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0,
         stop_token_ids=None (the checkpoint's), seed=None. Row r samples with ``seed + r``. Generation also ends at the context.
         """
-        options = generation_options(generate_options)
+        options, stride = generation_options(generate_options), checked_stride(visual_stride, self.config)
         ids = token_ids(input_ids, self._options.device)
         keep = kept_positions(attention_mask, ids)
         with torch.no_grad(), self._options.limited():
@@ -169,7 +184,7 @@ class Model(VisionModel):
                 tokens = tokens[kept]
                 count = int((tokens == self.image_token_id).sum())
                 rows = None if visual is None else visual[begin : begin + count]
-                requests.append(Request(tokens, rows, options, row_seed=row))
+                requests.append(Request(tokens, rows, options, row, stride))
                 begin += count
             decoder = self._decoder(requests)
             for _ in decoder:
@@ -189,6 +204,7 @@ class Model(VisionModel):
         history: Sequence[tuple[str, str]] | None = None,
         system: str | None = None,
         max_tiles: int | None = None,
+        visual_stride: float | None = None,
         check_finite: bool = False,
         **generate_options: Any,
     ) -> str:
@@ -196,10 +212,11 @@ class Model(VisionModel):
 
         history: earlier (question, answer) pairs; images belong to the ``<image>`` marks in order; a single image needs none
         (the first question gets it), several do. system: replaces the template's system message. max_tiles: per image.
-        check_finite as in ``encode``. Options as ``generate``.
+        check_finite as in ``encode``. visual_stride and options as ``generate``.
         """
         request: dict[str, Any] = {"history": history, "system": system, "max_tiles": max_tiles}
-        return "".join(self.stream(question, images, check_finite=check_finite, **request, **generate_options))
+        request |= {"visual_stride": visual_stride, "check_finite": check_finite}
+        return "".join(self.stream(question, images, **request, **generate_options))
 
     def stream(
         self,
@@ -209,12 +226,15 @@ class Model(VisionModel):
         history: Sequence[tuple[str, str]] | None = None,
         system: str | None = None,
         max_tiles: int | None = None,
+        visual_stride: float | None = None,
         check_finite: bool = False,
         **generate_options: Any,
     ) -> Iterator[str]:
         """``chat`` piece by piece. Arguments are checked, and the images encoded, before the first piece is asked for."""
-        request = {"question": question, "images": images, "history": history, "system": system, "max_tiles": max_tiles}
-        requests = self._requests([{**request, "check_finite": check_finite, **generate_options}])
+        request: dict[str, Any] = {"question": question, "images": images, "history": history, "system": system}
+        request["max_tiles"] = max_tiles
+        request |= {"visual_stride": visual_stride, "check_finite": check_finite}
+        requests = self._requests([{**request, **generate_options}])
         return (piece for _, piece in self._pieces(requests))
 
     def batch_chat(self, requests: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -273,12 +293,10 @@ class Model(VisionModel):
             items = [[self._prepare(item, p.max_tiles, p.check_finite) for item in p.images] for p in parsed]
         prompts = [self._prompt(p.question, p.images, its, p.history, p.system) for p, its in zip(parsed, items)]
         ids = [torch.tensor(prompt, device=self._options.device) for prompt in prompts]
-        context = self.config.language.max_positions
-        for number, tokens in enumerate(ids):
-            if len(tokens) >= context:
-                raise UnsupportedError(
-                    f"question: request {number} is {len(tokens)} tokens; allowed: fewer than {context}, the model's context"
-                )
+        strides = [checked_stride(p.visual_stride, self.config) for p in parsed]
+        for tokens, stride in zip(ids, strides):
+            span = Positions(len(tokens), tokens == self.image_token_id, stride).span
+            self._language.check_context(span, len(tokens), more=True)
         pixels = [p for its in items for item in its for p in item]
         self._require(
             [len(t) for t in ids],
@@ -288,13 +306,13 @@ class Model(VisionModel):
         result, begin = [], 0
         with self._stage("vision"):
             visual = self.encode_tiles(joined(pixels)) if pixels else None
-        for p, its, tokens in zip(parsed, items, ids):
+        for p, its, tokens, stride in zip(parsed, items, ids, strides):
             tiles = sum(len(pixels) for item in its for pixels in item)
             rows = None
             if visual is not None and tiles:
                 rows = visual[begin : begin + tiles].reshape(-1, visual.shape[-1])
                 begin += tiles
-            result.append(Request(tokens, rows, p.options))
+            result.append(Request(tokens, rows, p.options, visual_stride=stride))
         return result
 
     def _pieces(self, requests: list[Request]) -> Iterator[tuple[int, str]]:
@@ -335,9 +353,8 @@ class Model(VisionModel):
 
     def _require(self, lengths: Sequence[int], new: Sequence[int], tile: tuple[int, int] | None) -> None:
         """Refuses a max_workspace that an answer cannot keep before any work is done."""
-        context = self.config.language.max_positions
-        longest = max((min(n + m, context) for n, m in zip(lengths, new)), default=1)
-        prompt = min(max(lengths, default=1), context)
+        context, prompt = self.config.language.context, max(lengths, default=1)
+        longest = max((max(n, min(n + m, context)) for n, m in zip(lengths, new)), default=1)
         costs.require_for_answer(self.config, self._options.max_workspace, prompt, longest, *self._costs, tile)
 
     @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._lazy import torch
+from .config import ModelConfig
 from .errors import BackendError, UnsupportedError
 from .generate import GenerationOptions
 from .ops._backend import BACKENDS, CUDA_OPS, unavailable
@@ -179,7 +180,7 @@ def packed_folder(value: bool | str | os.PathLike[str] | None, backend: str) -> 
 class ChatArguments:
     """The arguments of one chat, checked."""
 
-    _KEYS = ("question", "images", "history", "system", "max_tiles", "check_finite")
+    _KEYS = ("question", "images", "history", "system", "max_tiles", "visual_stride", "check_finite")
 
     def __init__(
         self,
@@ -188,11 +189,13 @@ class ChatArguments:
         history: Any,
         system: str | None,
         max_tiles: int | None,
+        visual_stride: Any,
         check_finite: bool,
         options: GenerationOptions,
     ) -> None:
         self.question, self.images, self.history, self.system = question, images, history, system
-        self.max_tiles, self.check_finite, self.options = max_tiles, check_finite, options
+        self.max_tiles, self.visual_stride = max_tiles, visual_stride
+        self.check_finite, self.options = check_finite, options
 
     @classmethod
     def check(cls, request: Mapping[str, Any], number: int) -> ChatArguments:
@@ -211,9 +214,8 @@ class ChatArguments:
         if not (finite is None or isinstance(finite, bool)):
             raise UnsupportedError(f"check_finite: {finite!r}; allowed: True or False")
         options = generation_options({k: v for k, v in request.items() if k not in cls._KEYS})
-        return cls(
-            known["question"], as_list(known["images"]), known["history"], known["system"], most, bool(finite), options
-        )
+        given = (known["history"], known["system"], most, known["visual_stride"], bool(finite))
+        return cls(known["question"], as_list(known["images"]), *given, options)
 
 
 def token_ids(input_ids: Any, device: str) -> Tensor:
@@ -237,6 +239,15 @@ def kept_positions(attention_mask: Any, ids: Tensor) -> Tensor:
 
 def joined(pixels: list[np.ndarray]) -> np.ndarray:
     return pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
+
+
+def checked_stride(given: Any, config: ModelConfig) -> float:
+    """Positions of a visual token; None: the checkpoint's."""
+    if given is None:
+        return config.language.visual_stride
+    if not isinstance(given, numbers.Real) or isinstance(given, bool) or not 0 < given <= 1:
+        raise UnsupportedError(f"visual_stride: {given!r}; allowed: greater than 0, at most 1, or None")
+    return float(given)
 
 
 def generation_options(given: Mapping[str, Any]) -> GenerationOptions:
@@ -297,4 +308,12 @@ def as_list(images: Any) -> list[Any]:
     return list(images) if isinstance(images, (list, tuple)) else [images]
 
 
-__all__ = ["ChatArguments", "RuntimeOptions", "as_list", "dense", "generation_options", "packed_folder"]
+__all__ = [
+    "ChatArguments",
+    "RuntimeOptions",
+    "as_list",
+    "checked_stride",
+    "dense",
+    "generation_options",
+    "packed_folder",
+]

@@ -209,7 +209,7 @@ def make_plan(
     tiles = sum(counts)
     tokens = [count * config.tokens_per_tile for count in counts]
     prompt = sum(tokens) + text_tokens
-    context, run = config.language.max_positions, (itemsize, backend)
+    context, run = config.language.context, (itemsize, backend)
     keys, longest = max(min(prompt, context), 1), max(min(prompt + new_tokens, context), 1)
     tile = (config.tiling.size, config.tiling.size)
     require_for_answer(config, limit, keys, longest, *run, tile if tiles else None)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from internvl_kernels import CheckpointError
 from internvl_kernels.io.checkpoint import load_weights, read_config, save_checkpoint
-from internvl_kernels.io.shards import read_header, write_shard
+from internvl_kernels.io.shards import Entry, read_header, write_shard
 from internvl_kernels.testing.checkpoints import random_weights, tiny_config
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -132,7 +132,7 @@ def test_truncated_shard(copy, keep):
 
 
 def test_truncation_names_the_first_tensor_cut_off(tmp_path):
-    write_shard(tmp_path / "a.safetensors", [("first", torch.ones(10)), ("second", torch.ones(10))])
+    write_shard(tmp_path / "a.safetensors", [Entry.of("first", torch.ones(10)), Entry.of("second", torch.ones(10))])
     data = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "a.safetensors").write_bytes(data[:-4])
     with pytest.raises(CheckpointError, match="second is the first tensor cut off"):
@@ -238,7 +238,7 @@ def test_corrupt_header(tmp_path, kind):
 def test_any_changed_byte_is_read_or_refused(tmp_path, position, value, cut):
     """Bytes are changed and the file shortened; what passes must be what the safetensors library reads, too."""
     file = tmp_path / "x.safetensors"
-    write_shard(file, [("a", torch.arange(6.0)), ("b.weight", torch.ones(2, 3).bfloat16())])
+    write_shard(file, [Entry.of("a", torch.arange(6.0)), Entry.of("b.weight", torch.ones(2, 3).bfloat16())])
     data = bytearray(file.read_bytes())
     data[position % len(data)] = value
     file.write_bytes(data[: len(data) - cut])

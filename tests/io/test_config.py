@@ -175,21 +175,24 @@ def test_what_transformers_writes(tmp_path, text, style, form):
 
 
 @pytest.mark.parametrize(
-    ("rope", "theta", "positions"),
+    ("rope", "theta", "context"),
     [
         ({"rope_theta": 5e5}, 5e5, 32768),
         ({"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}, 5e5, 32768),
         ({"rope_theta": 5e5, "rope_parameters": {"rope_theta": 5e5}}, 5e5, 32768),
         ({"rope_scaling": None}, 1e4, 32768),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "rope_theta": 5e5}, 5e5, 32768),
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 6.0, "rope_theta": 5e7}}, 5e7, 32768),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 4096}}, 1e4, 4096),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "rope_theta": 5e5}, 5e5, 65536),
+        ({"rope_scaling": {"type": "dynamic", "factor": 1.0}}, 1e4, 32768),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 6.0, "rope_theta": 5e7}}, 5e7, 196608),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 4096}}, 1e4, 65536),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, 1e4, 131072),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}}, 1e4, 32768),
     ],
 )
-def test_rotary_forms(tmp_path, rope, theta, positions):
+def test_rotary_forms(tmp_path, rope, theta, context):
     text = {k: v for k, v in QWEN2.items() if not k.startswith("rope")} | rope
     t = read_config(write(tmp_path, ORIGINAL | {"llm_config": text})).language
-    assert (t.rope_theta, t.max_positions) == (theta, positions)
+    assert (t.rope_theta, t.max_positions, t.context) == (theta, 32768, context)
 
 
 @pytest.mark.parametrize(("select", "layers"), [(-1, 24), (-4, 21), (24, 24), (1, 1), (-24, 1)])

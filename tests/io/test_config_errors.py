@@ -43,11 +43,14 @@ def refused(path, base: dict, where: str, value: object, *words: str) -> None:
         ("architectures", [], ["[]"]),
         ("architectures", "InternVLChatModel", ["InternVLChatModel"]),
         ("architectures", [7], ["7"]),
-        ("llm_config.architectures", ["InternLM2ForCausalLM"], ["InternLM2ForCausalLM", "Qwen2ForCausalLM"]),
-        ("llm_config.architectures", ["GptOssForCausalLM"], ["GptOssForCausalLM"]),
+        ("llm_config.architectures", ["MistralForCausalLM"], ["MistralForCausalLM", "Qwen2ForCausalLM"]),
+        ("llm_config.architectures", ["InternLMForCausalLM"], ["InternLMForCausalLM"]),
         ("vision_config.model_type", "siglip", ["siglip", "intern_vit_6b"]),
-        ("quantization_config", {"quant_method": "awq"}, ["awq", "allowed: none"]),
-        ("quantization_config", {}, ["allowed: none"]),
+        ("quantization_config", {"quant_method": "gptq"}, ["gptq", "'awq' or 'mxfp4'"]),
+        ("quantization_config", {"quant_method": "awq", "bits": 8}, ["bits is 8"]),
+        ("quantization_config", {"quant_method": "awq", "version": "gemv"}, ["gemv", "'gemm'"]),
+        ("quantization_config", {"quant_method": "awq", "zero_point": False}, ["zero_point", "true"]),
+        ("quantization_config", {}, ["quant_method", "'awq' or 'mxfp4'"]),
         ("llm_config.quantization_config", {"quant_method": "bitsandbytes"}, ["llm_config.quant", "bitsandbytes"]),
         ("vision_config.quantization_config", {"bits": 8}, ["vision_config.quantization_config"]),
         ("flash_mode", True, ["True", "Flash"]),
@@ -73,8 +76,14 @@ def refused(path, base: dict, where: str, value: object, *words: str) -> None:
         ("llm_config.num_key_value_heads", 3, ["3", "a divisor of num_attention_heads 4"]),
         ("llm_config.num_experts_per_tok", 5, ["5", "from 1 to 4"]),
         ("llm_config.mlp_only_layers", ["0"], ["integers"]),
-        ("llm_config.rope_scaling", {"type": "yarn", "factor": 4.0}, ["yarn", "'default' or 'dynamic'"]),
-        ("llm_config.rope_scaling", {"rope_type": "longrope"}, ["longrope"]),
+        ("llm_config.rope_scaling", {"type": "llama3", "factor": 4.0}, ["llama3", "'default' or 'linear'"]),
+        ("llm_config.rope_scaling", {"type": "dynamic", "factor": 0.5}, ["0.5", "1 and more"]),
+        ("llm_config.rope_scaling", {"type": "yarn", "factor": -4.0}, ["-4"]),
+        ("llm_config.rope_scaling", {"type": "yarn", "beta_fast": 1.0, "beta_slow": 2.0}, ["beta_fast", "beta_slow"]),
+        ("llm_config.rope_scaling", {"rope_type": "longrope"}, ["short_factor", "None"]),
+        ("llm_config.rope_scaling", {"rope_type": "longrope", "short_factor": [1.0]}, ["short_factor", "12 numbers"]),
+        ("llm_config.rope_pos_id_stride", 3, ["3", "power of 2"]),
+        ("llm_config.rope_pos_id_version", "v3pe", ["v3pe"]),
         ("llm_config.rope_scaling", {"rope_type": 3}, ["3"]),
         ("llm_config.rope_scaling", "dynamic", ["dynamic", "an object"]),
         ("llm_config.rope_parameters", {"full_attention": {"rope_theta": 1e4}}, ["one set"]),
@@ -94,7 +103,7 @@ def test_original(tmp_path, where, value, words):
 @pytest.mark.parametrize(
     ("where", "value", "words"),
     [
-        ("text_config.model_type", "gpt_oss", ["gpt_oss", "Qwen3MoeForCausalLM (qwen3_moe)"]),
+        ("text_config.model_type", "gemma3", ["gemma3", "Qwen3MoeForCausalLM (qwen3_moe)"]),
         ("text_config.mlp_bias", True, ["mlp_bias"]),
         ("vision_config.use_mean_pooling", False, ["final norm"]),
         ("vision_config.image_size", [56, 84], ["[56, 84]", "two equal"]),
@@ -164,14 +173,12 @@ def test_no_config(tmp_path):
         read_config(tmp_path)
 
 
-def test_binding_sliding_window(tmp_path):
-    window = {"use_sliding_window": True, "sliding_window": 256}
-    (tmp_path / "config.json").write_text(json.dumps(ORIGINAL | {"llm_config": ORIGINAL["llm_config"] | window}))
-    with pytest.raises(CheckpointError, match=r"use_sliding_window.*at least 512"):
-        read_config(tmp_path)
-    window["sliding_window"] = 512  # never binds
-    (tmp_path / "config.json").write_text(json.dumps(ORIGINAL | {"llm_config": ORIGINAL["llm_config"] | window}))
-    assert read_config(tmp_path).language.max_positions == 512
+@pytest.mark.parametrize(("window", "layers"), [(256, (0, 1)), (511, (0, 1)), (512, ()), (1 << 30, ())])
+def test_a_window_counts_where_it_binds(tmp_path, window, layers):
+    keys = {"use_sliding_window": True, "sliding_window": window}
+    (tmp_path / "config.json").write_text(json.dumps(ORIGINAL | {"llm_config": ORIGINAL["llm_config"] | keys}))
+    found = read_config(tmp_path).language
+    assert (found.window, found.window_layers) == (window if layers else 0, layers)
 
 
 KEYS = [key for key in ORIGINAL if not isinstance(ORIGINAL[key], dict)]

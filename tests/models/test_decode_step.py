@@ -9,13 +9,14 @@ import torch
 
 from internvl_kernels import UnsupportedError, ops
 from internvl_kernels.generate import Decoder, GenerationOptions, Request
-from internvl_kernels.models import DecodeSteps, KVCache, LanguageModel, Piece, forward_pieces, storage
+from internvl_kernels.models import DecodeSteps, KVCache, LanguageModel, Piece, Positions, forward_pieces, storage
 from internvl_kernels.ops import PackedWeight
 from internvl_kernels.ops._backend import cpu
 from internvl_kernels.testing.checkpoints import random_weights, tiny_config
 from internvl_kernels.testing.compare import same_bits
 from internvl_kernels.testing.hostile import normal
 
+POSITIONS = [Positions(0)] * 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -35,13 +36,13 @@ def language(text: str = "qwen3", stored: str = "float32", kv: str = "float32", 
 def steps(model: LanguageModel, one_by_one: bool, lengths: tuple[int, ...]) -> list[torch.Tensor]:
     """Sequences that begin at once and end one after the other, each row's result in the order of its step."""
     cache = KVCache(model.config, [n + 1 for n in lengths], model.kv_dtype, model.device)
-    recorded = DecodeSteps(model, cache)
+    recorded = DecodeSteps(model, cache, POSITIONS)
     found = []
     for at in range(max(lengths)):
         pieces = [Piece(i, at, at + 1) for i, n in enumerate(lengths) if at < n]
         ids = torch.tensor([8 + (7 * at + p.sequence) % 100 for p in pieces])
         if one_by_one:
-            found.append(forward_pieces(model, cache, model.embed(ids), pieces, decode=True))
+            found.append(forward_pieces(model, cache, model.embed(ids), pieces, POSITIONS, decode=True))
         else:
             found.append(recorded(ids, pieces).clone())
         for i, n in enumerate(lengths):
@@ -90,7 +91,7 @@ def test_a_step_runs_no_op(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recorded_in_one_mode_and_run_in_another(first: bool) -> None:
     model = language()
     cache = KVCache(model.config, [8], model.kv_dtype, model.device)
-    recorded, ids, found = DecodeSteps(model, cache), torch.tensor([9]), []
+    recorded, ids, found = DecodeSteps(model, cache, POSITIONS), torch.tensor([9]), []
     for inference in (first, not first, first):
         with torch.inference_mode(inference), torch.no_grad():
             found.append(recorded(ids, [Piece(0, 0, 1)]).clone())
@@ -101,7 +102,7 @@ def test_recorded_in_one_mode_and_run_in_another(first: bool) -> None:
 def test_an_interrupted_recording_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     model = language()
     cache = KVCache(model.config, [8], model.kv_dtype, model.device)
-    recorded, ids = DecodeSteps(model, cache), torch.tensor([9])
+    recorded, ids = DecodeSteps(model, cache, POSITIONS), torch.tensor([9])
 
     def fail(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -110,7 +111,7 @@ def test_an_interrupted_recording_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         patch.setattr(ops, "linear_swiglu", fail)
         with pytest.raises(KeyboardInterrupt):
             recorded(ids, [Piece(0, 0, 1)])
-    expected = forward_pieces(model, cache, model.embed(ids), [Piece(0, 0, 1)], decode=True)
+    expected = forward_pieces(model, cache, model.embed(ids), [Piece(0, 0, 1)], POSITIONS, decode=True)
     for _ in range(3):
         same_bits(recorded(ids, [Piece(0, 0, 1)]), expected)
 

@@ -98,7 +98,9 @@ class Learner:
         language, (rows, length) = self._language, batch.ids.shape
         language.scores = []
         h = language.embed(batch.ids, visual.flatten(0, 1), self.image_token_id).flatten(0, 1)
-        y = language.forward(h, torch.arange(length).repeat(rows), DenseAttention(rows, length, backend="reference"))
+        positions = torch.arange(length).repeat(rows)
+        attend = DenseAttention(rows, length, backend="reference")
+        y = language.forward(h, positions, torch.full_like(positions, length), attend)
         asked = batch.labels.flatten() != -100
         logits, labels = language.head(y[asked]).float(), batch.labels.flatten()[asked]
         right = (logits.argmax(-1) == labels).float().mean().item()

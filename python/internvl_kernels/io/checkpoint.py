@@ -17,8 +17,9 @@ from ..errors import CheckpointError
 from .config import read_config
 from .hub import resolve
 from .layouts import PARTS, Naming, Parameter, Piece, detect, ignored, parameters
+from .quantized import Source, Sources, read_sources
 from .save import save_checkpoint
-from .shards import FLOATS, MappedShard, StoredTensor, read_shards
+from .shards import FLOATS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,40 +68,46 @@ def load_weights(
     stored, wanted = described(Path(path), config, parts)
     jobs = sorted(
         ((stored[piece.name], parameter, piece) for parameter in wanted for piece in parameter.pieces),
-        key=lambda job: (job[0].file.name, job[0].begin),
+        key=lambda job: (job[0].file.name, job[0].begin, job[2].begin),
     )
     made: dict[str, Any] = {}
     targets: dict[str, _Target] = {}
-    shards: dict[Path, MappedShard] = {}
-    with _bar(sum(job[0].nbytes for job in jobs), progress) as advance:
+    sources = Sources()
+    with _bar(sum(_bytes(source, piece) for source, _, piece in jobs), progress) as advance:
         for source, parameter, piece in jobs:
-            if source.file not in shards:
-                shards[source.file] = MappedShard(source.file)
             if parameter.name not in made:
                 place = None if storage is None else storage(parameter.name, parameter.shape)
                 made[parameter.name] = torch.empty(parameter.shape, dtype=final) if place is None else place
                 targets[parameter.name] = _Target(parameter, made[parameter.name])
                 del place
             finite = (lambda block, of=source: _check_finite(block, of)) if check_finite else None
-            if targets[parameter.name].fill(piece, shards[source.file].tensor(source), finite):
+            block = piece.decode(sources.read(source, piece.begin, piece.size))
+            if targets[parameter.name].fill(piece, block, finite):
                 del targets[parameter.name]
                 if sink is not None:
                     sink(parameter.name, made.pop(parameter.name))
-            shards[source.file].release(source)
-            advance(source.nbytes)
+            del block
+            sources.release(source, piece.begin, piece.size)
+            advance(_bytes(source, piece))
     return {parameter.name: made[parameter.name] for parameter in wanted if sink is None}
+
+
+def _bytes(source: Source, piece: Piece) -> int:
+    """What a piece takes in its file."""
+    return source.nbytes * piece.size // max(math.prod(source.shape), 1)
 
 
 def described(
     directory: Path, config: ModelConfig, parts: Collection[str]
-) -> tuple[dict[str, StoredTensor], list[Parameter]]:
-    """All that a checkpoint stores, and the parameters of ``parts`` that are made of it. Reads headers and checks them."""
+) -> tuple[dict[str, Source], list[Parameter]]:
+    """All that a checkpoint stores, quantised tensors as what they stand for, and the parameters of ``parts`` that are made of
+    it. Reads headers and checks them."""
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise CheckpointError(f"parts: {unknown[0]!r} is not one; allowed: {', '.join(PARTS)}")
     if not directory.is_dir():
         raise CheckpointError(f"{directory}: no such directory")
-    stored = read_shards(directory)
+    stored = read_sources(directory)
     naming = detect(stored, config.layout)
     wanted = list(parameters(config, naming, parts))
     _check(stored, wanted, config, naming)
@@ -114,10 +121,10 @@ def _dtype(dtype: Any) -> torch.dtype:
     return getattr(torch, name)
 
 
-def _check(stored: Mapping[str, StoredTensor], wanted: list[Parameter], config: ModelConfig, naming: Naming) -> None:
+def _check(stored: Mapping[str, Source], wanted: list[Parameter], config: ModelConfig, naming: Naming) -> None:
     """Stored tensors must be the described ones: all of ``wanted``, nothing unknown, right shapes and floats."""
     pieces: list[Piece] = [piece for parameter in wanted for piece in parameter.pieces]
-    missing = [f"{piece.name} {list(piece.shape)}" for piece in pieces if piece.name not in stored]
+    missing = list(dict.fromkeys(f"{p.name} {list(p.stored)}" for p in pieces if p.name not in stored))
     if missing:
         raise CheckpointError(f"missing {_count(missing)} (layout {config.layout!r}): {_some(missing)}")
     known = {piece.name for parameter in parameters(config, naming) for piece in parameter.pieces}
@@ -126,9 +133,9 @@ def _check(stored: Mapping[str, StoredTensor], wanted: list[Parameter], config: 
         raise CheckpointError(f"unknown {_count(extra)}, which this configuration does not have: {_some(extra)}")
     for piece in pieces:
         tensor = stored[piece.name]
-        if tensor.shape != piece.shape:
+        if tensor.shape != piece.stored:
             raise CheckpointError(
-                f"{piece.name} has shape {list(tensor.shape)} in {tensor.file.name}; allowed: {list(piece.shape)}"
+                f"{piece.name} has shape {list(tensor.shape)} in {tensor.file.name}; allowed: {list(piece.stored)}"
             )
         if tensor.dtype not in FLOATS:
             raise CheckpointError(
@@ -203,7 +210,7 @@ class _Target:
             self._waiting[expert] = rows, there + len(part)
 
 
-def _check_finite(block: Tensor, source: StoredTensor) -> None:
+def _check_finite(block: Tensor, source: Source) -> None:
     for part in block.view(-1).split(_FINITE_BLOCK):
         if not torch.isfinite(part).all():
             at = int((~torch.isfinite(block.view(-1))).nonzero()[0])

@@ -7,6 +7,7 @@ built, raises ``CheckpointError`` naming file, key and value.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +17,12 @@ from ..config import ChatConfig, ModelConfig, ProjectorConfig, TilingConfig, Vis
 from ..errors import CheckpointError
 from .fields import Fields, read_object, show
 from .language_config import read_language
-from .layouts import HEADS
-from .shards import FLOATS, StoredTensor, has_weights, read_shards
+from .quantized import Source, read_sources
+from .shards import FLOATS, has_weights
 
 ARCHITECTURES = {"InternVLChatModel": "original", "InternVLForConditionalGeneration": "hf"}
 _MODEL_TYPES = {"internvl_chat": "original", "internvl": "hf"}
+_CLASS_EOS = {"llama": 2, "internlm2": 2, "internlm3": 2, "phi3": 32000}  # of classes that have one
 _MAX_TILES = 1024
 _MAX_SIDE = 1 << 14  # pixels
 
@@ -44,7 +46,7 @@ def read_config(path: str | Path) -> ModelConfig:
     top = Fields(read_object(directory / "config.json"), "config.json")
     layout = _layout(top)
     _refuse_unbuilt(top)
-    stored = read_shards(directory) if has_weights(directory) else {}
+    stored = read_sources(directory) if has_weights(directory) else {}
     if layout == "original":
         vision, tiling = _vision(top), _tiling(top)
         text = top.section("llm_config")
@@ -54,7 +56,7 @@ def read_config(path: str | Path) -> ModelConfig:
         tiling = _tiling_hf(directory, vision)
         text = top.section("text_config")
         version = "v2"
-    language = read_language(text, top, layout, separate_head=any(head in stored for head in HEADS) if stored else None)
+    language = read_language(text, top, layout, stored)
     projector = ProjectorConfig(vision.hidden_size, language.hidden_size, _factor(top, vision, tiling), version)
     chat = _chat(directory, top, text, layout, language.architecture)
     return ModelConfig(vision, projector, language, tiling, chat, layout, _dtype(top, stored), extras=top.rest())
@@ -78,10 +80,23 @@ def _layout(top: Fields) -> str:
 
 def _refuse_unbuilt(top: Fields) -> None:
     for fields in (top, top.section("llm_config"), top.section("text_config"), top.section("vision_config")):
-        if fields.get("quantization_config") is not None:
-            raise fields.refuse("quantization_config", "none: only weights stored in 16 or 32 bit floats are read")
+        _check_quantization(fields)
     if top.get("flash_mode"):
         raise top.refuse("flash_mode", "false or missing: the Flash router is not supported")
+
+
+def _check_quantization(fields: Fields) -> None:
+    """AWQ in 4 bits and MXFP4 are read, whatever tensors they are used for (quantized.py); every other form is refused."""
+    if fields.get("quantization_config") is None:
+        return
+    q = fields.section("quantization_config")
+    if fields.path.startswith("vision"):
+        raise fields.refuse("quantization_config", "none for the tower")
+    if q.choice("quant_method", "none", ("awq", "mxfp4")) == "awq":
+        q.integer("bits", 4, low=4, high=4)
+        q.choice("version", "gemm", ("gemm", "GEMM"))
+        if not q.boolean("zero_point", True):
+            raise q.refuse("zero_point", "true")
 
 
 def _vision(top: Fields) -> VisionConfig:
@@ -223,8 +238,8 @@ def _chat(directory: Path, top: Fields, text: Fields, layout: str, architecture:
     eos: dict[int, None] = {}  # a set that keeps the order
     for fields in (generation, text, top):
         eos.update(dict.fromkeys(fields.integers("eos_token_id") or ()))
-    if architecture == "llama" and not eos and "eos_token_id" not in text.data:
-        eos[2] = None  # the class default
+    if architecture in _CLASS_EOS and not eos and "eos_token_id" not in text.data:
+        eos[_CLASS_EOS[architecture]] = None
     pads = [i for fields in (generation, text, top) for i in fields.integers("pad_token_id", low=-1) or ()]
     pad = next((i for i in pads if i >= 0), None)  # -1 stands for none
     default = ChatConfig()
@@ -274,13 +289,13 @@ def _chat_template(directory: Path, tokenizer: Fields) -> str | None:
     return value
 
 
-def _dtype(top: Fields, stored: Mapping[str, StoredTensor]) -> str:
+def _dtype(top: Fields, stored: Mapping[str, Source]) -> str:
     """Of most stored bytes; without weights, what the config says."""
     said = top.get("dtype") or top.get("torch_dtype")
     if stored:
         held: Counter[str] = Counter()
         for tensor in stored.values():
-            held[tensor.dtype] += tensor.nbytes
+            held[tensor.dtype] += math.prod(tensor.shape)
         return FLOATS.get(max(held, key=lambda code: held[code]), "bfloat16")
     if not isinstance(said, str | None) or (said or "float32") not in FLOATS.values():
         raise top.refuse("torch_dtype" if "torch_dtype" in top.data else "dtype", ", ".join(FLOATS.values()))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..config import LanguageConfig, ModelConfig
+from ..config import ModelConfig
 from ..errors import CheckpointError
-from .language_config import ARCHITECTURES
+from .language_json import language_section
 
 
 def config_files(config: ModelConfig, layout: str, *, dtype: str) -> dict[str, bytes]:
@@ -71,7 +71,7 @@ def _original(config: ModelConfig, dtype: str) -> dict[str, Any]:
             "qk_normalization": v.qk_norm,
             "hidden_act": "gelu",
         },
-        "llm_config": _language(config.language, dtype),
+        "llm_config": language_section(config.language, "original", dtype),
     }
     if chat.system_message is not None:
         top["system_message"] = chat.system_message
@@ -119,7 +119,7 @@ def _hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
             "use_mean_pooling": True,
             "hidden_act": "gelu",
         },
-        "text_config": _language(config.language, dtype),
+        "text_config": language_section(config.language, "hf", dtype),
     }
     if chat.image_token_id is not None:
         top["image_token_id"] = chat.image_token_id
@@ -145,48 +145,3 @@ def _preprocessor(config: ModelConfig) -> dict[str, Any]:
         "do_resize": True,
         "resample": 3,
     }
-
-
-def _language(c: LanguageConfig, dtype: str) -> dict[str, Any]:
-    """Only what differs between the architectures' classes is written under their own condition."""
-    names = {kind: name for name, kind in ARCHITECTURES.items()}
-    section: dict[str, Any] = {
-        "architectures": [names[c.architecture]],
-        "model_type": c.architecture,
-        "torch_dtype": dtype,
-        "hidden_size": c.hidden_size,
-        "num_hidden_layers": c.num_layers,
-        "num_attention_heads": c.num_heads,
-        "num_key_value_heads": c.num_kv_heads,
-        "head_dim": c.head_dim,
-        "intermediate_size": c.intermediate_size,
-        "vocab_size": c.vocab_size,
-        "max_position_embeddings": c.max_positions,
-        "rope_theta": c.rope_theta,
-        "rms_norm_eps": c.norm_eps,
-        "hidden_act": "silu",
-        "tie_word_embeddings": c.tied_embeddings,
-        "use_cache": True,
-    }
-    expected = (
-        c.architecture == "qwen2" or c.output_bias,
-        c.output_bias and c.architecture != "qwen2",
-        c.architecture.startswith("qwen3"),
-    )
-    if (c.qkv_bias, c.output_bias, c.qk_norm) != expected:
-        raise CheckpointError(
-            f"language: {c.architecture} cannot have qkv_bias {c.qkv_bias}, output_bias {c.output_bias} and "
-            f"qk_norm {c.qk_norm} together"
-        )
-    if c.architecture != "qwen2":
-        section["attention_bias"] = c.output_bias
-    if c.architecture == "qwen3_moe":
-        section |= {
-            "num_experts": c.num_experts,
-            "num_experts_per_tok": c.experts_per_token,
-            "moe_intermediate_size": c.expert_size,
-            "norm_topk_prob": c.norm_topk_prob,
-            "decoder_sparse_step": 1,
-            "mlp_only_layers": list(c.dense_layers),
-        }
-    return section

@@ -63,7 +63,7 @@ def packed_weights(
     checkpoint, bits that change on the disk are not noticed.
     """
     stored, wanted = described(directory, config, parts)
-    shards = sorted({tensor.file for tensor in stored.values()})
+    shards = sorted({part.file for source in stored.values() for part in source.parts})
     checkpoint = _fingerprint(directory, shards)
     places = {parameter.name: _place(parameter.name, parameter.shape, dtype, storage) for parameter in wanted}
     packed = sorted({str(p.dtype).removeprefix("torch.") for p in places.values() if isinstance(p, PackedWeight)})

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import ModelConfig
 from ..errors import CheckpointError
 from .config_json import config_files
-from .layouts import Naming, Parameter, parameters
-from .shards import CODES, INDEX, SINGLE, write_shard
+from .layouts import Parameter, Piece, naming_of, parameters
+from .shards import CODES, INDEX, SINGLE, Entry, write_shard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +53,7 @@ def save_checkpoint(
             raise CheckpointError(f"{argument}: {value!r}; allowed: {', '.join(allowed)}")
     if max_shard_bytes < 1:
         raise CheckpointError(f"max_shard_bytes: {max_shard_bytes}; allowed: at least 1")
-    naming = Naming(layout, prefixes, fused_experts)
+    naming = naming_of(config, layout, prefixes, fused_experts)
     described = list(parameters(config, naming))
     _check(weights, described)
     files: dict[str, bytes | str | Path] = dict(config_files(config, layout, dtype=_common_dtype(weights)))
@@ -79,9 +81,9 @@ def save_checkpoint(
 
 def _check(weights: Mapping[str, Tensor], described: list[Parameter]) -> None:
     for parameter in described:
-        tensor = weights.get(parameter.name)
-        if tensor is None:
+        if parameter.name not in weights:
             raise CheckpointError(f"weights: {parameter.name} {list(parameter.shape)} is missing")
+        tensor = _facts(weights, parameter.name)
         if tuple(tensor.shape) != parameter.shape:
             raise CheckpointError(
                 f"weights: {parameter.name} has shape {list(tensor.shape)}; allowed: {list(parameter.shape)}"
@@ -96,7 +98,8 @@ def _check(weights: Mapping[str, Tensor], described: list[Parameter]) -> None:
 
 def _common_dtype(weights: Mapping[str, Tensor]) -> str:
     held: Counter[str] = Counter()
-    for tensor in weights.values():
+    for name in weights:
+        tensor = _facts(weights, name)
         held[str(tensor.dtype).removeprefix("torch.")] += tensor.numel() * tensor.element_size()
     return max(held, key=lambda name: held[name])
 
@@ -112,34 +115,59 @@ def _write_weights(directory: Path, weights: Mapping[str, Tensor], described: li
     """Shards in the order of the forward pass, each as full as ``limit`` allows; a tensor larger than that gets its
     own.
     """
-    shards: list[list[tuple[str, Parameter, int]]] = [[]]
+    shards: list[list[Entry]] = [[]]
     room = limit
-    total = 0
-    for parameter in described:
-        for k, piece in enumerate(parameter.pieces):
-            size = piece.size * weights[parameter.name].element_size()
-            if size > room and shards[-1]:
-                shards.append([])
-                room = limit
-            shards[-1].append((piece.name, parameter, k))
-            room -= size
-            total += size
+    entries = list(_entries(weights, described))
+    for entry in entries:
+        if entry.nbytes > room and shards[-1]:
+            shards.append([])
+            room = limit
+        shards[-1].append(entry)
+        room -= entry.nbytes
     names = (
         [SINGLE]
         if len(shards) == 1
         else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
     )
     for name, shard in zip(names, shards):
-        write_shard(directory / name, [(source, _block(weights[p.name], p, k)) for source, p, k in shard])
+        write_shard(directory / name, shard)
     if len(shards) > 1:
-        weight_map = {source: name for name, shard in zip(names, shards) for source, _, _ in shard}
+        weight_map = {entry.name: name for name, shard in zip(names, shards) for entry in shard}
+        total = sum(entry.nbytes for entry in entries)
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _block(tensor: Tensor, parameter: Parameter, k: int) -> Tensor:
-    piece = parameter.pieces[k]
-    return tensor.detach().reshape(-1)[piece.start : piece.start + piece.size].view(piece.shape).cpu()
+def _entries(weights: Mapping[str, Tensor], described: list[Parameter]) -> Iterator[Entry]:
+    """The stored tensors: all pieces of one belong to one parameter."""
+    for parameter in described:
+        dtype = _dtype_of(weights, parameter.name)
+        of: dict[str, list[Piece]] = {}
+        for piece in parameter.pieces:
+            of.setdefault(piece.name, []).append(piece)
+        for name, pieces in of.items():
+            yield Entry(name, dtype, pieces[0].stored, partial(_assembled, weights, parameter.name, pieces))
+
+
+def _assembled(weights: Mapping[str, Tensor], name: str, pieces: list[Piece]) -> Tensor:
+    tensor = weights[name].detach().reshape(-1).cpu()
+    parts = [(p, p.encode(tensor[p.start : p.start + p.size].view(p.shape))) for p in pieces]
+    if len(parts) == 1:
+        return parts[0][1]
+    result = tensor.new_empty(math.prod(pieces[0].stored))
+    for piece, part in parts:
+        result[piece.begin : piece.begin + piece.size] = part
+    return result
+
+
+def _dtype_of(weights: Mapping[str, Tensor], name: str) -> str:
+    return str(_facts(weights, name).dtype).removeprefix("torch.")
+
+
+def _facts(weights: Mapping[str, Tensor], name: str) -> Tensor:
+    """Shape and dtype of a weight; a mapping that makes its tensors when asked has them without (``meta``)."""
+    meta = getattr(weights, "meta", None)
+    return weights[name] if meta is None else meta(name)
 
 
 def _replace(work: Path, target: Path, taken: bool) -> None:

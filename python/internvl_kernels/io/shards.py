@@ -11,7 +11,7 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ _SIZES = {
 }  # fmt: skip
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 CODES = {name: code for code, name in FLOATS.items()}
+_READABLE = FLOATS | {"I32": "int32", "U8": "uint8"}  # the latter: codes of quantised matrices
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class StoredTensor:
     shape: tuple[int, ...]
     begin: int  # first byte, from the start of the file
     nbytes: int
+
+    @property
+    def parts(self) -> tuple[StoredTensor, ...]:
+        return (self,)
 
 
 def has_weights(directory: Path) -> bool:
@@ -160,7 +165,7 @@ class MappedShard:
 
     def tensor(self, stored: StoredTensor) -> Tensor:
         """A view of the file's bytes in the stored dtype and shape."""
-        dtype = getattr(torch, FLOATS[stored.dtype])
+        dtype = getattr(torch, _READABLE[stored.dtype])
         if stored.begin % _SIZES[stored.dtype] == 0:
             view = torch.frombuffer(self._map, dtype=dtype, count=math.prod(stored.shape), offset=stored.begin)
         else:  # rare: a writer that does not align
@@ -176,22 +181,39 @@ class MappedShard:
             self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
 
-def write_shard(file: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """One safetensors file, streamed from contiguous CPU tensors without a copy.
+@dataclass(frozen=True)
+class Entry:
+    """A tensor to be written: ``make`` gives its elements, flat on the CPU, when their turn comes."""
+
+    name: str
+    dtype: str  # a key of CODES
+    shape: tuple[int, ...]
+    make: Callable[[], Tensor]
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor) -> Entry:
+        return cls(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), lambda: tensor.reshape(-1))
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * _SIZES[CODES[self.dtype]]
+
+
+def write_shard(file: Path, entries: Iterable[Entry]) -> None:
+    """One safetensors file, streamed tensor by tensor.
 
     Larger items first keep every tensor aligned.
     """
-    ordered = sorted(tensors, key=lambda item: -item[1].element_size())
+    ordered = sorted(entries, key=lambda entry: -_SIZES[CODES[entry.dtype]])
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
-    for name, tensor in ordered:
-        end = begin + tensor.numel() * tensor.element_size()
-        code = CODES[str(tensor.dtype).removeprefix("torch.")]
-        header[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    for entry in ordered:
+        end = begin + entry.nbytes
+        header[entry.name] = {"dtype": CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": [begin, end]}
         begin = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % 64)
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
-        for _, tensor in ordered:
-            stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        for entry in ordered:
+            stream.write(entry.make().contiguous().view(torch.uint8).numpy().data)

@@ -4,6 +4,7 @@ from ._weights import storage
 from .decode_step import DecodeSteps
 from .kv_cache import KVCache, Span
 from .language import LanguageModel
+from .positions import Positions
 from .prefill import Piece, Prompt, forward_pieces, logits, prefill
 from .projector import Projector
 from .vision import VisionTower, interpolate_positions
@@ -16,6 +17,7 @@ __all__ = [
     "KVCache",
     "LanguageModel",
     "Piece",
+    "Positions",
     "Projector",
     "Prompt",
     "Span",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import ops
 from .._lazy import torch
 from ..ops._backend import cpu
 from ._space import Space
 from .kv_cache import KVCache, Span
 from .language import LanguageModel
+from .positions import Positions
 from .prefill import Piece, forward_pieces, places
 
 if TYPE_CHECKING:
@@ -23,20 +23,21 @@ class DecodeSteps:
     Recorded are dense layers of packed weights on the cpu backend; the rest goes op by op. The bits are the same.
     """
 
-    def __init__(self, language: LanguageModel, cache: KVCache) -> None:
-        self._language, self._cache = language, cache
+    def __init__(self, language: LanguageModel, cache: KVCache, positions: Sequence[Positions]) -> None:
+        """positions: of every sequence of the cache."""
+        self._language, self._cache, self._positions = language, cache, positions
         self._step: _Recorded | None = None
 
     def __call__(self, ids: Tensor, pieces: Sequence[Piece]) -> Tensor:
         """Tokens ``ids [rows]`` at ``pieces``, one row each: normed rows ``[rows, H]``, whose memory the next step may write."""
         h = self._language.embed(ids)
         if not self._language.recordable:
-            return forward_pieces(self._language, self._cache, h, pieces, decode=True)
+            return forward_pieces(self._language, self._cache, h, pieces, self._positions, decode=True)
         if self._step is None or self._step.rows != len(pieces):
             self._step = None  # its memory goes before the new one's is taken
             self._step = _Recorded(self._language, self._cache, len(pieces))
         try:
-            return self._step(h, *places(self._cache, pieces))
+            return self._step(h, *places(self._cache, pieces, self._positions))
         except BaseException:
             self._step = None  # half a recording
             raise
@@ -55,10 +56,10 @@ class _Recorded:
         self._program: Any = None
         self._result: Any = None
 
-    def __call__(self, h: Tensor, spans: list[Span], slots: list[int], positions: list[int]) -> Tensor:
-        cos, sin = ops.rope_table(
-            torch.tensor(positions), self._language.config.head_dim, self._language.config.rope_theta
-        )
+    def __call__(
+        self, h: Tensor, spans: list[Span], slots: list[int], positions: list[float], lengths: list[int]
+    ) -> Tensor:
+        cos, sin = self._language.rotary(torch.tensor(positions), torch.tensor(lengths))
         for place, value in ((self._h, h), (self._cos, cos), (self._sin, sin), (self._slots, torch.tensor(slots))):
             place.copy_(value)
         if self._program is not None:

@@ -1,4 +1,4 @@
-"""The decoder: Qwen2/2.5, Qwen3, Qwen3-MoE and Llama, on flat rows of tokens.
+"""The decoder of every language model of the family, on flat rows of tokens.
 
 A layer does not know where its rows come from. ``DenseAttention`` serves full sequences of one length (training, logits);
 ``CachedAttention`` serves any mix of prefill chunks and single decode rows over a KV cache.
@@ -17,15 +17,21 @@ from ..errors import UnsupportedError
 from ._space import Space
 from ._weights import group, layers
 from .kv_cache import KVCache, Span
+from .rotary import Rotary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class Attention(Protocol):
-    """Rotary embedding and attention of one layer: fused q|k|v rows in, head outputs ``[rows, q_size]`` out."""
+    """Rotary embedding and attention of one layer: fused q|k|v rows in, head outputs ``[rows, q_size]`` out.
 
-    def __call__(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any]) -> Tensor: ...
+    seen: window and sinks of the layer, where it has them.
+    """
+
+    def __call__(
+        self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any], seen: dict[str, Any]
+    ) -> Tensor: ...
 
 
 class DenseAttention:
@@ -35,9 +41,11 @@ class DenseAttention:
         self._shape = (batch, length)
         self._run = run
 
-    def __call__(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any]) -> Tensor:
+    def __call__(
+        self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any], seen: dict[str, Any]
+    ) -> Tensor:
         q, k, v = (t.reshape(*self._shape, *t.shape[1:]) for t in ops.qkv_rope(qkv, cos, sin, **heads, **self._run))
-        mixed = ops.attention(q, k, v, causal=True, **self._run)
+        mixed = ops.attention(q, k, v, causal=True, **seen, **self._run)
         return mixed.reshape(len(qkv), mixed.shape[2] * mixed.shape[3])
 
 
@@ -57,12 +65,15 @@ class CachedAttention:
         self._cache, self._slots, self._run, self._space = cache, slots, run, space or Space()
         self._read: dict[str, Any] = {"spans": list(spans), "pages": cache.pages, "page_size": PAGE, "decode": decode}
 
-    def __call__(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any]) -> Tensor:
+    def __call__(
+        self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: dict[str, Any], seen: dict[str, Any]
+    ) -> Tensor:
         k, v = self._cache.layer(layer)
         rows, count, dim = len(qkv), heads["num_heads"], heads["head_dim"]
         out = self._space(rows * qkv.shape[1], rows, count, dim)
         q = ops.qkv_rope_append(qkv, cos, sin, k, v, self._slots, **heads, out=out, **self._run)
-        mixed = ops.cached_attention(q, k, v, **self._read, out=self._space(0, rows, count, dim), **self._run)
+        place = self._space(0, rows, count, dim)
+        mixed = ops.cached_attention(q, k, v, **self._read, **seen, out=place, **self._run)
         return mixed.reshape(rows, -1)
 
 
@@ -85,6 +96,7 @@ class LanguageModel:
         self._layers = layers(weights, "language", config.num_layers)
         self._embed: Any = self._weights["embed.weight"]
         self._head: Any = self._weights.get("head.weight", self._embed)
+        self.rotary = Rotary(config, **self._run)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,13 +132,15 @@ class LanguageModel:
         place = int(image.nonzero()[0]) if bool(image.any()) else len(known)  # an id that stands nowhere
         return ids, rows.to(self.dtype), None if image_token_id is None else place
 
-    def forward(self, h: Tensor, positions: Tensor, attend: Attention, *, decode: bool = False) -> Tensor:
-        """Hidden rows ``[rows, H]`` at ``positions [rows]`` through every layer; returns the rows after the final norm.
+    def forward(
+        self, h: Tensor, positions: Tensor, lengths: Tensor, attend: Attention, *, decode: bool = False
+    ) -> Tensor:
+        """Hidden rows ``[rows, H]`` at ``positions [rows]``, of prompts of ``lengths [rows]`` positions (rotary.py), through every
+        layer; returns the rows after the final norm.
 
         decode: the rows are single new tokens; products then stream the weights for few rows. h's memory may be reused.
         """
-        cos, sin = ops.rope_table(positions, self.config.head_dim, self.config.rope_theta, **self._run)
-        return self.rotated(h, cos, sin, attend, decode=decode)
+        return self.rotated(h, *self.rotary(positions, lengths), attend, decode=decode)
 
     def rotated(
         self,
@@ -152,13 +166,18 @@ class LanguageModel:
                 y, w["qkv.weight"], w.get("qkv.bias"), out=within(0, rows, c.q_size + 2 * c.kv_size), **product
             )
             norms = {"q_weight": w.get("q_norm.weight"), "k_weight": w.get("k_norm.weight")}
-            y = attend(i, y, cos, sin, {**heads, **norms})
+            y = attend(i, y, cos, sin, {**heads, **norms}, self._seen(i, w))
             y = ops.linear(y, w["o.weight"], w.get("o.bias"), out=beside(0, *h.shape), **product)
             h, y = ops.add_norm(h, y, w["norm2.weight"], rms=True, inplace=True, out=beside(0, *h.shape), **norm)
             y = self._experts(y, w, product) if c.is_sparse(i) else self._mlp(y, w, product, beside, within)
             following = self._layers[i + 1]["norm1.weight"] if i + 1 < c.num_layers else self._weights["norm.weight"]
             h, y = ops.add_norm(h, y, following, rms=True, inplace=True, out=beside(0, *h.shape), **norm)
         return y
+
+    def _seen(self, layer: int, w: Mapping[str, Tensor]) -> dict[str, Any]:
+        c = self.config
+        window = {"window": c.window} if layer in c.window_layers else {}
+        return window | ({"sinks": w["sinks"]} if c.sinks else {})
 
     def head(self, rows: Tensor, *, decode: bool = True) -> Tensor:
         """Logits ``[rows, vocab]`` of normed rows; decode: of those that choose a token, one per sequence."""
@@ -179,16 +198,21 @@ class LanguageModel:
     def vocab_rows(self) -> int:
         return len(self._head)
 
+    def check_context(self, positions: int, tokens: int, *, more: bool = False) -> None:
+        """Raises UnsupportedError where a sequence does not fit the context; more: or leaves no room for an answer."""
+        context = self.config.context
+        if positions > context - more:
+            at_most = f"fewer than {context}" if more else f"at most {context}"
+            taken = f"{tokens} tokens" if positions == tokens else f"{tokens} tokens at {positions} positions"
+            raise UnsupportedError(f"input_ids: {taken}; allowed: {at_most}, the model's context")
+
     def logits(self, input_ids: Tensor, visual: Tensor | None = None, image_token_id: int | None = None) -> Tensor:
         """``[B, L]`` ids -> ``[B, L, vocab]`` without a cache, all rows at once; differentiable on the reference backend."""
         batch, length = input_ids.shape
-        if length > self.config.max_positions:
-            raise UnsupportedError(
-                f"input_ids: {length} tokens; allowed: at most {self.config.max_positions} (the model's context)"
-            )
+        self.check_context(length, length)
         h = self.embed(input_ids, visual, image_token_id).reshape(batch * length, self.config.hidden_size)
         positions = torch.arange(length, device=h.device).repeat(batch)
-        y = self.forward(h, positions, DenseAttention(batch, length, **self._run))
+        y = self.forward(h, positions, torch.full_like(positions, length), DenseAttention(batch, length, **self._run))
         return self.head(y, decode=False).reshape(batch, length, len(self._head))
 
     def cached(
@@ -211,6 +235,13 @@ class LanguageModel:
 
     def _experts(self, y: Tensor, w: Mapping[str, Tensor], product: Mapping[str, Any]) -> Tensor:
         c = self.config
-        scores = ops.linear(y, w["router.weight"], **product)
+        scores = ops.linear(y, w["router.weight"], w.get("router.bias"), **product)
         weights, experts = ops.moe_route(scores, c.experts_per_token, normalize=c.norm_topk_prob, **self._run)
-        return ops.moe_experts(y, w["experts.gate_up"], w["experts.down"], weights, experts, **product)
+        form: dict[str, Any] = {}
+        if c.expert_bias:
+            form = {
+                "gate_up_bias": w["experts.gate_up_bias"],
+                "down_bias": w["experts.down_bias"],
+                "limit": c.expert_limit,
+            }
+        return ops.moe_experts(y, w["experts.gate_up"], w["experts.down"], weights, experts, **form, **product)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._lazy import torch
 from ..costs import logits_chunks
-from ..errors import UnsupportedError
 from .kv_cache import KVCache, Span
 from .language import LanguageModel
+from .positions import Positions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +30,11 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """ids ``[L]`` and the visual rows ``[n, H]`` for its image positions."""
+    """ids ``[L]``, the visual rows ``[n, H]`` for its image positions, and where its tokens stand."""
 
     input_ids: Tensor
     visual: Tensor | None
+    positions: Positions
 
 
 def forward_pieces(
@@ -41,26 +42,35 @@ def forward_pieces(
     cache: KVCache,
     h: Tensor,
     pieces: Sequence[Piece],
+    positions: Sequence[Positions],
     *,
     decode: bool = False,
 ) -> Tensor:
-    """Hidden rows of ``pieces``, one after the other; the cache gives their sequences the pages that they lack."""
-    spans, slots, positions = places(cache, pieces)
-    index, rows = (torch.tensor(n, device=language.device) for n in (slots, positions))
-    return language.forward(h, rows, language.cached(cache, spans, index, decode=decode), decode=decode)
+    """Hidden rows of ``pieces``, one after the other; the cache gives their sequences the pages that they lack. positions: of
+    every sequence.
+    """
+    spans, slots, *where = places(cache, pieces, positions)
+    index, rows, lengths = (torch.tensor(n, device=language.device) for n in (slots, *where))
+    return language.forward(h, rows, lengths, language.cached(cache, spans, index, decode=decode), decode=decode)
 
 
-def places(cache: KVCache, pieces: Sequence[Piece]) -> tuple[list[Span], list[int], list[int]]:
-    """Spans of the pieces, and the slots and positions of their rows; their sequences are given the pages that they lack."""
+def places(
+    cache: KVCache, pieces: Sequence[Piece], positions: Sequence[Positions]
+) -> tuple[list[Span], list[int], list[float], list[int]]:
+    """Spans of the pieces, and of their rows the slots, the positions and the lengths of their prompts; their sequences are
+    given the pages that they lack.
+    """
     spans: list[Span] = []
-    positions: list[int] = []
+    rows: list[float] = []
+    lengths: list[int] = []
     slots: list[int] = []
     for piece in pieces:
         cache.grow(piece.sequence, piece.last)
         spans.append(cache.span(len(slots), *piece))
-        positions += range(piece.first, piece.last)
+        rows += positions[piece.sequence](piece.first, piece.last)
+        lengths += [positions[piece.sequence].span] * piece.rows
         slots += cache.slots(*piece)
-    return spans, slots, positions
+    return spans, slots, rows, lengths
 
 
 def prefill(
@@ -84,17 +94,26 @@ def prefill(
             free -= piece.rows
     for pieces in steps:
         h = _embedded(language, prompts, pieces, image_token_id)
-        yield pieces, forward_pieces(language, cache, h, pieces)
+        yield pieces, forward_pieces(language, cache, h, pieces, [prompt.positions for prompt in prompts])
         del h
 
 
 def logits(
-    language: LanguageModel, input_ids: Tensor, visual: Tensor | None, image_token_id: int, limit: int | None
+    language: LanguageModel,
+    input_ids: Tensor,
+    visual: Tensor | None,
+    image_token_id: int,
+    limit: int | None,
+    stride: float = 1.0,
 ) -> Tensor:
-    """``[B, L]`` ids -> ``[B, L, vocab]`` in chunks: everything but the result, a cache included, stays under ``limit`` bytes."""
+    """``[B, L]`` ids -> ``[B, L, vocab]`` in chunks: everything but the result, a cache included, stays under ``limit`` bytes.
+
+    stride: positions of a visual token.
+    """
     c, (batch, length), itemsize = language.config, input_ids.shape, language.dtype.itemsize
-    if length > c.max_positions:
-        raise UnsupportedError(f"input_ids: {length} tokens; allowed: at most {c.max_positions} (the model's context)")
+    positions = [Positions(length, ids == image_token_id, stride) for ids in input_ids]
+    for row in positions:
+        language.check_context(row.span, length)
     kv_itemsize = language.kv_dtype.itemsize
     group, rows, head_rows = logits_chunks(c, batch, length, itemsize, language.backend, limit, kv_itemsize)
     result = torch.empty(batch, length, language.vocab_rows, dtype=language.dtype, device=language.device)
@@ -104,7 +123,7 @@ def logits(
         prompts = []
         for i in range(begin, min(begin + group, batch)):
             part = None if visual is None else visual[images[i - 1] if i else 0 : images[i]]
-            prompts.append(Prompt(input_ids[i], part))
+            prompts.append(Prompt(input_ids[i], part, positions[i]))
             cache.release(i - begin)  # of the group before
         for pieces, y in prefill(language, cache, prompts, rows, image_token_id):
             row = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..errors import UnsupportedError
@@ -17,7 +18,7 @@ def check_heads(op: str, qkv: Any, num_heads: int, num_kv_heads: int, head_dim: 
         )
 
 
-def check_table(positions: Any, head_dim: int, theta: float) -> None:
+def check_table(positions: Any, head_dim: int, theta: float, frequencies: Any = None, scale: float = 1.0) -> None:
     shape, dtype = list(positions.shape), str(positions.dtype)
     if len(shape) != 1 or "bool" in dtype:
         raise UnsupportedError(f"rope_table: positions has shape {shape}, {dtype}; allowed: [rows] of numbers")
@@ -25,3 +26,11 @@ def check_table(positions: Any, head_dim: int, theta: float) -> None:
         raise UnsupportedError(f"rope_table: head_dim is {head_dim}; allowed: even, 2 and more")
     if not theta > 0:
         raise UnsupportedError(f"rope_table: theta is {theta}; allowed: greater than 0")
+    if not math.isfinite(scale):
+        raise UnsupportedError(f"rope_table: scale is {scale}; allowed: a finite number")
+    if frequencies is not None:
+        found, half = list(frequencies.shape), head_dim // 2
+        if found not in ([half], [shape[0], half]) or str(frequencies.dtype).rpartition(".")[2] != "float64":
+            raise UnsupportedError(
+                f"rope_table: frequencies is {frequencies.dtype} {found}; allowed: float64 [{half}] or [{shape[0]}, {half}]"
+            )

@@ -20,28 +20,45 @@ if TYPE_CHECKING:
 
 @checked
 def rope_table(
-    positions: Any, head_dim: int, theta: float, *, threads: int = 0, backend: str = "auto"
+    positions: Any,
+    head_dim: int,
+    theta: float,
+    *,
+    frequencies: Any = None,
+    scale: float = 1.0,
+    threads: int = 0,
+    backend: str = "auto",
 ) -> tuple[Any, Any]:
-    """Cosines and sines of ``position * theta^(-2i / head_dim)``, i in [0, head_dim / 2): ``(cos, sin)``.
+    """Cosines and sines of ``position * theta^(-2i / head_dim)``, i in [0, head_dim / 2), times scale: ``(cos, sin)``.
 
-    positions ``[rows]``, integer or float (fractions are fine). Returns two float32 ``[rows, head_dim / 2]``; angles are
-    computed in float64 and rounded once, after cos and sin. An entry depends on its own position only.
+    positions ``[rows]``, integer or float (fractions are fine). frequencies, float64 ``[head_dim / 2]`` or ``[rows, head_dim /
+    2]``: factors of the positions instead of theta's powers (``models.rotary`` makes those of YaRN and the like). Returns two
+    float32 ``[rows, head_dim / 2]``; all is computed in float64 and rounded once. An entry depends on its own position only.
     """
-    check_table(positions, head_dim, theta)
+    check_table(positions, head_dim, theta, frequencies, scale)
     if choose("rope_table", backend, positions) == "reference":
-        return rope_table_reference(positions, head_dim, theta)
+        return rope_table_reference(positions, head_dim, theta, frequencies=frequencies, scale=scale)
     values = np.asarray(to_torch(positions, "positions").double(), dtype=np.float64)
-    angles = np.outer(values, theta ** (-2.0 / head_dim * np.arange(head_dim // 2)))
-    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    if frequencies is None:
+        steps = theta ** (-2.0 / head_dim * np.arange(head_dim // 2))
+    else:
+        steps = np.asarray(frequencies, dtype=np.float64)
+    angles = values[:, None] * steps
+    cos, sin = ((scale * form(angles)).astype(np.float32) for form in (np.cos, np.sin))
     return (torch.from_numpy(cos), torch.from_numpy(sin)) if is_torch(positions) else (cos, sin)
 
 
 @checked_reference("positions number [rows]")
-def rope_table_reference(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    check_table(positions, head_dim, theta)
-    steps = torch.arange(head_dim // 2, dtype=torch.float64, device=positions.device)
-    angles = positions.double()[:, None] * theta ** (-2.0 / head_dim * steps)
-    return angles.cos().float(), angles.sin().float()
+def rope_table_reference(
+    positions: Tensor, head_dim: int, theta: float, *, frequencies: Any = None, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    check_table(positions, head_dim, theta, frequencies, scale)
+    if frequencies is None:
+        steps = theta ** (-2.0 / head_dim * torch.arange(head_dim // 2, dtype=torch.float64, device=positions.device))
+    else:
+        steps = torch.as_tensor(frequencies, dtype=torch.float64, device=positions.device)
+    angles = positions.double()[:, None] * steps
+    return (scale * angles.cos()).float(), (scale * angles.sin()).float()
 
 
 @checked
