@@ -245,7 +245,7 @@ def checked_stride(given: Any, config: ModelConfig) -> float:
     """Positions of a visual token; None: the checkpoint's."""
     if given is None:
         return config.language.visual_stride
-    if not isinstance(given, numbers.Real) or isinstance(given, bool) or not 0 < given <= 1:
+    if not isinstance(given, numbers.Real) or isinstance(given, bool) or not 0 < float(given) <= 1:
         raise UnsupportedError(f"visual_stride: {given!r}; allowed: greater than 0, at most 1, or None")
     return float(given)
 

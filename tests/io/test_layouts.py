@@ -60,8 +60,14 @@ def canonical(model) -> dict[str, torch.Tensor]:
         "_proj": "",
     }
     rename |= {"embed_tokens": "embed", "gate.weight": "router.weight"}
+    for name in [n for n in given if ".mlp.experts." in n and model.config.text_config.model_type == "gpt_oss"]:
+        if "gate_up" in name:
+            given[name] = torch.cat([given[name][..., 0::2], given[name][..., 1::2]], -1)
+        if not name.endswith("bias"):
+            given[name] = given[name].transpose(1, 2).contiguous()
     for name in list(given):
         short = name.removeprefix("model.language_model.")
+        short = short.replace("_proj_bias", "_bias")
         sparse = model.config.text_config.model_type == "qwen3_moe"
         for old, new in rename.items():
             if old != "gate.weight" or sparse:

@@ -119,7 +119,8 @@ def _hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
             "use_mean_pooling": True,
             "hidden_act": "gelu",
         },
-        "text_config": language_section(config.language, "hf", dtype),
+        "text_config": language_section(config.language, "hf", dtype)
+        | {"eos_token_id": list(chat.eos_token_ids) or None, "pad_token_id": chat.pad_token_id},
     }
     if chat.image_token_id is not None:
         top["image_token_id"] = chat.image_token_id

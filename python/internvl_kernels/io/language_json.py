@@ -7,6 +7,7 @@ from typing import Any
 from ..config import LanguageConfig, RopeScaling
 from ..errors import CheckpointError
 from .language_config import ARCHITECTURES
+from .rope_config import longrope_attention, yarn_attention
 
 _CLASSES = {kind: name for name, kind in ARCHITECTURES.items()}
 
@@ -82,23 +83,23 @@ def _scaling(c: LanguageConfig) -> dict[str, Any]:
     if s.kind in ("linear", "dynamic"):
         return {"rope_scaling": {"type": s.kind, "rope_type": s.kind, "factor": s.factor}}
     if s.kind == "longrope":
-        return _longrope(s)
+        return _longrope(s, c.max_positions)
     fields = {"factor": s.factor, "original_max_position_embeddings": s.original_positions, "truncate": s.truncate}
-    ramp = {"beta_fast": s.beta_fast, "beta_slow": s.beta_slow, "attention_factor": s.attention_factor}
-    return {"rope_scaling": {"rope_type": "yarn", **fields, **ramp}}
+    fields |= {"beta_fast": s.beta_fast, "beta_slow": s.beta_slow}
+    return {"rope_scaling": {"rope_type": "yarn", **fields, **_attention(s, yarn_attention(s.factor))}}
 
 
-def _longrope(s: RopeScaling) -> dict[str, Any]:
-    factors = {"short_factor": list(s.short_factors), "long_factor": list(s.long_factors)}
-    return {
-        "original_max_position_embeddings": s.original_positions,
-        "rope_scaling": {
-            "type": "longrope",
-            "rope_type": "longrope",
-            "attention_factor": s.attention_factor,
-            **factors,
-        },
-    }
+def _longrope(s: RopeScaling, positions: int) -> dict[str, Any]:
+    fields: dict[str, Any] = {"short_factor": list(s.short_factors), "long_factor": list(s.long_factors)}
+    if s.factor != positions / s.original_positions:
+        fields["factor"] = s.factor
+    fields |= _attention(s, longrope_attention(s.factor, s.original_positions))
+    kind = {"type": "longrope", "rope_type": "longrope"}
+    return {"original_max_position_embeddings": s.original_positions, "rope_scaling": kind | fields}
+
+
+def _attention(s: RopeScaling, default: float) -> dict[str, float]:
+    return {} if s.attention_factor == default else {"attention_factor": s.attention_factor}
 
 
 def _windows(c: LanguageConfig, kind: str) -> dict[str, Any]:

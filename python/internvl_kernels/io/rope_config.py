@@ -13,6 +13,15 @@ _MAX_POSITIONS = 1 << 30
 _GPT_OSS = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096, "truncate": False}
 
 
+def yarn_attention(factor: float, mscale: float = 1.0) -> float:
+    """The attention factor that YaRN takes for a factor."""
+    return 0.1 * mscale * math.log(factor) + 1.0
+
+
+def longrope_attention(factor: float, original: int) -> float:
+    return 1.0 if factor <= 1.0 else math.sqrt(1.0 + math.log(factor) / math.log(original))
+
+
 def read_rotary(
     text: Fields, kind: str, positions: int, head_dim: int, theta: float
 ) -> tuple[float, RopeScaling | None]:
@@ -66,12 +75,10 @@ def _yarn(rope: Fields, positions: int) -> RopeScaling:
     if factor < 1.0:
         raise rope.refuse("factor", "1 and more", factor)
 
-    def term(mscale: float) -> float:
-        return 0.1 * mscale * math.log(factor) + 1.0
-
-    default = term(1.0)
+    default = yarn_attention(factor)
     if rope.get("mscale") and rope.get("mscale_all_dim"):
-        default = term(rope.number("mscale", 1.0)) / term(rope.number("mscale_all_dim", 1.0))
+        whole, all_dims = (rope.number(key, 1.0) for key in ("mscale", "mscale_all_dim"))
+        default = yarn_attention(factor, whole) / yarn_attention(factor, all_dims)
     fast, slow = rope.number("beta_fast", 32.0), rope.number("beta_slow", 1.0)
     if fast < slow:
         raise rope.refuse("beta_fast", f"at least beta_slow, {slow:g}", fast)
@@ -94,8 +101,6 @@ def _longrope(rope: Fields, text: Fields, positions: int, head_dim: int, *, yarn
             raise rope.refuse(key, f"a list of {head_dim // 2} numbers above 0, one for each pair of a head's values")
         factors.append(tuple(float(v) for v in values))
     factor = rope.number("factor", positions / original, high=1e6)
-    default = 1.0
-    if factor > 1.0:
-        default = 0.1 * math.log(factor) + 1.0 if yarn else math.sqrt(1.0 + math.log(factor) / math.log(original))
+    default = yarn_attention(max(factor, 1.0)) if yarn else longrope_attention(factor, original)
     attention = rope.number("attention_factor", default, high=1e3)
     return RopeScaling("longrope", factor, original, attention, short_factors=factors[0], long_factors=factors[1])

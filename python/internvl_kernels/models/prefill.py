@@ -112,8 +112,8 @@ def logits(
     """
     c, (batch, length), itemsize = language.config, input_ids.shape, language.dtype.itemsize
     positions = [Positions(length, ids == image_token_id, stride) for ids in input_ids]
-    for row in positions:
-        language.check_context(row.span, length)
+    for sequence in positions:
+        language.check_context(sequence.span, length)
     kv_itemsize = language.kv_dtype.itemsize
     group, rows, head_rows = logits_chunks(c, batch, length, itemsize, language.backend, limit, kv_itemsize)
     result = torch.empty(batch, length, language.vocab_rows, dtype=language.dtype, device=language.device)

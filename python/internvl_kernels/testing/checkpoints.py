@@ -8,18 +8,19 @@ scales and position embeddings included, so that a swapped or forgotten tensor s
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._lazy import torch
-from ..config import ChatConfig, LanguageConfig, ModelConfig, ProjectorConfig, TilingConfig, VisionConfig
+from ..config import ChatConfig, LanguageConfig, ModelConfig, ProjectorConfig, RopeScaling, TilingConfig, VisionConfig
 from ..io.layouts import Naming, parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TEXT_MODELS = ("qwen2", "qwen3", "qwen3_moe", "llama")
+TEXT_MODELS = ("qwen2", "qwen3", "qwen3_moe", "llama", "phi3", "gpt_oss")  # those that transformers has
 VISION_STYLES = ("layer_norm", "rms_norm")  # the 300M tower's (with qkv bias) and the 6B tower's (with QK-norm)
 IMAGE_TOKEN_ID = 7
 
@@ -40,6 +41,11 @@ _TEXT: dict[str, Any] = {
     "vocab_size": 128,
 }
 
+_LONGROPE = RopeScaling(
+    "longrope", 32.0, 16, math.sqrt(1 + math.log(32) / math.log(16)),
+    short_factors=(1.0, 1.0, 1.1, 1.2, 1.3, 1.4), long_factors=(1.0, 1.5, 2.0, 4.0, 9.0, 16.0),
+)  # fmt: skip
+
 
 def tiny_config(
     text: str = "qwen2",
@@ -52,7 +58,8 @@ def tiny_config(
 ) -> ModelConfig:
     """A model of 4 visual tokens per 56-pixel tile. Overrides name fields of ``LanguageConfig`` and ``VisionConfig``.
 
-    Heads have 12 values in Qwen2 and Llama and 24 in Qwen3, where they do not multiply to the hidden size.
+    Heads have 12 values in Qwen2, Llama and their like, and 24 in Qwen3 and GPT-OSS, where they do not multiply to the hidden
+    size. Rotary embeddings are scaled as the architecture's releases scale them, from contexts that tests pass.
     """
     hf = layout == "hf"
     fields = _VISION | (vision_overrides or {})
@@ -62,8 +69,8 @@ def tiny_config(
     tower = VisionConfig(**(style | fields))
     language: dict[str, Any] = {
         "architecture": text,
-        "head_dim": 24 if text.startswith("qwen3") else 12,
-        "qkv_bias": text == "qwen2",
+        "head_dim": 24 if text.startswith("qwen3") or text == "gpt_oss" else 12,
+        "qkv_bias": text in ("qwen2", "gpt_oss"),
         "qk_norm": text.startswith("qwen3"),
         "tied_embeddings": tied,
         "rope_theta": 1e6 if text.startswith("qwen") else 1e4,
@@ -71,6 +78,15 @@ def tiny_config(
     }
     if text == "qwen3_moe":
         language |= {"num_experts": 4, "experts_per_token": 2, "expert_size": 40}
+    elif text in ("internlm2", "internlm3"):
+        language |= {"rope_scaling": RopeScaling("dynamic", 2.0, 512), "norm_eps": 1e-5}
+    elif text == "phi3":
+        language |= {"rope_scaling": _LONGROPE, "norm_eps": 1e-5}
+    elif text == "gpt_oss":
+        yarn = RopeScaling("yarn", 32.0, 16, 0.1 * math.log(32) + 1, truncate=False)
+        language |= {"num_experts": 4, "experts_per_token": 2, "expert_size": 80, "rope_theta": 1.5e5, "norm_eps": 1e-5}
+        language |= {"output_bias": True, "sinks": True, "expert_bias": True, "expert_limit": 7.0, "norm_once": True}
+        language |= {"rope_scaling": yarn, "window": 7, "window_layers": (0,)}
     spoken = LanguageConfig(**(language | _TEXT | (text_overrides or {})))
     tiling = TilingConfig(
         size=tower.image_size, dynamic=True, max_tiles=12, thumbnail=True, rule="hf" if hf else "original"
@@ -140,8 +156,16 @@ def transformers_config(
         "pad_token_id": 0,
         "tie_word_embeddings": tied,
     }
-    if text.startswith("qwen3"):
+    if text.startswith("qwen3") or text == "gpt_oss":
         language["head_dim"] = 24
+    if text == "phi3":
+        scaling = {"short_factor": _LONGROPE.short_factors, "long_factor": _LONGROPE.long_factors}
+        language |= {"rope_scaling": {"type": "longrope", **{k: list(v) for k, v in scaling.items()}}}
+        language |= {"original_max_position_embeddings": _LONGROPE.original_positions, "rms_norm_eps": 1e-5}
+    if text == "gpt_oss":
+        yarn = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 16, "truncate": False}
+        language |= {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 7, "rope_theta": 1.5e5}
+        language |= {"rope_scaling": {**yarn, "beta_fast": 32.0, "beta_slow": 1.0}}
     if text == "qwen3_moe":
         language |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "norm_topk_prob": True}
     return InternVLConfig(
