@@ -14,7 +14,7 @@ from . import costs
 from . import plan as planning
 from ._lazy import torch
 from .config import ModelConfig
-from .encoder import VisionModel, read_weights
+from .encoder import read_weights
 from .errors import UnsupportedError
 from .generate import Decoder, Request
 from .io.checkpoint import PARTS, resolve
@@ -24,7 +24,7 @@ from .io.images import Video
 from .io.prompt import ImageItem, VideoItem, prompt_ids
 from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
-from .models import LanguageModel, Positions, Projector, encode_tiles, logits
+from .models import LanguageModel, Positions, logits
 from .options import (
     ChatArguments,
     RuntimeOptions,
@@ -35,6 +35,7 @@ from .options import (
     kept_positions,
     token_ids,
 )
+from .visual_model import VisualModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +80,7 @@ def load(
     return Model(config, options.place(tensors), tokenizer, options)
 
 
-class Model(VisionModel):
+class Model(VisualModel):
     """A complete InternVL. Made by ``load``; every method is free of gradients and safe to call repeatedly."""
 
     def __init__(
@@ -88,7 +89,6 @@ class Model(VisionModel):
         super().__init__(config, weights, options)
         run: dict[str, Any] = {"backend": options.backend, "threads": options.op_threads}
         self.tokenizer = tokenizer
-        self._projector = Projector(config.projector, weights, **run)
         self._language = LanguageModel(config.language, weights, kv_dtype=options.kv_type, **run)
         self.times: dict[str, float] = {}  # seconds of the last chat, stream or batch_chat, by stage
         image_token = tokenizer.token_id(config.chat.image_token)
@@ -100,34 +100,6 @@ class Model(VisionModel):
         self.stop_token_ids = frozenset(config.chat.eos_token_ids) | ({stop_id} if stop_id is not None else set())
         pads = (config.chat.pad_token_id, tokenizer.pad_id, min(self.stop_token_ids, default=0))
         self._pad = next(token for token in pads if token is not None)
-
-    # ---- vision ----------------------------------------------------------------------------------------------------------
-
-    def encode_tiles(self, tiles: Any, *, check_finite: bool = False) -> Tensor:
-        """Tiles through tower, pixel shuffle and projector: ``[T, tokens_per_tile, H]``, in micro-batches under max_workspace.
-
-        check_finite: raise ImageError naming the first NaN or Inf of a float tile.
-        """
-        with torch.no_grad(), self._options.limited():
-            return self._encode(self._tiles(tiles, check_finite))
-
-    def encode(self, images: Any, *, max_tiles: int | None = None, check_finite: bool = False) -> list[Tensor]:
-        """One ``[tokens_i, H]`` per image (path, PIL image, uint8 array, or a list of them; a ``Video`` is one entry).
-
-        check_finite: raise ImageError naming the first NaN or Inf of a picture with float pixels (Pillow's mode F).
-        """
-        items = [self._prepare(item, max_tiles, check_finite) for item in as_list(images)]
-        visual = self.encode_tiles(joined([pixels for item in items for pixels in item])) if items else None
-        result, begin = [], 0
-        for item in items:
-            count = sum(len(pixels) for pixels in item)
-            assert visual is not None
-            result.append(visual[begin : begin + count].reshape(-1, visual.shape[-1]))
-            begin += count
-        return result
-
-    def _encode(self, tiles: Tensor) -> Tensor:
-        return encode_tiles(self.config, self._tower, self._projector, tiles, self.backend, self._options.max_workspace)
 
     @property
     def _costs(self) -> tuple[int, str]:
@@ -365,12 +337,6 @@ class Model(VisionModel):
         finally:
             self.times[name] = self.times.get(name, 0.0) + time.perf_counter() - begin
 
-    def _prepare(self, item: Any, max_tiles: int | None, check_finite: bool = False) -> list[np.ndarray]:
-        """Pixels of one image (a list of one) or of each frame of a video (one tile a frame)."""
-        if isinstance(item, Video):
-            return [self.tile(frame, max_tiles=1, check_finite=check_finite).pixels for frame in item.frames]
-        return [self.tile(item, max_tiles=max_tiles, check_finite=check_finite).pixels]
-
     def _prompt(
         self,
         question: str,
@@ -385,31 +351,6 @@ class Model(VisionModel):
             tokens = [len(pixels) * per_tile for pixels in item]
             described.append(VideoItem(tuple(tokens)) if isinstance(image, Video) else ImageItem(tokens[0]))
         return prompt_ids(self.tokenizer, self.config.chat, question, described, history=history, system=system)
-
-    def _sized(self, tiles: Any, check_finite: bool) -> tuple[Tensor | None, tuple[int, int] | None]:
-        """Checked tiles and their (height, width)."""
-        if tiles is None:
-            return None, None
-        pixels = self._tiles(tiles, check_finite)
-        return pixels, self._tower.check(pixels)
-
-    def _visual(self, ids: Tensor, pixels: Tensor | None) -> Tensor | None:
-        """Visual rows for the image positions of ``ids``; both counts must agree."""
-        wanted = int((ids == self.image_token_id).sum())
-        if pixels is None:
-            if wanted:
-                raise UnsupportedError(
-                    f"input_ids: {wanted} {self.config.chat.image_token} tokens but no tiles; pass tiles"
-                )
-            return None
-        visual = self._encode(pixels)
-        given = visual.shape[0] * visual.shape[1]
-        if given != wanted:
-            raise UnsupportedError(
-                f"input_ids: {wanted} {self.config.chat.image_token} tokens, but {len(pixels)} tiles give {given} visual tokens; "
-                f"allowed: equal counts"
-            )
-        return visual.reshape(given, -1)
 
 
 __all__ = ["Model", "load"]

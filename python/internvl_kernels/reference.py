@@ -22,7 +22,7 @@ from .ops.pixel_shuffle import pixel_shuffle_reference as pixel_shuffle
 from .ops.qk_norm import vision_qk_norm_reference as vision_qk_norm
 from .ops.rope import qkv_rope_append_reference as qkv_rope_append
 from .ops.rope import qkv_rope_reference as qkv_rope
-from .ops.rope import rope_table_reference as rope_table
+from .ops.rope_table import rope_table_reference as rope_table
 from .ops.sample import argmax_reference as argmax
 from .ops.sample import penalise_reference as penalise
 from .ops.sample import sample_reference as sample

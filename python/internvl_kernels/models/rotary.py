@@ -19,6 +19,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import ops
 from .._lazy import torch
 from ..config import LanguageConfig, RopeScaling
@@ -55,8 +57,7 @@ class Rotary:
         )
 
     def _powers(self, theta: float) -> Tensor:
-        steps: Tensor = theta ** (-2.0 / self._dim * torch.arange(self._dim // 2, dtype=torch.float64))
-        return steps
+        return torch.from_numpy(theta ** (-2.0 / self._dim * np.arange(self._dim // 2)))
 
     def _of_all_lengths(self, s: RopeScaling) -> Tensor | None:
         plain = self._powers(self._theta)
@@ -76,17 +77,15 @@ class Rotary:
         ramp = ((torch.arange(self._dim // 2, dtype=torch.float64) - low) / (high - low)).clamp(0, 1)
         return plain * (1 - ramp) + plain / s.factor * ramp
 
-    def _dynamic(self, lengths: Tensor, s: RopeScaling) -> Tensor | None:
-        """Rows of a length share one table; None where none is past the published one."""
+    def _dynamic(self, lengths: Tensor, s: RopeScaling) -> Tensor:
+        """Rows of a length share one table, up to the published one all."""
         published = s.original_positions
-        if not len(lengths) or int(lengths.max()) <= published:
-            return None
-        known, of = torch.unique(lengths, return_inverse=True)
+        known, of = torch.unique(lengths.clamp(min=published), return_inverse=True)
         tables = []
         for n in known.tolist():
-            growth = s.factor * max(n, published) / published - (s.factor - 1)
+            growth = s.factor * n / published - (s.factor - 1)
             tables.append(self._powers(self._theta * growth ** (self._dim / (self._dim - 2))))
-        return torch.stack(tables)[of]
+        return torch.stack(tables)[of] if tables else torch.empty(0, self._dim // 2, dtype=torch.float64)
 
 
 __all__ = ["Rotary"]

@@ -14,7 +14,8 @@ from .pack import pack_weight
 from .patch_embed import patch_embed
 from .pixel_shuffle import pixel_shuffle
 from .qk_norm import vision_qk_norm
-from .rope import qkv_rope, qkv_rope_append, rope_table
+from .rope import qkv_rope, qkv_rope_append
+from .rope_table import rope_table
 from .sample import argmax, penalise, sample, uniforms
 from .statistics import row_factors, row_statistics, statistics_space
 from .swiglu import linear_swiglu, swiglu
