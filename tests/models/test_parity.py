@@ -6,6 +6,7 @@ layout, on both backends.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from internvl_kernels.testing.checkpoints import IMAGE_TOKEN_ID, TEXT_MODELS, wr
 
 RELATIVE_L2 = 2e-4  # the promise of the whole model in fp32
 BACKENDS = ("reference", "cpu")
-CASES = [(text, "layer_norm") for text in TEXT_MODELS] + [("qwen3", "rms_norm"), ("qwen3_moe", "rms_norm")]
+CONVERTED = ("internlm2", "internlm3")  # transformers has them as Llama
+CASES = [(text, "layer_norm") for text in (*TEXT_MODELS, *CONVERTED)]
+CASES += [("qwen3", "rms_norm"), ("qwen3_moe", "rms_norm")]
 
 
 class Case:
@@ -32,6 +35,8 @@ class Case:
         self.theirs = write_transformers(folder / "hf", text, vision, seed=3)
         config = read_config(folder / "hf")
         weights = load_weights(folder / "hf", config, "float32", progress=False)
+        if text in CONVERTED:
+            config = replace(config, language=replace(config.language, architecture=text))
         save_checkpoint(weights, config, folder / "original", layout="original")
         self.folders = {"hf": folder / "hf", "original": folder / "original"}
         generator = torch.Generator().manual_seed(5)

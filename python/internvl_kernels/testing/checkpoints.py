@@ -126,7 +126,9 @@ def transformers_config(
     text_overrides: dict[str, Any] | None = None,
     vision_overrides: dict[str, Any] | None = None,
 ) -> Any:
-    """transformers' ``InternVLConfig`` of the same model as ``tiny_config``; overrides name transformers' keys."""
+    """transformers' ``InternVLConfig`` of the same model as ``tiny_config``; overrides name transformers' keys. InternLM2 and 3
+    are the Llama that they are converted to.
+    """
     from transformers import InternVLConfig
 
     plain = vision == "layer_norm"
@@ -142,7 +144,7 @@ def transformers_config(
         "use_qk_norm": not plain,
     }
     language: dict[str, Any] = {
-        "model_type": text,
+        "model_type": "llama" if text.startswith("internlm") else text,
         "hidden_size": 48,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -158,6 +160,8 @@ def transformers_config(
     }
     if text.startswith("qwen3") or text == "gpt_oss":
         language["head_dim"] = 24
+    if text.startswith("internlm"):
+        language |= {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "rms_norm_eps": 1e-5}
     if text == "phi3":
         scaling = {"short_factor": _LONGROPE.short_factors, "long_factor": _LONGROPE.long_factors}
         language |= {"rope_scaling": {"type": "longrope", **{k: list(v) for k, v in scaling.items()}}}
