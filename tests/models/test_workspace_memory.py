@@ -18,7 +18,7 @@ import json, sys, threading, time
 import numpy as np
 import torch
 import internvl_kernels as ivk
-path, backend, dtype, call, limit, threads = sys.argv[1:]
+path, backend, dtype, call, limit, threads, count = sys.argv[1:]
 torch.set_num_threads(1)
 model = ivk.load(path, backend=backend, dtype=dtype, max_workspace=limit, threads=int(threads), progress=False)
 
@@ -27,7 +27,7 @@ def private():
         return int(next(line for line in status if line.startswith("RssAnon")).split()[1]) * 1024
 
 rng = np.random.default_rng(0)
-tiles = rng.integers(0, 256, (6, 336, 336, 3), dtype=np.uint8)
+tiles = rng.integers(0, 256, (int(count), 336, 336, 3), dtype=np.uint8)
 per_tile = model.config.tokens_per_tile
 image = [model.image_token_id] * (len(tiles) * per_tile)
 text = rng.integers(8, 250, 1200).tolist()
@@ -73,11 +73,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def measure(path: Path, *arguments: str, threads: int = 1) -> dict:
+def measure(path: Path, *arguments: str, threads: int = 1, tiles: int = 6) -> dict:
     # Every larger block is mapped, and given back when freed, so that what is resident is what is in use.
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [sys.executable, "-c", METER, str(path), *arguments, str(threads)],
+        [sys.executable, "-c", METER, str(path), *arguments, str(threads), str(tiles)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -120,6 +120,15 @@ def test_temporaries_keep_the_limit(checkpoint: Path, backend: str, call: str) -
         state = found["bytes"]["visual tokens"] + found["bytes"]["kv cache"]
     assert found["measured"] - state < limit + SLACK, found
     assert found["measured"] - state > limit / 3, "the limit is not used"
+
+
+def test_forty_tiles_take_what_the_plan_says(checkpoint: Path) -> None:
+    """A prompt of 7,104 tokens from 41 tiles: stages keep the limit, and what grows is what the plan says."""
+    found = measure(checkpoint, "cpu", "float32", "generate", "20MB", tiles=41)
+    planned = found["peak"] - found["bytes"]["weights"] - found["bytes"]["tiles"]
+    assert 0.9 * planned - SLACK < found["measured"] < 1.1 * planned + SLACK, found
+    for stage in ("tower workspace", "prefill workspace", "decode workspace"):
+        assert found["bytes"][stage] <= 20e6
 
 
 def test_the_meter_sees_what_a_limit_saves(checkpoint: Path) -> None:
