@@ -241,10 +241,12 @@ class Model(VisualModel):
         text_tokens: int = 64,
         max_new_tokens: int = 256,
         max_tiles: int | None = None,
+        visual_stride: float | None = None,
     ) -> Plan:
         """Tiles, tokens, FLOPs and peak bytes of a request, before any work. Prints as a table; ``to_dict()`` for data.
 
-        images_or_tile_counts: images as in ``chat``, or a list of tile counts. Only image headers are read.
+        images_or_tile_counts: images as in ``chat``, or a list of tile counts. Only image headers are read. visual_stride as in
+        ``generate``.
         """
         counted = (count_tiles(self.config.tiling, item, max_tiles) for item in as_list(images_or_tile_counts))
         items = [(f"{number}: {name}", grid, count) for number, (name, grid, count) in enumerate(counted, start=1)]
@@ -253,6 +255,7 @@ class Model(VisualModel):
             self.config, items, itemsize=getattr(torch, self.dtype).itemsize, stored=getattr(torch, options.weights).itemsize,
             kv_dtype=options.kv_dtype, backend=self.backend, limit=options.max_workspace, threads=options.op_threads,
             text_tokens=text_tokens, new_tokens=max_new_tokens, mapped=options.packed_cache is not None,
+            visual_stride=checked_stride(visual_stride, self.config),
         )  # fmt: skip
 
     # ---- inside ----------------------------------------------------------------------------------------------------------

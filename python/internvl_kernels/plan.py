@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import re
 from collections.abc import Sequence
@@ -196,6 +197,7 @@ def make_plan(
     text_tokens: int,
     new_tokens: int,
     mapped: bool = False,
+    visual_stride: float = 1.0,
 ) -> Plan:
     """Plan for ``items`` = (name, grid or None, tiles) with activations of ``itemsize`` and weights of ``stored`` bytes on ``backend``.
 
@@ -209,7 +211,10 @@ def make_plan(
     tiles = sum(counts)
     tokens = [count * config.tokens_per_tile for count in counts]
     prompt = sum(tokens) + text_tokens
-    context, run = config.language.context, (itemsize, backend)
+    saved = sum(
+        count - math.ceil(count * visual_stride) for count in tokens
+    )  # positions that visual tokens do not take
+    context, run = config.language.context + saved, (itemsize, backend)
     keys, longest = max(min(prompt, context), 1), max(min(prompt + new_tokens, context), 1)
     tile = (config.tiling.size, config.tiling.size)
     require_for_answer(config, limit, keys, longest, *run, tile if tiles else None)

@@ -83,6 +83,9 @@ def test_more_tiles_than_the_context_by_a_smaller_stride(model: ivk.Model) -> No
     run = {"max_tiles": 40, **OPTIONS}
     with pytest.raises(ivk.UnsupportedError, match="fewer than 2048"):
         model.chat(question, pages, **run)
+    plans = [model.plan(pages, max_tiles=40, visual_stride=stride) for stride in (1, 1 / 8)]
+    assert [plan.fits_context for plan in plans] == [False, True]
+    assert plans[1].context == 2048 + 14 * (41 * TOKENS - 21)  # 164 tokens take 20.5 positions, rounded up
     requests = [{"question": question, "images": pages, "visual_stride": 1 / 8, **run}, {"question": "hi", **OPTIONS}]
     together = model.batch_chat(requests)
     assert together == [model.chat(question, pages, visual_stride=1 / 8, **run), model.chat("hi", **OPTIONS)]

@@ -59,6 +59,11 @@ MaxTiles = Annotated[
     int | None, typer.Option(help="Most tiles of one image [dim](default: the checkpoint's)[/dim].", show_default=False)
 ]
 
+VisualStride = Annotated[
+    float | None,
+    typer.Option(help="V2PE: positions of a visual token, up to 1 [dim](default: the checkpoint's)[/dim]."),
+]
+
 
 class Commands(TyperGroup):
     """Commands in their given order; the package's own errors become one red line and exit code 2."""

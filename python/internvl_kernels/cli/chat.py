@@ -19,6 +19,7 @@ from ._common import (
     MaxTiles,
     PackedCache,
     Threads,
+    VisualStride,
     Weights,
     Workspace,
     console,
@@ -40,6 +41,7 @@ def chat(
     video: Annotated[list[Path] | None, typer.Option(help="A folder of frames, or one frame; all given make one video.")] = None,
     system: Annotated[str | None, typer.Option(help="System message [dim](default: the template's)[/dim].")] = None,
     max_tiles: MaxTiles = None,
+    visual_stride: VisualStride = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", rich_help_panel="Choosing tokens")] = 256,
     sample: Annotated[
         bool, typer.Option("--sample", help="Draw tokens, not take the best.", rich_help_panel="Choosing tokens")
@@ -77,6 +79,7 @@ def chat(
     options: dict[str, Any] = {
         "system": system, "max_tiles": max_tiles, "max_new_tokens": max_new_tokens, "do_sample": sample, "temperature": temperature,
         "top_p": top_p, "top_k": top_k, "repetition_penalty": repetition_penalty, "seed": seed,
+        "visual_stride": visual_stride,
     }  # fmt: skip
     if question is None:
         _talk(model, images, options)

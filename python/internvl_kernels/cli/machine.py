@@ -16,6 +16,7 @@ from ._common import (
     KvDtype,
     MaxTiles,
     PackedCache,
+    VisualStride,
     Weights,
     Workspace,
     console,
@@ -93,6 +94,7 @@ def plan(
     text_tokens: Annotated[int, typer.Option(min=0, help="Prompt tokens beside the images.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer.")] = 256,
     max_tiles: MaxTiles = None,
+    visual_stride: VisualStride = None,
     backend: Backend = "auto",
     dtype: Dtype = None,
     weights: Weights = None,
@@ -106,7 +108,7 @@ def plan(
     from .._lazy import torch
     from ..errors import UnsupportedError
     from ..io.grid import count_tiles
-    from ..options import RuntimeOptions
+    from ..options import RuntimeOptions, checked_stride
     from ..plan import make_plan
 
     if backend not in ("auto", "reference", "cpu"):
@@ -127,6 +129,7 @@ def plan(
         text_tokens=text_tokens,
         new_tokens=max_new_tokens,
         mapped=o.packed_cache is not None,
+        visual_stride=checked_stride(visual_stride, config),
     )
     if as_json:
         print_json(
