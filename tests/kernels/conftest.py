@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+import vgpu
 from internvl_kernels.about import loaded_runtime
 from internvl_kernels.ops._backend import cpu, cuda
 from internvl_kernels.testing.invariance import instruction_set
@@ -35,3 +36,15 @@ def cuda_environment(cuda_backend: str) -> dict[str, str]:
     if cuda_backend == "real":
         return {}
     return {"VGPU": "1", "LD_LIBRARY_PATH": os.path.dirname(runtime)}
+
+
+@pytest.fixture(params=[0, 1], ids=["", "truncating"])
+def sums(request: pytest.FixtureRequest, cuda_backend: str) -> Iterator[None]:
+    """Both models of how tensor cores add, on the virtual GPU."""
+    if cuda_backend == "real":
+        if request.param:
+            pytest.skip("a real GPU adds as it does")
+        yield
+        return
+    with vgpu.options(truncating_mma=request.param):
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,18 +22,6 @@ pytestmark = pytest.mark.usefixtures("cuda_backend")
 HALVES = ("bfloat16", "float16")
 DIMS = (1, 8, 20, 32, 40, 64, 72, 96, 100, 128, 136, 250, 256)
 TILES = ("128", "64")
-
-
-@pytest.fixture(params=[0, 1], ids=["", "truncating"])
-def sums(request: pytest.FixtureRequest, cuda_backend: str) -> Iterator[None]:
-    """Both models of how tensor cores add, on the virtual GPU."""
-    if cuda_backend == "real":
-        if request.param:
-            pytest.skip("a real GPU adds as it does")
-        yield
-        return
-    with vgpu.options(truncating_mma=request.param):
-        yield
 
 
 def heads(batch: int, rows: int, keys: int, q: int, kv: int, dim: int, dtype: str) -> list[torch.Tensor]:

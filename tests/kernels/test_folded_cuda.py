@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,18 +22,6 @@ HALVES = ("bfloat16", "float16")
 TILES = ("128x128", "80x128", "64x128", "64x64")
 SHAPES = ((1, 8, 8), (15, 24, 32), (63, 72, 40), (65, 136, 96), (129, 264, 160), (3, 5, 7), (9, 33, 15))
 EPS = 1e-6
-
-
-@pytest.fixture(params=[0, 1], ids=["", "truncating"])
-def sums(request: pytest.FixtureRequest, cuda_backend: str) -> Iterator[None]:
-    """Both models of how tensor cores add, on the virtual GPU."""
-    if cuda_backend == "real":
-        if request.param:
-            pytest.skip("a real GPU adds as it does")
-        yield
-        return
-    with vgpu.options(truncating_mma=request.param):
-        yield
 
 
 class Problem:

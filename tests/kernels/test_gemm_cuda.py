@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,18 +37,6 @@ SHAPES = (
     (33, 16, 776),
 )
 ODD = ((1, 1, 1), (3, 5, 7), (9, 33, 15), (17, 31, 588), (66, 65, 33), (5, 8, 12), (8, 12, 8))
-
-
-@pytest.fixture(params=[0, 1], ids=["", "truncating"])
-def sums(request: pytest.FixtureRequest, cuda_backend: str) -> Iterator[None]:
-    """Both models of how tensor cores add, on the virtual GPU."""
-    if cuda_backend == "real":
-        if request.param:
-            pytest.skip("a real GPU adds as it does")
-        yield
-        return
-    with vgpu.options(truncating_mma=request.param):
-        yield
 
 
 def operands(m: int, n: int, k: int, dtype: str, make: Any = normal) -> dict[str, torch.Tensor]:

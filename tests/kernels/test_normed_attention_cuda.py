@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
 import internvl_kernels as ivk
-import vgpu
 from internvl_kernels import ops
 from internvl_kernels.errors import BackendError, UnsupportedError
 from internvl_kernels.testing.compare import check, compare, same_bits
@@ -24,18 +22,6 @@ SHAPES = (
     (1, 1, 1, 1, 1, 64), (2, 17, 65, 2, 2, 64), (1, 129, 63, 4, 2, 64), (1, 33, 47, 2, 1, 128), (2, 31, 49, 2, 2, 128),
     (1, 130, 97, 1, 1, 128), (1, 40, 66, 2, 2, 96), (1, 9, 70, 1, 1, 256), (1, 20, 21, 2, 2, 7), (1, 6, 50, 1, 1, 100),
 )  # fmt: skip
-
-
-@pytest.fixture(params=[0, 1], ids=["", "truncating"])
-def sums(request: pytest.FixtureRequest, cuda_backend: str) -> Iterator[None]:
-    """Both models of how tensor cores add, on the virtual GPU."""
-    if cuda_backend == "real":
-        if request.param:
-            pytest.skip("a real GPU adds as it does")
-        yield
-        return
-    with vgpu.options(truncating_mma=request.param):
-        yield
 
 
 def problem(b: int, rows: int, keys: int, heads: int, kv_heads: int, dim: int, dtype: str) -> list[torch.Tensor]:

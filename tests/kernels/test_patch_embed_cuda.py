@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,18 +24,6 @@ HALVES = ("bfloat16", "float16")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OPTIONS: dict[str, Any] = {"mean": MEAN, "std": STD}
 KINDS = ("uint8", "float32", "own")
-
-
-@pytest.fixture(params=[0, 1], ids=["", "truncating"])
-def sums(request: pytest.FixtureRequest, cuda_backend: str) -> Iterator[None]:
-    """Both models of how tensor cores add, on the virtual GPU."""
-    if cuda_backend == "real":
-        if request.param:
-            pytest.skip("a real GPU adds as it does")
-        yield
-        return
-    with vgpu.options(truncating_mma=request.param):
-        yield
 
 
 def pixels(count: int, height: int, width: int, kind: str = "uint8", dtype: str = "bfloat16") -> torch.Tensor:

@@ -213,7 +213,7 @@ def test_bad_tiles(model: ivk.Model, tiles: Any, words: str) -> None:
     ("options", "error", "words"),
     [
         ({"backend": "tpu"}, ivk.UnsupportedError, "tpu"),
-        ({"backend": "cuda"}, ivk.BackendError, "CUDA"),
+        ({"backend": "cuda"}, ivk.BackendError, "(?i)cuda"),
         ({"dtype": "int4"}, ivk.UnsupportedError, "int4"),
         ({"weights": "int8"}, ivk.UnsupportedError, "int8"),
         ({"threads": 0}, ivk.UnsupportedError, "threads"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -182,3 +183,14 @@ def test_what_allocates_cannot_be_recorded() -> None:
     with pytest.raises(ivk.BackendError, match="not permitted when stream is capturing"):
         run()
     same_bits(host(ops.rms_norm(x, weight)), ops.rms_norm(normal(3, 8), normal(8), backend="cuda"), "usable after that")
+
+
+def test_threads_share_a_tower() -> None:
+    """Each thread gets the states of its own tiles: the passes' memory is one thread's at a time."""
+    ours = tower(next(iter(STYLES)), "bfloat16")
+    batches = [pixels(1 + i % 2, SIZE + 14 * (i // 2)) for i in range(4)]
+    expected = [ours(tiles) for tiles in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(2):
+            for found, alone in zip(pool.map(ours, batches), expected):
+                same_bits(found, alone)
