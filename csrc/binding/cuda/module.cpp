@@ -10,6 +10,7 @@
 namespace ivk::binding {
 void bind_array(py::module_& m);
 void bind_attention_cuda(py::module_& m);
+void bind_attention_cached_cuda(py::module_& m);
 void bind_embed_cuda(py::module_& m);
 void bind_gemm_cuda(py::module_& m);
 void bind_graph(py::module_& m);
@@ -17,6 +18,7 @@ void bind_image_cuda(py::module_& m);
 void bind_norm_cuda(py::module_& m);
 void bind_patch_embed_cuda(py::module_& m);
 void bind_pixel_shuffle_cuda(py::module_& m);
+void bind_rope_cuda(py::module_& m);
 void bind_statistics_cuda(py::module_& m);
 }  // namespace ivk::binding
 
@@ -46,6 +48,7 @@ PYBIND11_MODULE(_cuda, m) {
         py::arg("device"), py::arg("stream"));
     binding::bind_array(m);
     binding::bind_attention_cuda(m);
+    binding::bind_attention_cached_cuda(m);
     binding::bind_embed_cuda(m);
     binding::bind_gemm_cuda(m);
     binding::bind_graph(m);
@@ -53,5 +56,6 @@ PYBIND11_MODULE(_cuda, m) {
     binding::bind_norm_cuda(m);
     binding::bind_patch_embed_cuda(m);
     binding::bind_pixel_shuffle_cuda(m);
+    binding::bind_rope_cuda(m);
     binding::bind_statistics_cuda(m);
 }

@@ -75,10 +75,11 @@ struct Flash {
         for (int m = 0; m < kM; ++m) load_matrices(query[place][m], fragment(queries, by_rows, m, step));
     }
 
-    // Probabilities of a block's keys, of which `left` are there. One code for whole blocks and the last one, or ptxas
-    // spills: what is not multiplied is few instructions at a time, which it predicates.
-    template <bool kNormed>
-    __device__ void weigh(const char* keys, int left) {
+    // Probabilities of a block's keys, of which the first `left` are multiplied; hide() takes those that a row does not
+    // see. One code for whole blocks and the last one, or ptxas spills: what is not multiplied is few instructions at a
+    // time, which it predicates.
+    template <bool kNormed, typename Hide>
+    __device__ void weigh(const char* keys, int left, Hide&& hide) {
 #pragma unroll
         for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -102,7 +103,7 @@ struct Flash {
             }
         }
         if constexpr (kNormed) meet_factors(reinterpret_cast<const float2*>(keys + kKeys * Shape::kPitch));
-        if (left < kKeys) hide(left);
+        hide();
 #pragma unroll
         for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -147,8 +148,8 @@ struct Flash {
         }
     }
 
-    // Scores of keys that are not there.
-    __device__ void hide(int left) {
+    // Scores of keys past the first `left`.
+    __device__ void hide_past(int left) {
         const int column = threadIdx.x % 4 * 2;
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n)
@@ -157,6 +158,35 @@ struct Flash {
                 if (n * 8 + column + i >= left)
 #pragma unroll
                     for (int m = 0; m < kM; ++m) score[m][n][i] = score[m][n][2 + i] = kLowest;
+    }
+
+    // Scores of keys that a row does not see: the warp's first one sees `seen` keys of this block and of those before
+    // it, each other one key more, and all of them the last `window` alone.
+    __device__ void hide_unseen(int seen, int window) {
+        const int column = threadIdx.x % 4 * 2, row = threadIdx.x % 32 / 4;
+#pragma unroll
+        for (int m = 0; m < kM; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int end = seen + m * 16 + half * 8 + row, begin = end - window;
+#pragma unroll
+                for (int n = 0; n < kKeys / 8; ++n)
+#pragma unroll
+                    for (int i = 0; i < 2; ++i) {
+                        const int key = n * 8 + column + i;
+                        if (key >= end || key < begin) score[m][n][half * 2 + i] = kLowest;
+                    }
+            }
+    }
+
+    // A logit without a value joins the sums; `sink`: times log2 e.
+    __device__ void join(float sink) {
+        if (threadIdx.x % 4 != 0) return;
+#pragma unroll
+        for (int m = 0; m < kM; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+                sum[m][half] += ex2(sink - (top[m][half] == kLowest ? 0.0f : top[m][half] * scale));
     }
 
     // Scores of a row become probabilities below the highest so far; sums and results follow it.
@@ -286,7 +316,12 @@ __global__ void __launch_bounds__(32 * kWarps, FlashShape<kDim, kWarps>::kBlocks
 #pragma unroll 1
         for (int key = 0; key < count; key += kKeys) {
             const char* const keys = turn(copy_keys, copy_values, key, 0);
-            if constexpr (decltype(works)::value) flash.template weigh<kNormed>(keys, count - key);
+            if constexpr (decltype(works)::value) {
+                const int left = count - key;
+                flash.template weigh<kNormed>(keys, left, [&] {
+                    if (left < kKeys) flash.hide_past(left);
+                });
+            }
             arrive();
             const char* const values = turn(copy_values, copy_keys, key, kKeys);
             if constexpr (decltype(works)::value) flash.mix(values, count - key);

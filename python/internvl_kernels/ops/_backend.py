@@ -29,6 +29,7 @@ CUDA_OPS = {
         ("float32", "bfloat16", "float16"),
     ),
     **dict.fromkeys(("attention", "linear", "linear_gelu", "linear_residual", "patch_embed"), ("bfloat16", "float16")),
+    **dict.fromkeys(("cached_attention", "qkv_rope", "qkv_rope_append"), ("bfloat16", "float16")),
     **dict.fromkeys(("linear_folded", "normed_attention", "row_statistics"), ("bfloat16", "float16")),
     "row_factors": ("float32",),
     "tile_pixels": ("uint8",),

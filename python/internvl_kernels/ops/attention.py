@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from .._lazy import torch
 from ._arguments import checked, checked_reference
 from ._attention import Spans, check, check_extras, check_spans, page_slots
-from ._backend import choose, cpu
-from ._call import start
-from ._tensor import as_kind, host, put, result, to_torch
+from ._backend import choose
+from ._call import on_device, start
+from ._tensor import as_kind, put, to_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,21 +111,27 @@ def cached_attention(
     page_size + i % page_size``. The slots change no bit. window, sinks, dtypes and out as in ``attention``.
 
     decode=True is the decode phase: every span is one new row. On the cpu backend the bits of a row depend, within a phase,
-    neither on the span that brings it nor on the rows beside it (csrc/kernels/attention/attention.h).
+    neither on the span that brings it nor on the rows beside it (csrc/kernels/attention/attention.h). On the cuda backend pages
+    are of a power of 2 slots, 64 and more; those in GPU memory are not looked at: what lies outside the cache reads as zeros.
     """
     check_spans(q, k_cache, v_cache, spans, decode, pages, page_size)
     check_extras("cached_attention", q, True, window, sinks)
-    if choose("cached_attention", backend, q, k_cache, v_cache, sinks, pages, out) == "reference" or _wide(q):
+    backend = choose("cached_attention", backend, q, k_cache, v_cache, sinks, pages, out)
+    if backend == "reference" or (backend == "cpu" and _wide(q)):
         rows, keys, values = _tensors(q=q, k_cache=k_cache, v_cache=v_cache) if _wide(q) else (q, k_cache, v_cache)
         extra: dict[str, Any] = {"sinks": _tensor(sinks), "pages": _tensor(pages)} if _wide(q) else {}
         extra = {"sinks": sinks, "pages": pages, **extra, "scale": scale, "window": window, "page_size": page_size}
         return put(as_kind(cached_attention_reference(rows, keys, values, spans, **extra), q), out)
-    q = host(q)
-    y = result(q, q.shape, out)
-    memory = (q, host(k_cache), host(v_cache), y)
-    extras = (_scale(q, scale), window or 0, _host(sinks), decode, _host(pages), page_size or 0)
-    cpu().cached_attention(*memory, list(spans), *extras, threads)
-    return y
+    if backend == "cuda" and pages is not None and not on_device(pages):
+        for _, _, begin, length in spans:  # in host memory they can be looked at
+            page_slots(to_torch(pages, "pages"), page_size or 1, begin, length, k_cache.shape[0])
+    call = start(backend, threads, q, k_cache, v_cache, sinks, pages, out)
+    given = {"q": q, "k_cache": k_cache, "v_cache": v_cache, "sinks": sinks, "pages": pages}
+    rows, keys, values, logits, table = (call.take(x, name) for name, x in given.items())
+    y = call.result(q.shape, out)
+    extras = (_scale(q, scale), window or 0, logits, decode, table, page_size or 0)
+    call.run("cached_attention", rows, keys, values, y, list(spans), *extras)
+    return call.give(y, out)
 
 
 @checked_reference(
@@ -161,10 +167,6 @@ def _wide(q: Any) -> bool:
 
 def _tensors(**tensors: Any) -> list[Tensor]:
     return [to_torch(value, name) for name, value in tensors.items()]
-
-
-def _host(sinks: Any) -> Any:
-    return None if sinks is None else host(sinks)
 
 
 def _tensor(sinks: Any) -> Tensor | None:

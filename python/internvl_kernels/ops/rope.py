@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
-from ._backend import choose, cpu
+from ._backend import choose
+from ._call import on_device, start
 from ._rope import check_heads
-from ._tensor import empty, host, put, result
+from ._tensor import put, to_torch
 from .norm import rms_norm_reference
 
 if TYPE_CHECKING:
@@ -41,13 +42,15 @@ def qkv_rope(
     """
     heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
     check_heads("qkv_rope", qkv, **heads)
-    if choose("qkv_rope", backend, qkv, cos, sin, q_weight, k_weight) == "reference":
+    backend = choose("qkv_rope", backend, qkv, cos, sin, q_weight, k_weight)
+    if backend == "reference":
         return qkv_rope_reference(qkv, cos, sin, **heads, q_weight=q_weight, k_weight=k_weight, eps=eps)
-    qkv = host(qkv)
-    q = empty(qkv, (qkv.shape[0], num_heads, head_dim))
-    k, v = (empty(qkv, (qkv.shape[0], num_kv_heads, head_dim)) for _ in range(2))
-    cpu().qkv_rope(qkv, host(cos), host(sin), host(q_weight), host(k_weight), q, k, v, None, eps, threads)
-    return q, k, v
+    call = start(backend, threads, qkv, cos, sin, q_weight, k_weight)
+    rows = call.take(qkv, "qkv")
+    q, k, v = (call.empty((qkv.shape[0], n, head_dim)) for n in (num_heads, num_kv_heads, num_kv_heads))
+    run = _taken(call, cos=cos, sin=sin, q_weight=q_weight, k_weight=k_weight)
+    call.run("qkv_rope", rows, *run, q, k, v, None, eps)
+    return call.give(q), call.give(k), call.give(v)
 
 
 @checked_reference("qkv float [rows, width]", "cos,sin wide [rows, head_dim/2]", "q_weight,k_weight qkv [head_dim]")
@@ -89,22 +92,26 @@ def qkv_rope_append(
     """``qkv_rope`` whose k and v go straight into the cache, in one pass: returns q ``[rows, num_heads, head_dim]``.
 
     k_cache, v_cache ``[num_slots, num_kv_heads, head_dim]``, of one dtype, qkv's or another, written in place at int64 slots
-    ``[rows]``, rounded once. A slot outside the cache or named twice raises UnsupportedError before anything is written. out:
-    memory for q.
+    ``[rows]``, rounded once. A slot outside the cache or named twice raises UnsupportedError before anything is written; slots in
+    GPU memory are not looked at: one outside writes nothing. out: memory for q.
     """
     heads: dict[str, Any] = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
     check_heads("qkv_rope_append", qkv, **heads)
     norm: dict[str, Any] = {"q_weight": q_weight, "k_weight": k_weight, "eps": eps}
-    if (
-        choose("qkv_rope_append", backend, qkv, cos, sin, k_cache, v_cache, slots, q_weight, k_weight, out)
-        == "reference"
-    ):
+    others = (cos, sin, k_cache, v_cache, slots, q_weight, k_weight, out)
+    backend = choose("qkv_rope_append", backend, qkv, *others)
+    if backend == "reference":
         return put(qkv_rope_append_reference(qkv, cos, sin, k_cache, v_cache, slots, **heads, **norm), out)
-    qkv = host(qkv)
-    q = result(qkv, (qkv.shape[0], num_heads, head_dim), out)
-    norms = (host(q_weight), host(k_weight))
-    cpu().qkv_rope(qkv, host(cos), host(sin), *norms, q, host(k_cache), host(v_cache), host(slots), eps, threads)
-    return q
+    if backend == "cuda" and not on_device(slots):
+        _check_slots(to_torch(slots, "slots"), k_cache.shape[0])
+    call = start(backend, threads, qkv, *others)
+    rows = call.take(qkv, "qkv")
+    q = call.result((qkv.shape[0], num_heads, head_dim), out)
+    run = _taken(call, cos=cos, sin=sin, q_weight=q_weight, k_weight=k_weight)
+    k, v, places = _taken(call, k_cache=k_cache, v_cache=v_cache, slots=slots)
+    call.run("qkv_rope", rows, *run, q, k, v, places, eps)
+    call.give(k, k_cache), call.give(v, v_cache)
+    return call.give(q, out)
 
 
 @checked_reference(
@@ -130,14 +137,22 @@ def qkv_rope_append_reference(
     k_weight: Tensor | None = None,
     eps: float = 1e-6,
 ) -> Tensor:
-    low, high = (int(slots.min()), int(slots.max())) if slots.numel() else (0, -1)
-    if low < 0 or high >= k_cache.shape[0] or slots.unique().numel() != slots.numel():
-        raise UnsupportedError(
-            f"qkv_rope_append: {slots.numel()} slots in [{low}, {high}]; allowed: distinct, 0 to {k_cache.shape[0] - 1}"
-        )
+    _check_slots(slots, k_cache.shape[0])
     q, k, v = _heads(qkv, num_heads, num_kv_heads, head_dim, q_weight, k_weight, eps)
     k_cache[slots], v_cache[slots] = _rotate(k, cos, sin, k_cache.dtype), v.to(v_cache.dtype)
     return _rotate(q, cos, sin, q.dtype)
+
+
+def _taken(call: Any, **tensors: Any) -> list[Any]:
+    return [call.take(value, name) for name, value in tensors.items()]
+
+
+def _check_slots(slots: Tensor, count: int) -> None:
+    low, high = (int(slots.min()), int(slots.max())) if slots.numel() else (0, -1)
+    if low < 0 or high >= count or slots.unique().numel() != slots.numel():
+        raise UnsupportedError(
+            f"qkv_rope_append: {slots.numel()} slots in [{low}, {high}]; allowed: distinct, 0 to {count - 1}"
+        )
 
 
 def _heads(qkv: Tensor, num_heads: int, num_kv_heads: int, head_dim: int, *norm: Any) -> Any:
