@@ -16,8 +16,10 @@ def placed(t: Any, shift: int, gap: int) -> DeviceArray:
     wide[:, : rows.shape[1]] = rows
     flat = torch.cat([torch.zeros(shift, dtype=t.dtype), wide.flatten()])
     view = DeviceArray(flat)[shift:]._array
-    strides = [wide.shape[1]] if t.ndim == 2 else []
-    return DeviceArray._of(view.view(0, list(t.shape), [*strides, 1]))
+    strides = [1, wide.shape[1]][: t.ndim]
+    for size in reversed(t.shape[1:-1]):
+        strides.append(strides[-1] * size)
+    return DeviceArray._of(view.view(0, list(t.shape), strides[::-1]))
 
 
 def host(array: Any) -> Any:
