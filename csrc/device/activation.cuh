@@ -21,4 +21,7 @@ __device__ inline float gelu(float x) {
     return x * (x > 0.0f ? 1.0f - tail : tail);
 }
 
+// x / (1 + e^-x).
+__device__ inline float silu(float x) { return x * rcp(1.0f + ex2(x * -0x1.715476p0f)); }
+
 }  // namespace ivk::device

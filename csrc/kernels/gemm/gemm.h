@@ -24,10 +24,10 @@
 // tile is kPanel gate rows and the kPanel up rows that belong to them. Plain rows are packed piecewise in scratch, once
 // for every kStagedBlock rows of x.
 //
-// CUDA (gemm_sm80, compute capability 8.0 and newer): bf16 and f16 of one dtype, plain rows, all epilogues but swiglu;
-// products by mma.m16n8k16 into one chain over all of k, ascending from zero, whatever the tile (gemm_tiles.h). Where
-// addresses, strides and rows are whole vectors of 16 bytes they move so; others go element by element with equal bits.
-// No workspace. A norm of x folded in, and statistics of y for the next one: gemm_fold.h.
+// CUDA (gemm_sm80, compute capability 8.0 and newer): bf16 and f16 of one dtype, plain rows; swiglu without bias. Products
+// by mma.m16n8k16 into one chain over all of k, ascending from zero, whatever the tile (gemm_tiles.h). Where addresses,
+// strides and rows are whole vectors of 16 bytes they move so; others go element by element with equal bits. No
+// workspace. A norm of x folded in, and statistics of y for the next one: gemm_fold.h.
 //
 // Floor: 2*M*N*K flops; bytes M*K*s + N*K*s + M*Ny*s. Workspace: per thread gemm_scratch(B, K, N's tiles) floats, kept
 // by the thread for the next call; B = kRowBlock for packed weights, kStagedBlock for plain ones.

@@ -3,8 +3,9 @@
 // fragments come from shared memory. Sums stay in registers to the end: quads of lanes turn them into whole vectors.
 #pragma once
 
-#include "device/tile.cuh"
-#include "kernels/gemm/gemm_sm80_epilogue.cuh"
+#include <type_traits>
+
+#include "kernels/gemm/gemm_sm80_gated.cuh"
 
 namespace ivk::device {
 
@@ -63,7 +64,8 @@ __device__ inline void normalise_rows(const GemmParams& p, int64_t row, int rows
     factors[threadIdx.x] = sums.factors(static_cast<int>(p.weight.k), p.fold.eps, p.fold.rms);
 }
 
-template <typename T, int kTile, bool kAligned>
+// kGated: the swiglu epilogue; columns of the product are then the weight's rows in turns.
+template <typename T, int kTile, bool kAligned, bool kGated>
 __global__ void __launch_bounds__(GemmSizes<kTile>::kThreads, 2) gemm_kernel(const __grid_constant__ GemmArgs a) {
     extern __shared__ __align__(128) char shared[];
     constexpr GemmTile kShape = kGemmTiles[kTile];
@@ -76,7 +78,9 @@ __global__ void __launch_bounds__(GemmSizes<kTile>::kThreads, 2) gemm_kernel(con
     const int64_t first_m = int64_t{tile_m} * kShape.bm, first_n = int64_t{tile_n} * kShape.bn;
     const int k = static_cast<int>(p.weight.k), slices = (k + kSlice - 1) / kSlice;
     const TileCopy<T, kShape.bm, kThreads, kAligned> x(p.x, p.stride_x, first_m, p.m, k);
-    const TileCopy<T, kShape.bn, kThreads, kAligned> w(p.weight.data, p.weight.stride, first_n, p.weight.n, k);
+    using WeightCopy = std::conditional_t<kGated, GatedCopy<T, kShape.bn, kThreads, kAligned>,
+                                          TileCopy<T, kShape.bn, kThreads, kAligned>>;
+    const WeightCopy w(p.weight.data, p.weight.stride, first_n, kGated ? p.weight.n / 2 : p.weight.n, k);
 
     const auto stage = [&](int slice) { return shared + slice % kGemmStages * kStage; };
     // Past the last slice zeros, which nobody multiplies: the loop has no branches and its copies are counted.
@@ -122,9 +126,14 @@ __global__ void __launch_bounds__(GemmSizes<kTile>::kThreads, 2) gemm_kernel(con
         }
         wait_copies<0>();
     };
-    if (first_m + warp_m < p.m && first_n + warp_n < p.weight.n) {
+    const int64_t column = kGated ? (first_n + warp_n) / 2 : first_n + warp_n;  // of y
+    if (first_m + warp_m < p.m && column < (kGated ? p.weight.n / 2 : p.weight.n)) {
         loop(std::true_type{});
-        Epilogues<T, kTile, kAligned>{p, first_m + warp_m, first_n + warp_n, factors + warp_m}(sums);
+        const Epilogues<T, kTile, kAligned> plain{p, first_m + warp_m, column, factors + warp_m};
+        if constexpr (kGated)
+            GatedEpilogue<T, kTile, kAligned>{plain}(sums);
+        else
+            plain(sums);
     } else {
         loop(std::false_type{});  // a warp beyond the edge helps with the copies
     }

@@ -3,7 +3,7 @@
 namespace ivk {
 
 void gemm_sm80_f16(const GemmParams& p, int tile, bool aligned, Stream stream) {
-    launch_gemm<device::f16>(p, tile, aligned, stream);
+    launch_gemm<device::f16, false>(p, tile, aligned, stream);
 }
 
 }  // namespace ivk

@@ -39,6 +39,11 @@ constexpr int gemm_copied(const GemmTile& t, int rows) {
 constexpr int gemm_stage_bytes(const GemmTile& t) { return (gemm_copied(t, t.bm) + gemm_copied(t, t.bn)) * 64; }
 constexpr int gemm_shared_bytes(const GemmTile& t) { return kGemmStages * gemm_stage_bytes(t); }
 
+// SwiGLU wants 64 columns a warp: gate and up of the 32 that a row of lanes stores. Two warps alone that copy 192 rows
+// have no registers left for it. Its columns are padded to turns of 8.
+constexpr bool gemm_takes_gates(const GemmTile& t) { return t.wn % 64 == 0 && 2 * gemm_threads(t) >= t.bm + t.bn; }
+inline int64_t gemm_columns(int64_t n, bool gated) { return gated ? (n / 2 + 7) / 8 * 16 : n; }
+
 // What the busiest multiprocessor takes, in multiply-adds at the tensor cores' pace.
 inline int64_t gemm_cost(const GemmTile& t, int64_t m, int64_t n, int64_t k, int multiprocessors) {
     const int64_t each = (gemm_blocks(t, m, n) + multiprocessors - 1) / multiprocessors;
@@ -46,10 +51,11 @@ inline int64_t gemm_cost(const GemmTile& t, int64_t m, int64_t n, int64_t k, int
 }
 
 // The tile with the least cost; the larger one where two cost the same.
-inline int choose_gemm_tile(int64_t m, int64_t n, int64_t k, int multiprocessors) {
+inline int choose_gemm_tile(int64_t m, int64_t n, int64_t k, int multiprocessors, bool gated = false) {
     int best = 0;
     for (int i = 1; i < kGemmTileCount; ++i)
-        if (gemm_cost(kGemmTiles[i], m, n, k, multiprocessors) < gemm_cost(kGemmTiles[best], m, n, k, multiprocessors))
+        if ((!gated || gemm_takes_gates(kGemmTiles[i])) &&
+            gemm_cost(kGemmTiles[i], m, n, k, multiprocessors) < gemm_cost(kGemmTiles[best], m, n, k, multiprocessors))
             best = i;
     return best;
 }

@@ -28,7 +28,10 @@ CUDA_OPS = {
         ("add_norm", "add_scaled", "embed_tokens", "layer_norm", "pixel_shuffle", "rms_norm", "vision_qk_norm"),
         ("float32", "bfloat16", "float16"),
     ),
-    **dict.fromkeys(("attention", "linear", "linear_gelu", "linear_residual", "patch_embed"), ("bfloat16", "float16")),
+    **dict.fromkeys(
+        ("attention", "linear", "linear_gelu", "linear_residual", "linear_swiglu", "patch_embed"),
+        ("bfloat16", "float16"),
+    ),
     **dict.fromkeys(("cached_attention", "qkv_rope", "qkv_rope_append"), ("bfloat16", "float16")),
     **dict.fromkeys(("linear_folded", "normed_attention", "row_statistics"), ("bfloat16", "float16")),
     "row_factors": ("float32",),

@@ -64,7 +64,7 @@ def linear_swiglu(
     if backend == "reference":
         return put(linear_swiglu_reference(x, cast("Tensor", gate_up)), out)
     run: dict[str, Any] = {"threads": threads, "backend": "cpu"}
-    if not isinstance(gate_up, PackedWeight) and (decode or left_to_library(x, gate_up)):
+    if backend == "cpu" and not isinstance(gate_up, PackedWeight) and (decode or left_to_library(x, gate_up)):
         return put(
             _by_rows(x, gate_up.shape[0] // 2, lambda rows: swiglu(linear(rows, gate_up, decode=decode, **run), **run)),
             out,
