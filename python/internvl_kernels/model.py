@@ -17,12 +17,12 @@ from .config import ModelConfig
 from .encoder import VisionModel, read_weights
 from .errors import UnsupportedError
 from .generate import Decoder, Request
+from .io.answer import Answers
 from .io.checkpoint import PARTS, resolve
 from .io.config import read_config
 from .io.grid import count_tiles
 from .io.images import Video
 from .io.prompt import ImageItem, VideoItem, prompt_ids
-from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
 from .models import LanguageModel, Projector, encode_tiles, logits
 from .options import ChatArguments, RuntimeOptions, as_list, generation_options, joined, kept_positions, token_ids
@@ -86,9 +86,8 @@ class Model(VisionModel):
         if image_token is None:
             raise UnsupportedError(f"tokenizer: has no token {config.chat.image_token!r}, the place of visual tokens")
         self.image_token_id = image_token
-        stop = stop_string(config.chat)
-        stop_id = tokenizer.token_id(stop) if stop else None
-        self.stop_token_ids = frozenset(config.chat.eos_token_ids) | ({stop_id} if stop_id is not None else set())
+        self._answers = Answers(config.chat, tokenizer)
+        self.stop_token_ids = self._answers.stop_ids
         pads = (config.chat.pad_token_id, tokenizer.pad_id, min(self.stop_token_ids, default=0))
         self._pad = next(token for token in pads if token is not None)
 
@@ -196,7 +195,7 @@ class Model(VisionModel):
 
         history: earlier (question, answer) pairs; images belong to the ``<image>`` marks in order; a single image needs none
         (the first question gets it), several do. system: replaces the template's system message. max_tiles: per image.
-        check_finite as in ``encode``. Options as ``generate``.
+        check_finite as in ``encode``. Options as ``generate``. Of GPT-OSS's channels the answer is the final one.
         """
         request: dict[str, Any] = {"history": history, "system": system, "max_tiles": max_tiles}
         return "".join(self.stream(question, images, check_finite=check_finite, **request, **generate_options))
@@ -301,11 +300,7 @@ class Model(VisionModel):
         """Decode all requests together; yields (request, text) as text becomes complete."""
         if not requests:
             return
-        streams = [self.tokenizer.stream() for _ in requests]
-        stops = [
-            self.stop_token_ids if r.options.stop_token_ids is None else frozenset(r.options.stop_token_ids)
-            for r in requests
-        ]
+        answers = [self._answers.stream(r.options.stop_token_ids) for r in requests]
         decoder = self._decoder(requests)
         steps = iter(decoder)
         stage = "prefill"
@@ -316,11 +311,13 @@ class Model(VisionModel):
                 break
             stage = "decode"
             for index, token in produced:
-                piece = "" if token in stops[index] else streams[index].push(token)
+                piece = answers[index].push(token)
+                if answers[index].done:
+                    decoder.finish(index)
                 if piece:
                     yield index, piece
-        for index, stream in enumerate(streams):
-            if piece := stream.flush():
+        for index, answer in enumerate(answers):
+            if piece := answer.flush():
                 yield index, piece
         self.times["tokens"] = float(sum(len(t) for t in decoder.tokens))
 

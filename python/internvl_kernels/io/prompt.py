@@ -21,11 +21,12 @@ from dataclasses import dataclass
 
 from ..config import ChatConfig
 from ..errors import UnsupportedError
-from .template import Content, item_mark, render, takes_items
+from .template import Content, item_mark, render, row_of, takes_items
 from .tokenizer import Tokenizer
 
 IMAGE_MARK, VIDEO_MARK = "<image>", "<video>"
 _MARKS = re.compile(f"({re.escape(IMAGE_MARK)}|{re.escape(VIDEO_MARK)})")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a UTF-16 pair: no tokenizer has a place for it
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def _check_text(config: ChatConfig, name: str, text: object) -> str:
             raise UnsupportedError(
                 f"{name} contains {token!r}, which only an image may bring; mark images by {IMAGE_MARK!r}"
             )
+    if surrogate := _SURROGATE.search(text):
+        raise UnsupportedError(f"{name} has a lone surrogate, {surrogate.group()!a}, at position {surrogate.start()}")
     return text
 
 
@@ -148,7 +151,7 @@ def build_prompt(
     if not questions[-1].strip():
         raise UnsupportedError(f"question is {question!r}: neither text nor an image")
     answers = [answer for _, answer in turns]
-    if config.template is None and config.chat_template is not None and takes_items(config.chat_template):
+    if row_of(config) is None and takes_items(config.chat_template or ""):
         return _hf_prompt(config, questions, answers, placed, system, special_tokens)
     texts = iter([_item_text(config, item, "Frame-") for item in placed])
     questions = [_MARKS.sub(lambda _: next(texts), question) for question in questions]
