@@ -150,10 +150,8 @@ class Decoder:
 
     def finish(self, index: int) -> None:
         """Take no more tokens for this request: what it has to say is complete."""
-        sequence = self._sequences[index]
-        if not sequence.done:
-            sequence.done = True
-            self._cache.release(index)
+        self._sequences[index].done = True
+        self._cache.release(index)
 
     def _prefill(self) -> Tensor:
         """Every prompt into the cache; the normed last rows ``[B, H]``."""

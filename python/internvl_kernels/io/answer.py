@@ -51,7 +51,7 @@ class Answers:
 
 
 class AnswerStream:
-    """Ids one by one in, complete text out. ``done``: a stop string has come, and nothing after it counts."""
+    """Ids one by one in, complete text out. ``done``: a stop has come, and no id after it counts."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class AnswerStream:
         *,
         channels: bool = False,
     ) -> None:
-        self.done = False
+        self.done = self._cut = False  # _cut: by a stop text, so that what is still held back is none of the answer
         self._stop_ids, self._stop_texts = stop_ids, stop_texts
         self._decoder = tokenizer.stream()
         self._channels = Channels() if channels else None
@@ -71,7 +71,8 @@ class AnswerStream:
         self._finder = Finder([*stop_texts, *(mark for mark, index in ids.items() if index is None)])
 
     def push(self, token_id: int) -> str:
-        if self.done or token_id in self._stop_ids:
+        self.done |= token_id in self._stop_ids
+        if self.done:
             return ""
         mark = self._mark_ids.get(token_id)
         if mark is None:
@@ -89,10 +90,10 @@ class AnswerStream:
 
     def _read(self, text: str) -> str:
         shown = ""
-        for before, mark in self._finder.push(text) if text and not self.done else ():
+        for before, mark in self._finder.push(text) if text and not self._cut else ():
             shown += self._show(before)
             if mark in self._stop_texts:
-                self.done = True
+                self.done = self._cut = True
                 self._finder.flush()
                 break
             if mark is not None and self._channels is not None:
