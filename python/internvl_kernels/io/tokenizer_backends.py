@@ -182,9 +182,10 @@ class SentencePieceBackend:
     Each stretch of text between added tokens is encoded by itself. Where the dummy prefix goes depends on the class:
 
     - InternLM2, InternLM3, Llama with ``legacy`` (its default): before each stretch, as the model file says.
-    - Llama with ``legacy: false`` (Phi-3): before the whole text, unless ``add_prefix_space`` is false. Text that begins
-      with an added token begins with a lone "\u2581" then, except where that token has a name (``bos_token`` ...) or is
-      one of ``additional_special_tokens``: so every phi3-chat prompt begins with it.
+    - Llama with ``legacy: false``: before the whole text, unless ``add_prefix_space`` is false. Text that begins with an
+      added token begins with a lone "\u2581" then, except where that token has a name (``bos_token`` ...) or is one of
+      ``additional_special_tokens``. By Phi-3's files every phi3-chat prompt begins with it (UNVERIFIED: the files of
+      the InternVL releases were not seen).
     """
 
     bos_by_default = True
