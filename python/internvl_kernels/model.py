@@ -193,9 +193,10 @@ class Model(VisionModel):
     ) -> str:
         """Answer ``question`` about ``images`` (path, PIL image, uint8 array, ``Video``, or a list).
 
+        The answer is the text up to the template's stop; where a model writes in channels (GPT-OSS), its final one.
         history: earlier (question, answer) pairs; images belong to the ``<image>`` marks in order; a single image needs none
         (the first question gets it), several do. system: replaces the template's system message. max_tiles: per image.
-        check_finite as in ``encode``. Options as ``generate``. Of GPT-OSS's channels the answer is the final one.
+        check_finite as in ``encode``. Options as ``generate``.
         """
         request: dict[str, Any] = {"history": history, "system": system, "max_tiles": max_tiles}
         return "".join(self.stream(question, images, check_finite=check_finite, **request, **generate_options))
