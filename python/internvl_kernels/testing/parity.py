@@ -56,6 +56,7 @@ def _norm_of(columns: int) -> Iterator[Problem]:
 
     text = f"{columns} columns"
     yield Problem("norm", "rms_norm", text, lambda d: ([hard(d), row(d, 1)], {"eps": 1e-5}))
+    yield Problem("norm", "rms_norm", f"{text}, one rounding", lambda d: ([hard(d), row(d, 1)], {"once": True}))
     yield Problem("norm", "layer_norm", text, lambda d: ([hard(d), row(d, 1), row(d, 3)], {}))
     yield Problem("norm", "layer_norm", f"{text}, no bias", lambda d: ([hard(d), row(d, 1)], {}))
     scaled = f"{text}, rms, scale"
