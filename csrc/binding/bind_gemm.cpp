@@ -7,7 +7,7 @@ void bind_gemm(py::module_& m) {
     m.def(
         "gemm",
         [](py::handle x, py::handle weight, py::object packed_rows, py::handle bias, py::handle scale,
-           py::handle residual, py::handle y, const std::string& epilogue, int threads) {
+           py::handle residual, py::handle y, const std::string& epilogue, int threads, float limit) {
             const TensorView w = to_view(weight, "weight"), from = to_rows(x, "x"), to = to_rows(y, "y", true);
             const TensorView b = to_view(bias, "bias"), s = to_view(scale, "scale");
             const TensorView r = residual.is_none() ? TensorView{} : to_rows(residual, "residual");
@@ -23,10 +23,11 @@ void bind_gemm(py::module_& m) {
                         "gemm: weight is ", w, "; allowed: ", packed_elements(weights.n, weights.k, weights.swiglu),
                         " elements packed from [", weights.n, ", ", weights.k, "]");
             }
-            perform({x, weight, bias, scale, residual, y}, [=] { gemm(from, weights, b, s, r, to, kind, threads); });
+            perform({x, weight, bias, scale, residual, y},
+                    [=] { gemm(from, weights, b, s, r, to, kind, limit, threads); });
         },
         py::arg("x"), py::arg("weight"), py::arg("packed_rows"), py::arg("bias"), py::arg("scale"), py::arg("residual"),
-        py::arg("y"), py::arg("epilogue"), py::arg("threads") = 0,
+        py::arg("y"), py::arg("epilogue"), py::arg("threads") = 0, py::arg("limit") = 0.0f,
         "See csrc/kernels/gemm/gemm.h; packed_rows: N of a packed weight, or None for plain rows.");
 }
 

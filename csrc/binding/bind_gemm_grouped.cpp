@@ -7,10 +7,10 @@ namespace ivk::binding {
 void bind_gemm_grouped(py::module_& m) {
     m.def(
         "gemm_grouped",
-        [](py::handle x, py::handle rows, py::handle offsets, py::handle weight, py::object packed_rows, py::handle y,
-           bool gated, int threads) {
+        [](py::handle x, py::handle rows, py::handle offsets, py::handle weight, py::object packed_rows,
+           py::handle bias, py::handle y, bool gated, float limit, int threads) {
             const TensorView from = to_view(x, "x"), index = to_view(rows, "rows"), at = to_view(offsets, "offsets");
-            const TensorView w = to_view(weight, "weight"), to = to_view(y, "y", true);
+            const TensorView w = to_view(weight, "weight"), to = to_view(y, "y", true), shift = to_view(bias, "bias");
             PackedWeight matrices{w.data, w.dtype, 0, from.ndim == 2 ? from.shape[1] : 0, true, 0, gated};
             const bool packed = !packed_rows.is_none();
             require(w.ndim == (packed ? 2 : 3) && w.contiguous() &&
@@ -26,10 +26,11 @@ void bind_gemm_grouped(py::module_& m) {
                         (!gated || matrices.n % 2 == 0),
                     "gemm_grouped: weight is ", w, ", x ", from, "; allowed: x's K, and an even N when gated");
             const Alone running("gemm_grouped");
-            gemm_grouped(from, index, at, matrices, each, to, gated ? Epilogue::swiglu : Epilogue::linear, threads);
+            gemm_grouped(from, index, at, matrices, each, shift, to, gated ? Epilogue::swiglu : Epilogue::linear, limit,
+                         threads);
         },
-        py::arg("x"), py::arg("rows"), py::arg("offsets"), py::arg("weight"), py::arg("packed_rows"), py::arg("y"),
-        py::arg("gated"), py::arg("threads") = 0,
+        py::arg("x"), py::arg("rows"), py::arg("offsets"), py::arg("weight"), py::arg("packed_rows"), py::arg("bias"),
+        py::arg("y"), py::arg("gated"), py::arg("limit") = 0.0f, py::arg("threads") = 0,
         "See csrc/kernels/gemm/gemm_grouped.h; packed_rows: N of packed weights, or None for plain ones.");
 }
 

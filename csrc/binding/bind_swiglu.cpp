@@ -6,12 +6,12 @@ namespace ivk::binding {
 void bind_swiglu(py::module_& m) {
     m.def(
         "swiglu",
-        [](py::handle x, py::handle y, int threads) {
+        [](py::handle x, py::handle y, float limit, int threads) {
             const TensorView from = to_rows(x, "x"), to = to_rows(y, "y", true);
             const Alone running("swiglu");
-            swiglu(from, to, threads);
+            swiglu(from, to, limit, threads);
         },
-        py::arg("x"), py::arg("y"), py::arg("threads") = 0, "See csrc/kernels/gemm/swiglu.h.");
+        py::arg("x"), py::arg("y"), py::arg("limit") = 0.0f, py::arg("threads") = 0, "See csrc/kernels/gemm/swiglu.h.");
 }
 
 }  // namespace ivk::binding

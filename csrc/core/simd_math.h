@@ -50,6 +50,12 @@ inline native_f32 exp(native_f32 x) {
 // x / (1 + e^-x), at most 3 ulp where e^-x is finite; below -88.73 the result is -0.
 inline native_f32 silu(native_f32 x) { return x / (1.0f + exp(-x)); }
 
+// GPT-OSS's gate: g sigmoid(1.702 g) (u + 1), g at most limit, u from -limit to limit; NaN stays NaN.
+inline native_f32 clamped_swiglu(native_f32 gate, native_f32 up, float limit) {
+    const native_f32 g = at_most(gate, limit), u = at_least(at_most(up, limit), -limit);
+    return (u + 1.0f) * (g / (1.0f + exp(g * -1.702f)));
+}
+
 // The two below use fused multiply-adds where the ISA level has them (v3 and v4: equal bits; base: two roundings).
 
 // 2^x for x of at most 129, at most 1 ulp (base: 1.3); NaN stays NaN, above 128 gives +inf, below -150 gives 0. 2^0
@@ -107,6 +113,14 @@ inline f32x16 silu(const f32x16& x) { return map<silu>(x); }
 inline f32x16 exp2(const f32x16& x) { return map<exp2>(x); }
 inline f32x16 exp2_bounded(const f32x16& x) { return map<exp2_bounded>(x); }
 inline f32x16 gelu(const f32x16& x) { return map<gelu>(x); }
+
+// silu(gate) * up, or with a limit clamped_swiglu.
+__attribute__((always_inline)) inline f32x16 gated(const f32x16& gate, const f32x16& up, float limit) {
+    if (limit == 0.0f) return silu(gate) * up;
+    f32x16 r;
+    for (int p = 0; p < kParts; ++p) r.part[p] = clamped_swiglu(gate.part[p], up.part[p], limit);
+    return r;
+}
 
 }  // namespace IVK_ISA
 }  // namespace ivk

@@ -56,16 +56,19 @@ void layer_norm_row(const T* x, const Y* weight, const Y* bias, Y* y, int64_t co
     });
 }
 
-// y = round(x * rsqrt(mean(x^2) + eps)) * weight, rounded to y's dtype; y may be x.
-template <typename T, typename Y>
+// y = round(x * rsqrt(mean(x^2) + eps)) * weight, rounded to y's dtype, the inner rounding with `kTwice` alone; y may
+// be x.
+template <bool kTwice, typename T, typename Y>
 void rms_norm_row(const T* x, const Y* weight, Y* y, int64_t cols, float eps) {
     const float squares = sum_lanes(cols, [&](int64_t i, int64_t n) {
         const f32x16 v = at(x + i, n);
         return v * v;
     });
     const f32x16 factor = f32x16::broadcast(1.0f / std::sqrt(squares / static_cast<float>(cols) + eps));
-    for_lanes(cols,
-              [&](int64_t i, int64_t n) { put(y + i, rounded_to<Y>(at(x + i, n) * factor) * at(weight + i, n), n); });
+    for_lanes(cols, [&](int64_t i, int64_t n) {
+        const f32x16 v = at(x + i, n) * factor;
+        put(y + i, (kTwice ? rounded_to<Y>(v) : v) * at(weight + i, n), n);
+    });
 }
 
 }  // namespace IVK_ISA

@@ -24,4 +24,12 @@ __device__ inline float gelu(float x) {
 // x / (1 + e^-x).
 __device__ inline float silu(float x) { return x * rcp(1.0f + ex2(x * -0x1.715476p0f)); }
 
+// silu(gate) * up; with a limit GPT-OSS's g sigmoid(1.702 g) (u + 1), g at most limit, u from -limit to limit. NaN
+// stays NaN: a comparison with it is false.
+__device__ inline float gated(float gate, float up, float limit) {
+    if (limit == 0.0f) return silu(gate) * up;
+    const float g = gate > limit ? limit : gate, u = up > limit ? limit : up < -limit ? -limit : up;
+    return (u + 1.0f) * (g * rcp(1.0f + ex2(g * (1.702f * -0x1.715476p0f))));
+}
+
 }  // namespace ivk::device

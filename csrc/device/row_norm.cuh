@@ -54,7 +54,8 @@ struct RowNorm {
     const void* bias;  // or null
     float eps;
     int columns;
-    bool rms;  // else LayerNorm
+    bool rms;           // else LayerNorm
+    bool once = false;  // RMSNorm: the weight before the rounding
 };
 
 // at(k, column, n) gives a vector of the row (from registers or from memory), weight, bias and y are of Y;
@@ -93,7 +94,8 @@ __device__ inline void norm_row(const RowNorm& p, Y* y, At&& at) {
 #pragma unroll
         for (int i = 0; i < kLanes<T>; ++i) {
             if (p.rms) {
-                result[i] = rounded_to<Y>(open<T>(v, i) * factor) * w[i];
+                const float normed = open<T>(v, i) * factor;
+                result[i] = (p.once ? normed : rounded_to<Y>(normed)) * w[i];
             } else {
                 result[i] = (open<T>(v, i) - mean) * factor * w[i];
                 if (bias != nullptr) result[i] = result[i] + b[i];

@@ -148,6 +148,11 @@ class Decoder:
         """New tokens of each request so far, stop token included."""
         return [list(s.tokens) for s in self._sequences]
 
+    def finish(self, index: int) -> None:
+        """Take no more tokens for this request: what it has to say is complete."""
+        self._sequences[index].done = True
+        self._cache.release(index)
+
     def _prefill(self) -> Tensor:
         """Every prompt into the cache; the normed last rows ``[B, H]``."""
         prompts = [Prompt(s.request.input_ids.reshape(-1), s.request.visual, s.positions) for s in self._sequences]

@@ -17,12 +17,12 @@ from .config import ModelConfig
 from .encoder import read_weights
 from .errors import UnsupportedError
 from .generate import Decoder, Request
+from .io.answer import Answers
 from .io.checkpoint import PARTS, resolve
 from .io.config import read_config
 from .io.grid import count_tiles
 from .io.images import Video
 from .io.prompt import ImageItem, VideoItem, prompt_ids
-from .io.template import stop_string
 from .io.tokenizer import Tokenizer, load_tokenizer
 from .models import LanguageModel, Positions, logits
 from .options import (
@@ -95,9 +95,8 @@ class Model(VisualModel):
         if image_token is None:
             raise UnsupportedError(f"tokenizer: has no token {config.chat.image_token!r}, the place of visual tokens")
         self.image_token_id = image_token
-        stop = stop_string(config.chat)
-        stop_id = tokenizer.token_id(stop) if stop else None
-        self.stop_token_ids = frozenset(config.chat.eos_token_ids) | ({stop_id} if stop_id is not None else set())
+        self._answers = Answers(config.chat, tokenizer)
+        self.stop_token_ids = self._answers.stop_ids
         pads = (config.chat.pad_token_id, tokenizer.pad_id, min(self.stop_token_ids, default=0))
         self._pad = next(token for token in pads if token is not None)
 
@@ -182,6 +181,7 @@ class Model(VisualModel):
     ) -> str:
         """Answer ``question`` about ``images`` (path, PIL image, uint8 array, ``Video``, or a list).
 
+        The answer is the text up to the template's stop; where a model writes in channels (GPT-OSS), its final one.
         history: earlier (question, answer) pairs; images belong to the ``<image>`` marks in order; a single image needs none
         (the first question gets it), several do. system: replaces the template's system message. max_tiles: per image.
         check_finite as in ``encode``. visual_stride and options as ``generate``.
@@ -294,11 +294,7 @@ class Model(VisualModel):
         """Decode all requests together; yields (request, text) as text becomes complete."""
         if not requests:
             return
-        streams = [self.tokenizer.stream() for _ in requests]
-        stops = [
-            self.stop_token_ids if r.options.stop_token_ids is None else frozenset(r.options.stop_token_ids)
-            for r in requests
-        ]
+        answers = [self._answers.stream(r.options.stop_token_ids) for r in requests]
         decoder = self._decoder(requests)
         steps = iter(decoder)
         stage = "prefill"
@@ -309,11 +305,13 @@ class Model(VisualModel):
                 break
             stage = "decode"
             for index, token in produced:
-                piece = "" if token in stops[index] else streams[index].push(token)
+                piece = answers[index].push(token)
+                if answers[index].done:
+                    decoder.finish(index)
                 if piece:
                     yield index, piece
-        for index, stream in enumerate(streams):
-            if piece := stream.flush():
+        for index, answer in enumerate(answers):
+            if piece := answer.flush():
                 yield index, piece
         self.times["tokens"] = float(sum(len(t) for t in decoder.tokens))
 

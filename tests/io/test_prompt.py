@@ -135,6 +135,21 @@ def test_hf_items_and_lines() -> None:
     assert literal == user("a") + "see <image><|im_end|>\n" + user("q")
 
 
+def test_hf_marks_in_answers_are_text() -> None:
+    """Also where the template writes the very mark that an answer or the system message holds."""
+    older = ChatConfig(template=None, chat_template=CHATML.replace("<IMG_CONTEXT>", "<image>"))
+    history = [("<image>\nHi", "an <image>, a <video>\ue000"), ("<video>", "<image>")]
+    for config in (HF, older):
+        prompt = build_prompt(config, "q", [ImageItem(2), VideoItem((1,))], history=history, system="no <image>")
+        assert prompt == (
+            "<|im_start|>system\nno <image><|im_end|>\n"
+            + user(f"{ctx(2)}\nHi") + "an <image>, a <video>\ue000<|im_end|>\n"
+            + user(f"Frame1: {ctx(1)}\n") + "<image><|im_end|>\n" + user("q")
+        )  # fmt: skip
+    with pytest.raises(UnsupportedError, match="every private-use character"):
+        build_prompt(HF, "".join(map(chr, range(0xE000, 0xF900))))
+
+
 def test_jinja_for_strings_gets_expanded_text() -> None:
     source = "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
     config = ChatConfig(template=None, chat_template=source)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from internvl_kernels import CheckpointError, UnsupportedError
 from internvl_kernels.config import ChatConfig
-from internvl_kernels.io.template import TEMPLATES, item_mark, render, stop_string, takes_items
+from internvl_kernels.io.template import TEMPLATES, item_mark, render, row_of, takes_items
 
 OLD = "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。"
 NEW = "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
@@ -28,6 +30,20 @@ WRITTEN_OUT = {
     ),
 }
 WRITTEN_OUT["internlm2-chat"] = WRITTEN_OUT["Hermes-2"]
+WRITTEN_OUT["vicuna_v1"] = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
+    "polite answers to the user's questions. USER: Hi ASSISTANT: Hello!</s>USER: And? ASSISTANT: More.</s>"
+    "USER: What? ASSISTANT:"
+)
+WRITTEN_OUT["internvl_zh"] = " <human>: Hi <bot>: Hello!</s><human>: And? <bot>: More.</s><human>: What? <bot>:"
+WRITTEN_OUT["internvl3_5_gpt_oss"] = (
+    "<|start|>system<|message|>You are InternVL, a large language model trained by Shanghai AI Laboratory.\n"
+    "Knowledge cutoff: 2024-06\nCurrent date: 2025-08-06\n\nReasoning: low\n\n"
+    "# Valid channels: final. Channel must be included for every message.<|end|>"
+    "<|start|>user<|message|>Hi<|end|><|start|>assistant<|channel|>final<|message|>Hello!<|end|>"
+    "<|start|>user<|message|>And?<|end|><|start|>assistant<|channel|>final<|message|>More.<|end|>"
+    "<|start|>user<|message|>What?<|end|><|start|>assistant"
+)
 
 # ChatML as -hf repositories ship it: no default system message, a line break behind every image.
 CHATML = (
@@ -71,23 +87,75 @@ def test_system_message_of_the_config_and_of_the_call() -> None:
     assert render(config, [], "q", "from call").startswith("<|im_start|>system\nfrom call<|im_end|>\n")
 
 
+def colon(system: str, roles: tuple[str, str], turns: list[tuple[str, str]], question: str) -> str:
+    """The published rule of vicuna_v1 and internvl_zh: a colon, and two separators in turn."""
+    messages = [(i % 2, text) for i, text in enumerate([t for turn in turns for t in turn] + [question])]
+    written = [f"{roles[i]}: {text}{(' ', '</s>')[i]}" if text else f"{roles[i]}:" for i, text in messages]
+    return f"{system} {''.join(written)}{roles[1]}:"
+
+
+@pytest.mark.parametrize(
+    ("name", "roles", "default"),
+    [
+        ("vicuna_v1", ("USER", "ASSISTANT"), WRITTEN_OUT["vicuna_v1"].partition(" USER:")[0]),
+        ("internvl_zh", ("<human>", "<bot>"), ""),
+    ],
+)
+@pytest.mark.parametrize("turns", [[], [("a", "b")], [("", "b"), ("c", "")]], ids=["none", "one", "empty texts"])
+@pytest.mark.parametrize("system", [None, "", "Be brief."])
+def test_colon_rule(name: str, roles: Any, default: str, turns: list[tuple[str, str]], system: str | None) -> None:
+    expected = colon(default if system is None else system, roles, turns, "q")
+    assert render(ChatConfig(template=name), turns, "q", system) == expected
+
+
+def test_gpt_oss_history_as_returned_or_as_written() -> None:
+    """What chat returned gets the channel in which the model wrote it; all that the model wrote stays as it is."""
+    head, tail = "<|start|>system<|message|>S<|end|><|start|>user<|message|>q<|end|><|start|>assistant", "<|end|>"
+    tail += "<|start|>user<|message|>n<|end|><|start|>assistant"
+    final = "<|channel|>final<|message|>a"
+    whole = f"<|channel|>analysis<|message|>hm<|end|><|start|>assistant{final}"
+    for answer, written in (("a", final), (final, final), (whole, whole)):
+        config = ChatConfig(template="internvl3_5_gpt_oss", system_message="S")
+        assert render(config, [("q", answer)], "n") == head + written + tail
+    assert render(config, [("q", "")], "n") == head + tail.removeprefix("<|end|>")
+
+
 def test_stop_strings() -> None:
-    assert {name: stop_string(ChatConfig(template=name)) for name in TEMPLATES} == {
-        "Hermes-2": "<|im_end|>",
-        "internlm2-chat": "<|im_end|>",
-        "internvl2_5": "<|im_end|>",
-        "phi3-chat": "<|end|>",
+    assert {name: row.stops for name, row in TEMPLATES.items()} == {
+        "vicuna_v1": ("</s>",),
+        "internvl_zh": ("</s>",),
+        "Hermes-2": ("<|im_end|>", "<|endoftext|>"),
+        "internlm2-chat": ("<|im_end|>",),
+        "internvl2_5": ("<|im_end|>",),
+        "phi3-chat": ("<|end|>",),
+        "internvl3_5_gpt_oss": ("<|return|>",),
     }
-    assert stop_string(ChatConfig(template=None, chat_template=CHATML)) is None
 
 
 def test_unknown_and_missing_templates() -> None:
-    with pytest.raises(CheckpointError, match="'my-chat' is not known; known are Hermes-2"):
-        render(ChatConfig(template="my-chat"), [], "q")
-    with pytest.raises(CheckpointError, match="neither a template name nor a chat_template"):
+    known = "vicuna_v1, internvl_zh, Hermes-2, internlm2-chat, phi3-chat, internvl2_5, internvl3_5_gpt_oss$"
+    for name in ("my-chat", ""):
+        with pytest.raises(
+            CheckpointError, match=f"template is '{name}', and there is no chat_template; known are {known}"
+        ):
+            render(ChatConfig(template=name), [], "q")
+    with pytest.raises(CheckpointError, match=f"names no template, and there is no chat_template .* of {known}"):
         render(ChatConfig(template=None), [], "q")
     with pytest.raises(UnsupportedError, match="takes text, not list"):
         render(ChatConfig(template="Hermes-2"), [], [{"type": "text", "text": "q"}])
+
+
+@pytest.mark.parametrize("name", [None, "my-chat"])
+def test_a_chat_template_stands_in_for_no_known_name(name: str | None) -> None:
+    config = ChatConfig(template=name, chat_template=STRINGS_ONLY)
+    assert row_of(config) is None
+    assert render(config, [], "q") == "[user]q[assistant]"
+
+
+@pytest.mark.parametrize("name", sorted(WRITTEN_OUT))
+def test_a_known_name_goes_before_a_chat_template(name: str) -> None:
+    """As in the family's own chat, which never reads chat_template."""
+    assert render(ChatConfig(template=name, chat_template=STRINGS_ONLY), HISTORY, "What?") == WRITTEN_OUT[name]
 
 
 @pytest.mark.parametrize("system", [None, "Be brief."])

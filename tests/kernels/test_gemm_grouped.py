@@ -87,7 +87,7 @@ def test_refusals() -> None:
     run = cpu().gemm_grouped
     y, offsets = torch.empty(4, INNER), torch.tensor([0, 1, 1, 2, 4, 4])
     rows = torch.arange(4)
-    run(x, rows, offsets, gate_up, None, y, True, 1)
+    run(x, rows, offsets, gate_up, None, None, y, True)
     for changed, text in (
         ({"rows": torch.tensor([0, 1, 2, 4])}, r"rows\[3\] is 4; allowed: 0 to 3"),
         ({"rows": torch.tensor([0, -1, 2, 3])}, r"rows\[1\] is -1"),
@@ -97,8 +97,21 @@ def test_refusals() -> None:
         ({"weight": gate_up.double()}, "float32, bfloat16 or float16"),
         ({"weight": gate_up[:, :, :-1]}, "weight is"),
         ({"y": torch.empty(4, INNER + 1)}, "y is"),
+        ({"bias": torch.zeros(5, 2 * INNER - 1)}, r"bias is .*allowed: contiguous \[5, "),
+        ({"bias": torch.zeros(5, 2 * INNER, dtype=torch.bfloat16)}, "bias is bfloat16"),
+        ({"limit": -1.0}, "limit is -1; allowed: above 0"),
+        ({"limit": float("nan")}, "limit is -?nan"),
         ({"y": gate_up.view(-1)[: 4 * INNER].view(4, INNER)}, "apart from x and weight"),
     ):
-        given = {"x": x, "rows": rows, "offsets": offsets, "weight": gate_up, "y": y, **changed}
+        given = {
+            "x": x,
+            "rows": rows,
+            "offsets": offsets,
+            "weight": gate_up,
+            "bias": None,
+            "y": y,
+            "limit": 0.0,
+            **changed,
+        }
         with pytest.raises(UnsupportedError, match=text):
-            run(*(given[k] for k in ("x", "rows", "offsets", "weight")), None, given["y"], True, 1)
+            run(packed_rows=None, gated=True, **given)

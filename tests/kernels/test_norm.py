@@ -29,7 +29,9 @@ def test_columns(cols: int, dtype: str) -> None:
         check("layer_norm", x, weight, bias)
         check("add_norm", x, branch, weight, bias, scale=weight)
     check("rms_norm", x, weight)
+    check("rms_norm", x, weight, once=True)
     check("add_norm", x, branch, weight, rms=True)
+    check("add_norm", x, branch, weight, rms=True, once=True)
     check("add_scaled", x, branch, bias)
 
 
@@ -187,3 +189,24 @@ def test_reference_is_differentiable_and_auto_follows_gradients() -> None:
     weight, bias = torch.ones(8, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda t: ops.layer_norm(t, weight, bias), x)
     assert torch.autograd.gradcheck(lambda t: reference.add_norm(t, t * 2, weight, rms=True, scale=weight), x)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_one_rounding_is_the_nearest_number(dtype: str) -> None:
+    """GPT-OSS's order: half a unit off at most, where two roundings go further; transformers' own module the same."""
+    from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRMSNorm
+
+    x, (weight,) = normal(33, 96, dtype=dtype), vectors(96, dtype, 1)
+    wide = x.double()
+    exact = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6) * weight.double()
+    once, twice = (ops.rms_norm(x, weight, once=flag, backend="cpu") for flag in (True, False))
+    nearest = exact.to(x.dtype)
+    assert (once != nearest).float().mean() < 0.002, "but for ties of the fp32 value"
+    assert (twice != nearest).float().mean() > 0.1
+    theirs = GptOssRMSNorm(96)
+    theirs.weight = torch.nn.Parameter(weight, requires_grad=False)
+    assert (once != theirs(x)).float().mean() < 0.002
+    h, y = ops.add_norm(x, x, weight, rms=True, once=True, backend="cpu")
+    same_bits(y, ops.rms_norm(h, weight, once=True, backend="cpu"))
+    with pytest.raises(UnsupportedError, match="once is True, rms False"):
+        ops.add_norm(x, x, weight, once=True, backend="cpu")

@@ -38,7 +38,9 @@ SHAPES = (
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize(("m", "inner", "k"), SHAPES)
 def test_shapes(m: int, inner: int, k: int, dtype: str, sums: None) -> None:
-    check("linear_swiglu", normal(m, k, dtype=dtype), normal(2 * inner, k, dtype=dtype, seed=1), backend="cuda")
+    x, weight = normal(m, k, dtype=dtype), normal(2 * inner, k, dtype=dtype, seed=1)
+    check("linear_swiglu", x, weight, backend="cuda")
+    check("linear_swiglu", x, weight, normal(2 * inner, dtype=dtype, seed=2), limit=0.5, backend="cuda")
 
 
 def product(tile: str, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -90,6 +92,8 @@ def test_special_values(dtype: str) -> None:
     wide = values.double()
     exact = (torch.nn.functional.silu(wide) * wide * 0.5).to(x.dtype).expand(-1, 8)
     assert torch.equal(found.isnan(), exact.isnan())
+    clamped = check("linear_swiglu", values[:-3], weight, torch.ones_like(weight[:, 0]), limit=7.0, backend="cuda")
+    assert clamped.abs().max() <= 56
     usable = exact.isfinite() & (exact.abs() > torch.finfo(x.dtype).tiny)
     assert ((found - exact).abs()[usable] <= exact.abs()[usable] * 2 * torch.finfo(x.dtype).eps).all()
 

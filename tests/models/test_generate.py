@@ -111,6 +111,23 @@ def test_a_stop_token_ends_its_own_sequence_only() -> None:
         assert tokens == expected[:end]
 
 
+def test_a_finished_request_takes_no_more_steps_and_no_memory() -> None:
+    """What ends an answer may be seen outside the loop only; the others go on, bit for bit."""
+    model = language("qwen2")
+    free, _ = run(model, requests(max_new_tokens=8))
+    decoder = Decoder(model, requests(max_new_tokens=8), image_token_id=IMAGE_TOKEN_ID)
+    with torch.no_grad():
+        for step, produced in enumerate(decoder):
+            assert ([row for row, _ in produced] == [0, 1, 3, 4]) == (step > 2)
+            if step == 2:
+                held = decoder._cache.used_pages
+                decoder.finish(2)
+                decoder.finish(2)
+                assert decoder._cache.used_pages < held
+    assert decoder.tokens == [tokens[: 3 if row == 2 else 8] for row, tokens in enumerate(free)]
+    decoder.finish(0)  # has ended by itself
+
+
 def test_generation_ends_at_the_context() -> None:
     model = language("qwen2", max_positions=20)
     (tokens,), _ = run(model, requests(lengths=(15,), max_new_tokens=50))

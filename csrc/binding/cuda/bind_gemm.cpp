@@ -11,15 +11,15 @@ void bind_gemm_cuda(py::module_& m) {
         [](const Array* x, const Array* weight, const py::none&, const Array* bias, const Array* scale,
            const Array* residual, const Array* y, const std::string& epilogue, uintptr_t stream,
            const std::string& tile, const Array* rows, const Array* columns, float eps, bool rms,
-           const Array* statistics) {
+           const Array* statistics, float limit) {
             Arguments args("gemm");
             const TensorView from = args.rows(x, "x");
             const Epilogue kind = epilogue_named(epilogue);
             const GemmParams problem = gemm_problem(
                 from, plain_weight(args.view(weight, "weight"), kind == Epilogue::swiglu), args.view(bias, "bias"),
                 args.view(scale, "scale"), args.rows(residual, "residual"), args.rows(y, "y"), kind,
-                {args.view(rows, "rows"), args.view(columns, "columns"), args.view(statistics, "statistics"), eps,
-                 rms});
+                {args.view(rows, "rows"), args.view(columns, "columns"), args.view(statistics, "statistics"), eps, rms},
+                limit);
             const int shape = tile.empty() ? -1 : gemm_tile_named(tile);
             const py::gil_scoped_release release;
             const DeviceGuard guard(args.device());
@@ -28,7 +28,7 @@ void bind_gemm_cuda(py::module_& m) {
         py::arg("x").none(false), py::arg("weight").none(false), py::arg("packed_rows"), py::arg("bias"),
         py::arg("scale"), py::arg("residual"), py::arg("y").none(false), py::arg("epilogue"), py::arg("stream"),
         py::arg("tile") = "", py::arg("rows") = nullptr, py::arg("columns") = nullptr, py::arg("eps") = 0.0f,
-        py::arg("rms") = false, py::arg("statistics") = nullptr,
+        py::arg("rms") = false, py::arg("statistics") = nullptr, py::arg("limit") = 0.0f,
         "See csrc/kernels/gemm/gemm.h; packed_rows: None, packed weights are the cpu backend's. tile: a name of "
         "gemm_tiles(), for measurements. rows to statistics: csrc/kernels/gemm/gemm_fold.h.");
     m.def(

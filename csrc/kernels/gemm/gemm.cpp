@@ -51,8 +51,8 @@ void run_gemms(const std::vector<GemmParams>& products, int threads) {
 }
 
 void gemm(const TensorView& x, const PackedWeight& weight, const TensorView& bias, const TensorView& scale,
-          const TensorView& residual, const TensorView& y, Epilogue epilogue, int threads) {
-    run_gemms({gemm_problem(x, weight, bias, scale, residual, y, epilogue)}, threads);
+          const TensorView& residual, const TensorView& y, Epilogue epilogue, float limit, int threads) {
+    run_gemms({gemm_problem(x, weight, bias, scale, residual, y, epilogue, {}, limit)}, threads);
 }
 
 void pack_weight(const TensorView& weight, const TensorView& packed, bool swiglu, int threads) {

@@ -11,7 +11,7 @@
 //   epilogue   y                                            Ny
 //   linear     v = x @ weight^T + bias                      N
 //   gelu       v * Phi(v), the exact (erf) GELU             N
-//   swiglu     silu(v[:, :N/2]) * v[:, N/2:]                N/2
+//   swiglu     silu(v[:, :N/2]) * v[:, N/2:]                N/2    with a limit, GPT-OSS's clamped form (swiglu.h)
 //   residual   residual + scale * v                         N
 //
 // All arithmetic in fp32: products are chains of fused multiply-adds over kDepth consecutive k, ascending, each chain
@@ -24,13 +24,12 @@
 // tile is kPanel gate rows and the kPanel up rows that belong to them. Plain rows are packed piecewise in scratch, once
 // for every kStagedBlock rows of x.
 //
-// CUDA (gemm_sm80, compute capability 8.0 and newer): bf16 and f16 of one dtype, plain rows; swiglu without bias. Products
-// by mma.m16n8k16 into one chain over all of k, ascending from zero, whatever the tile (gemm_tiles.h). Where addresses,
-// strides and rows are whole vectors of 16 bytes they move so; others go element by element with equal bits. No
-// workspace. A norm of x folded in, and statistics of y for the next one: gemm_fold.h.
-//
-// Floor: 2*M*N*K flops; bytes M*K*s + N*K*s + M*Ny*s. Workspace: per thread gemm_scratch(B, K, N's tiles) floats, kept
-// by the thread for the next call; B = kRowBlock for packed weights, kStagedBlock for plain ones.
+// CUDA (gemm_sm80, compute capability 8.0 and newer): bf16 and f16 of one dtype, plain rows. Products by mma.m16n8k16
+// into one chain over all of k, ascending from zero, whatever the tile (gemm_tiles.h). Where addresses, strides and
+// rows are whole vectors of 16 bytes they move so; others go element by element with equal bits. No workspace. A norm
+// of x folded in, and statistics of y for the next one (not with swiglu): gemm_fold.h. Floor: 2*M*N*K flops; bytes
+// gemm_bytes. Workspace: per thread gemm_scratch(B, K, N's tiles) floats, kept for the next call; B = kRowBlock for
+// packed weights, kStagedBlock for plain ones.
 #pragma once
 
 #include <algorithm>
@@ -87,6 +86,7 @@ struct GemmParams {
     Epilogue epilogue;
     DType stream;         // of residual and y: dtype, or f32 with the residual epilogue
     GemmFoldParams fold;  // CUDA
+    float limit = 0.0f;   // of swiglu; 0: none
 };
 
 // Rows of a weight [N, K] as they lie; a name of the table above. Both, and the checked problem, throw
@@ -95,7 +95,7 @@ PackedWeight plain_weight(const TensorView& weight, bool swiglu = false);
 Epilogue epilogue_named(const std::string& name);
 GemmParams gemm_problem(const TensorView& x, const PackedWeight& weight, const TensorView& bias,
                         const TensorView& scale, const TensorView& residual, const TensorView& y, Epilogue epilogue,
-                        const GemmFold& fold = {});
+                        const GemmFold& fold = {}, float limit = 0.0f);
 std::string describe(const GemmParams&);
 
 // Each operand read once and y written once; the floor of the flops stands above.
@@ -113,7 +113,7 @@ void gemm_cuda(const GemmParams&, const Device&, Stream, int tile = -1);
 
 // CPU: checks the contract, then runs on at most `threads` threads (0: the default cap).
 void gemm(const TensorView& x, const PackedWeight& weight, const TensorView& bias, const TensorView& scale,
-          const TensorView& residual, const TensorView& y, Epilogue epilogue, int threads);
+          const TensorView& residual, const TensorView& y, Epilogue epilogue, float limit, int threads);
 // weight [N, K] into packed [packed_elements], one dtype.
 void pack_weight(const TensorView& weight, const TensorView& packed, bool swiglu, int threads);
 

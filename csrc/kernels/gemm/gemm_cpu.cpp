@@ -68,8 +68,8 @@ f32x16 operand(const void* p, int64_t index, int64_t lanes) {
 // Sums over all of k, [tile][m][kTile], into rows [m_begin, m_begin + m) of y; residual and y are of R.
 template <typename T, typename R>
 void finish(const GemmParams& p, int64_t m_begin, int64_t m, int64_t t_begin, int64_t t_end, const float* sums) {
-    const bool gated = p.epilogue == Epilogue::swiglu;
-    const int64_t columns = gated ? p.weight.n / 2 : p.weight.n, wide = gated ? kPanel : kTile;
+    const bool has_gate = p.epilogue == Epilogue::swiglu;
+    const int64_t columns = has_gate ? p.weight.n / 2 : p.weight.n, wide = has_gate ? kPanel : kTile;
     const int64_t first = t_begin * wide, last = std::min(columns, t_end * wide);
     for (int64_t r = 0; r < m; ++r) {
         const int64_t row = m_begin + r;
@@ -81,9 +81,9 @@ void finish(const GemmParams& p, int64_t m_begin, int64_t m, int64_t t_begin, in
             if (p.bias) v = v + operand<T>(p.bias, j, lanes);
             if (p.epilogue == Epilogue::gelu) {
                 v = gelu(v);
-            } else if (gated) {
+            } else if (has_gate) {
                 const f32x16 up = load(from + kPanel);
-                v = silu(v) * (p.bias ? up + operand<T>(p.bias, columns + j, lanes) : up);
+                v = gated(v, p.bias ? up + operand<T>(p.bias, columns + j, lanes) : up, p.limit);
             } else if (p.epilogue == Epilogue::residual) {
                 if (p.scale) v = v * operand<T>(p.scale, j, lanes);
                 v = operand<R>(p.residual, row * p.stride_r + j, lanes) + v;

@@ -1,14 +1,19 @@
 #include "kernels/gemm/gemm_grouped.h"
 
+#include <cmath>
+
 #include "core/check.h"
 #include "kernels/gemm/gemm_table.h"
 
 namespace ivk {
 
 void gemm_grouped(const TensorView& x, const TensorView& rows, const TensorView& offsets, const PackedWeight& weight,
-                  int64_t expert_stride, const TensorView& y, Epilogue epilogue, int threads) {
+                  int64_t expert_stride, const TensorView& bias, const TensorView& y, Epilogue epilogue, float limit,
+                  int threads) {
     const bool gated = epilogue == Epilogue::swiglu;
     require(gated || epilogue == Epilogue::linear, "gemm_grouped: allowed epilogues: linear, swiglu");
+    require(limit == 0.0f || (gated && limit > 0.0f && std::isfinite(limit)), "gemm_grouped: limit is ", limit,
+            "; allowed: above 0 and finite, with swiglu, or 0 for none");
     require(x.ndim == 2 && weight.k >= 1 && x.shape[1] == weight.k && (x.shape[1] <= 1 || x.stride[1] == 1) &&
                 (x.shape[0] <= 1 || x.stride[0] >= x.shape[1]) &&
                 (x.dtype == DType::f32 || x.dtype == DType::bf16 || x.dtype == DType::f16),
@@ -32,6 +37,11 @@ void gemm_grouped(const TensorView& x, const TensorView& rows, const TensorView&
     require(at[0] == 0 && at[experts] == m, "gemm_grouped: offsets go from ", at[0], " to ", at[experts],
             "; allowed: from 0 to ", m);
 
+    require(!bias.defined() || (bias.ndim == 2 && bias.shape[0] == experts && bias.shape[1] == weight.n &&
+                                bias.dtype == x.dtype && bias.contiguous() && !overlap(y, bias)),
+            "gemm_grouped: bias is ", bias, "; allowed: contiguous [", experts, ", ", weight.n,
+            "] of x's dtype, apart from y");
+
     std::vector<GemmParams> products;
     for (int64_t e = 0; e < experts; ++e) {
         require(at[e] <= at[e + 1], "gemm_grouped: offsets[", e + 1, "] is ", at[e + 1], "; allowed: at least ", at[e]);
@@ -49,6 +59,8 @@ void gemm_grouped(const TensorView& x, const TensorView& rows, const TensorView&
         p.weight = own;
         p.y = skip(y.data, at[e] * columns, y.dtype);
         p.stride_y = columns;
+        if (bias.defined()) p.bias = skip(bias.data, e * weight.n, x.dtype);
+        p.limit = limit;
         p.m = at[e + 1] - at[e];
         p.epilogue = epilogue;
         products.push_back(p);

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <sstream>
 
 #include "core/check.h"
@@ -85,7 +86,7 @@ TensorView memory_of(const PackedWeight& w, int64_t count, int64_t each) {
 
 GemmParams gemm_problem(const TensorView& x, const PackedWeight& weight, const TensorView& bias,
                         const TensorView& scale, const TensorView& residual, const TensorView& y, Epilogue epilogue,
-                        const GemmFold& fold) {
+                        const GemmFold& fold, float limit) {
     require(x.ndim == 2 && is_real(x.dtype), "gemm: x is ", x, "; allowed: [M, K] of float32, bfloat16 or float16");
     const bool gated = epilogue == Epilogue::swiglu, adds = epilogue == Epilogue::residual;
     require(is_real(weight.dtype) && weight.k >= 1 && weight.k == x.shape[1] && weight.n >= 0, "gemm: weight is ",
@@ -95,6 +96,8 @@ GemmParams gemm_problem(const TensorView& x, const PackedWeight& weight, const T
             " rows; allowed for swiglu: an even number, packed gate beside up");
     require(gated || !weight.swiglu, "gemm: weight is packed for swiglu; allowed: that epilogue alone");
     const int64_t columns = gated ? weight.n / 2 : weight.n;
+    require(limit == 0.0f || (gated && limit > 0.0f && std::isfinite(limit)), "gemm: limit is ", limit,
+            "; allowed: above 0 and finite, with swiglu, or 0 for none");
     check_rows("x", x, x.shape[0], weight.k, x.dtype);
     const DType stream = adds && residual.dtype == DType::f32 ? DType::f32 : x.dtype;
     check_rows("y", y, x.shape[0], columns, stream);
@@ -110,7 +113,8 @@ GemmParams gemm_problem(const TensorView& x, const PackedWeight& weight, const T
             x.dtype,    weight,        bias.data,
             scale.data, residual.data, residual.stride[0],
             y.data,     y.stride[0],   x.shape[0],
-            epilogue,   stream,        checked_fold(fold, x, weight, bias, y)};
+            epilogue,   stream,        checked_fold(fold, x, weight, bias, y),
+            limit};
 }
 
 std::string describe(const GemmParams& p) {
@@ -122,6 +126,7 @@ std::string describe(const GemmParams& p) {
         text << " packed";
     else
         text << " row stride " << p.weight.stride;
+    if (p.limit > 0.0f) text << ", clamped at " << p.limit;
     if (p.residual != nullptr) text << ", residual " << name_of(p.stream) << " of row stride " << p.stride_r;
     if (p.fold.rows != nullptr) text << ", " << (p.fold.rms ? "RMSNorm" : "LayerNorm") << " of x folded in";
     if (p.fold.result != nullptr) text << ", statistics of " << p.fold.parts << " parts";

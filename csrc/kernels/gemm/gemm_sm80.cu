@@ -11,7 +11,7 @@ constexpr int64_t kMostColumns = int64_t{1} << 30;
 
 bool whole_vectors(const GemmParams& p) {
     const int64_t s = size_of(p.dtype), wide = size_of(p.stream);
-    const int64_t columns = p.epilogue == Epilogue::swiglu ? p.weight.n / 2 : p.weight.n;
+    const int64_t columns = p.epilogue == Epilogue::swiglu ? p.weight.n / 2 : p.weight.n;  // of y, gate and up
     return aligned_addresses(p.x, p.weight.data, p.bias, p.scale, p.residual, p.y, p.fold.columns) &&
            aligned_bytes(p.weight.k * s, columns * s, p.stride_x * s, p.weight.stride * s, p.stride_y * wide,
                          p.residual ? p.stride_r * wide : 0);
@@ -35,9 +35,8 @@ bool supports_gemm_sm80(const GemmParams& p, const Device& on, std::string* why)
                "; allowed: bfloat16 or float16, the same for both";
     else if (p.weight.packed || p.rows != nullptr)
         *why = "packed weights and chosen rows are the cpu backend's";
-    else if (p.epilogue == Epilogue::swiglu &&
-             (p.bias != nullptr || p.fold.rows != nullptr || p.fold.result != nullptr))
-        *why = "swiglu goes without bias, folded norm and statistics";
+    else if (p.epilogue == Epilogue::swiglu && (p.fold.rows != nullptr || p.fold.result != nullptr))
+        *why = "swiglu goes without folded norm and statistics";
     else if (p.weight.k > kMostColumns || p.weight.n > kMostColumns || p.m > kMostBlocks)
         *why = "allowed: K and N up to " + std::to_string(kMostColumns) + ", M up to " + std::to_string(kMostBlocks);
     else if (gemm_blocks(kGemmTiles[tile_of(p, on, -1)], p.m, p.weight.n) > kMostBlocks)

@@ -35,10 +35,19 @@ struct GatedEpilogue {
     Plain plain;  // its column: of y
 
     __device__ void operator()(const float (&sums)[kM][kN][4]) const {
-        const int lane = threadIdx.x % 32;
-        const int left = static_cast<int>(min(plain.p.weight.n / 2 - plain.column, int64_t{kN * 4}));
+        const int lane = threadIdx.x % 32, t = lane % 4;
+        const int64_t inner = plain.p.weight.n / 2;
+        const int left = static_cast<int>(min(inner - plain.column, int64_t{kN * 4}));
 #pragma unroll
-        for (int group = 0; group < kN / 8; ++group)
+        for (int group = 0; group < kN / 8; ++group) {
+            uint32_t shift[4] = {}, lift[4] = {};  // biases of gate and of up
+            if (plain.p.bias != nullptr)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const int at = group * 32 + i * 8 + t * 2, n = min(max(left - at, 0), 2);
+                    const T* const from = static_cast<const T*>(plain.p.bias) + plain.column + at;
+                    shift[i] = load_pair<T, kAligned>(from, n), lift[i] = load_pair<T, kAligned>(from + inner, n);
+                }
 #pragma unroll
             for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -47,11 +56,13 @@ struct GatedEpilogue {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
                         const float (&gate)[4] = sums[m][group * 8 + 2 * i], (&up)[4] = sums[m][group * 8 + 2 * i + 1];
-                        v[i] = make_float2(silu(gate[half * 2]) * up[half * 2],
-                                           silu(gate[half * 2 + 1]) * up[half * 2 + 1]);
+                        const float2 g = open2<T>(shift[i]), u = open2<T>(lift[i]);
+                        v[i] = make_float2(gated(gate[half * 2] + g.x, up[half * 2] + u.x, plain.p.limit),
+                                           gated(gate[half * 2 + 1] + g.y, up[half * 2 + 1] + u.y, plain.p.limit));
                     }
                     plain.put(plain.row + m * 16 + half * 8 + lane / 4, group * 32, left, v);
                 }
+        }
     }
 };
 

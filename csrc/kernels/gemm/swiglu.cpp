@@ -1,6 +1,7 @@
 #include "kernels/gemm/swiglu.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/check.h"
 #include "core/parallel.h"
@@ -17,7 +18,9 @@ void check_rows(const char* name, const TensorView& v) {
 
 }  // namespace
 
-void swiglu(const TensorView& x, const TensorView& y, int threads) {
+void swiglu(const TensorView& x, const TensorView& y, float limit, int threads) {
+    require(limit >= 0.0f && std::isfinite(limit), "swiglu: limit is ", limit,
+            "; allowed: above 0 and finite, or 0 for none");
     require(x.dtype == DType::f32 || x.dtype == DType::bf16 || x.dtype == DType::f16, "swiglu: x is ", x,
             "; allowed dtypes: float32, bfloat16, float16");
     check_rows("x", x);
@@ -27,7 +30,7 @@ void swiglu(const TensorView& x, const TensorView& y, int threads) {
     require(y.shape[0] == rows && y.shape[1] == cols && y.dtype == x.dtype && !overlap(x, y), "swiglu: y is ", y,
             "; allowed: [", rows, ", ", cols, "] of x's dtype, apart from x");
 
-    const SwigluParams params{x.data, y.data, cols, x.stride[0], y.stride[0]};
+    const SwigluParams params{x.data, y.data, cols, x.stride[0], y.stride[0], limit};
     const SwigluTable& table = IVK_SELECT(swiglu_table);
     const SwigluPiece piece = x.dtype == DType::f32 ? table.f32 : x.dtype == DType::bf16 ? table.bf16 : table.f16;
     const int64_t pieces = (cols + kPiece - 1) / kPiece;

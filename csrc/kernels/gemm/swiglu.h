@@ -1,6 +1,7 @@
 // The gate of a SwiGLU layer on its own; gemm.h has it as an epilogue of the product before it.
 //
 //   swiglu   y = silu(x[:, :I]) * x[:, I:]      silu(g) = g / (1 + e^-g)
+//   limit    y = g sigmoid(1.702 g) (u + 1)     g = min(x[:, :I], limit), u = clamp(x[:, I:], -limit, limit): GPT-OSS
 //
 //   name    shape        dtype              notes
 //   x       [rows, 2I]   f32 | bf16 | f16   last dimension contiguous, any row stride >= 2I
@@ -21,6 +22,7 @@ struct SwigluParams {
     const void* x;                     // [rows, 2 cols]
     void* y;                           // [rows, cols]
     int64_t cols, stride_x, stride_y;  // elements
+    float limit;                       // 0: none
 };
 
 // Columns [first, last) of one row.
@@ -30,6 +32,6 @@ struct SwigluTable {
 };
 IVK_DECLARE_TABLE(SwigluTable, swiglu_table)
 
-void swiglu(const TensorView& x, const TensorView& y, int threads);
+void swiglu(const TensorView& x, const TensorView& y, float limit, int threads);
 
 }  // namespace ivk

@@ -10,7 +10,8 @@ void swiglu_piece(const SwigluParams& p, int64_t row, int64_t first, int64_t las
     const T* gate = static_cast<const T*>(p.x) + row * p.stride_x + first;
     const T* up = gate + p.cols;
     T* y = static_cast<T*>(p.y) + row * p.stride_y + first;
-    for_lanes(last - first, [&](int64_t i, int64_t n) { put(y + i, silu(at(gate + i, n)) * at(up + i, n), n); });
+    for_lanes(last - first,
+              [&](int64_t i, int64_t n) { put(y + i, gated(at(gate + i, n), at(up + i, n), p.limit), n); });
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 //   add_scaled h = x + scale * branch                                the same without weight and y
 //
 // Rounding: statistics, sums and products in fp32. LayerNorm and h round once, at the store. RMSNorm rounds n(x) to y's
-// dtype before the weight (the published Llama/Qwen/InternViT order), then the product. y is computed from the rounded
-// h.
+// dtype before the weight (the published Llama/Qwen/InternViT order), then the product; rms_once rounds the product
+// alone (GPT-OSS's order). y is computed from the rounded h.
 //
 //   name          shape          dtype              notes
 //   x, branch     [rows, cols]   f32 | bf16 | f16   last dimension contiguous, any row stride >= cols
@@ -38,7 +38,7 @@
 
 namespace ivk {
 
-enum class NormKind : int { layer, rms };
+enum class NormKind : int { layer, rms, rms_once };
 
 struct NormParams {
     const void* x;       // [rows, cols]

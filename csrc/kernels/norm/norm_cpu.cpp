@@ -27,8 +27,10 @@ void norm_rows(const NormParams& p, int64_t begin, int64_t end) {
         if (y == nullptr) continue;
         if (p.kind == NormKind::layer)
             layer_norm_row(x, weight, bias, y, p.cols, p.eps);
+        else if (p.kind == NormKind::rms)
+            rms_norm_row<true>(x, weight, y, p.cols, p.eps);
         else
-            rms_norm_row(x, weight, y, p.cols, p.eps);
+            rms_norm_row<false>(x, weight, y, p.cols, p.eps);
     }
 }
 

@@ -73,7 +73,7 @@ NormParams norm_pair_problem(const TensorView& x, const TensorView& first_weight
 
 std::string describe(const NormParams& p) {
     std::ostringstream text;
-    text << (p.kind == NormKind::rms ? "RMSNorm" : "LayerNorm") << " of " << name_of(p.dtype) << "[" << p.rows << ", "
+    text << (p.kind == NormKind::layer ? "LayerNorm" : "RMSNorm") << " of " << name_of(p.dtype) << "[" << p.rows << ", "
          << p.cols << "] row stride " << p.stride_x;
     if (p.branch != nullptr)
         text << ", after a branch of row stride " << p.stride_branch << (p.scale ? " times scale" : "")

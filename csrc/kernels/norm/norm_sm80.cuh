@@ -49,7 +49,8 @@ __global__ void __launch_bounds__(Group::kBlock ? kMostThreads : 32 * kRowsOfBlo
     }
     if (p.weight == nullptr) return;
     norm_row<T, Y, Group, kAligned, kLong>(
-        RowNorm{odd ? p.second_weight : p.weight, p.bias, p.eps, columns, p.kind == NormKind::rms},
+        RowNorm{odd ? p.second_weight : p.weight, p.bias, p.eps, columns, p.kind != NormKind::layer,
+                p.kind == NormKind::rms_once},
         static_cast<Y*>(p.y) + place * p.stride_y + offset,
         [&](int k, int column, int n) { return kLong ? load_vector<T, kAligned>(x + column, n) : held[k]; });
 }

@@ -8,7 +8,8 @@ Rules, the same for every template:
   first question. Several need marks, because nobody can guess their places.
 - A video becomes ``Frame-1: <image>\\nFrame-2: <image>...``, one tile per frame (with a ``-hf`` template
   ``Frame1: <image>``, as InternVLProcessor writes it). Where a question has only ``<image>`` marks, each frame takes
-  one: the form in which the family's README spells videos out.
+  one: the form in which the family's README spells videos out, and the way to write any other
+  (``Frame1: <image>`` in MPO's data and MVBench, ``Frame1:<image>`` in V2PE's).
 - Each ``<image>`` becomes the start token, as many context tokens as the image has, and the end token.
 - Text may not contain those three tokens itself: that could change the number of context tokens unseen.
 """
@@ -21,11 +22,12 @@ from dataclasses import dataclass
 
 from ..config import ChatConfig
 from ..errors import UnsupportedError
-from .template import Content, item_mark, render, takes_items
+from .template import Content, item_mark, render, row_of, takes_items
 from .tokenizer import Tokenizer
 
 IMAGE_MARK, VIDEO_MARK = "<image>", "<video>"
 _MARKS = re.compile(f"({re.escape(IMAGE_MARK)}|{re.escape(VIDEO_MARK)})")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a UTF-16 pair: no tokenizer has a place for it
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def _check_text(config: ChatConfig, name: str, text: object) -> str:
             raise UnsupportedError(
                 f"{name} contains {token!r}, which only an image may bring; mark images by {IMAGE_MARK!r}"
             )
+    if surrogate := _SURROGATE.search(text):
+        raise UnsupportedError(f"{name} has a lone surrogate, {surrogate.group()!a}, at position {surrogate.start()}")
     return text
 
 
@@ -148,7 +152,7 @@ def build_prompt(
     if not questions[-1].strip():
         raise UnsupportedError(f"question is {question!r}: neither text nor an image")
     answers = [answer for _, answer in turns]
-    if config.template is None and config.chat_template is not None and takes_items(config.chat_template):
+    if row_of(config) is None and takes_items(config.chat_template or ""):
         return _hf_prompt(config, questions, answers, placed, system, special_tokens)
     texts = iter([_item_text(config, item, "Frame-") for item in placed])
     questions = [_MARKS.sub(lambda _: next(texts), question) for question in questions]
@@ -171,21 +175,30 @@ def _hf_prompt(
 ) -> str:
     """The template writes its own mark for every item; the marks are then filled in order."""
     source = config.chat_template or ""
-    contents: list[Content] = [_content(question) for question in questions]
-    text = render(config, list(zip(contents, answers)), contents[-1], system, special_tokens=special_tokens)
     kinds = {"image" if isinstance(item, ImageItem) else "video" for item in items}
     known = (config.image_token, IMAGE_MARK, VIDEO_MARK)
     marks = {item_mark(source, kind, known) for kind in kinds}
+    system = config.system_message if system is None else system
+    # The same strings in answers and system message are text: a character that occurs nowhere keeps them apart.
+    everything = "".join([source, system or "", *questions, *answers])
+    guard = next((char for char in map(chr, range(0xE000, 0xF900)) if char not in everything), None)
+    if guard is None:
+        raise UnsupportedError("the conversation holds every private-use character, U+E000 to U+F8FF; one must be free")
+    pattern = re.compile("(" + "|".join(re.escape(mark) for mark in sorted(marks)) + ")" if marks else "(?!)")
+    hidden = [pattern.sub(lambda found: guard.join(found.group()), text) for text in (system or "", *answers)]
+    contents: list[Content] = [_content(question) for question in questions]
+    system = None if system is None else hidden[0]
+    text = render(config, list(zip(contents, hidden[1:])), contents[-1], system, special_tokens=special_tokens)
     if not marks:
         return text
-    parts = re.split("(" + "|".join(re.escape(mark) for mark in sorted(marks)) + ")", text)
+    parts = pattern.split(text)
     if len(parts) // 2 != len(items):
         raise UnsupportedError(
             f"the rendered prompt has {len(parts) // 2} marks {sorted(marks)} for {len(items)} items"
         )
     for place, item in enumerate(items):
         parts[2 * place + 1] = _item_text(config, item, "Frame")
-    return "".join(parts)
+    return "".join(parts).replace(guard, "")
 
 
 def prompt_ids(

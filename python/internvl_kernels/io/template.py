@@ -1,7 +1,12 @@
 """Conversation templates: the family's own as rows of data, and the Jinja templates that checkpoints ship.
 
-A row renders as ``system + separator``, then ``role + text + separator`` for every message that has text, then the
-open assistant role. This is the order of the family's ``chat``; no Jinja is involved.
+A row renders the system message, then every message, then the open assistant role, as the family's ``chat`` does; no
+Jinja is involved. Which of the two speaks for a checkpoint:
+
+- In the family's own layout ``template`` of config.json names the row, because the family's code never looks at a
+  ``chat_template``. Where the name is missing or unknown, ``chat_template`` stands in; with neither, or an unknown
+  name alone, CheckpointError says which names there are.
+- In transformers' layout config.json names no row, and ``chat_template`` is all there is.
 """
 
 from __future__ import annotations
@@ -27,49 +32,78 @@ Content = (
 
 @dataclass(frozen=True)
 class Template:
-    """One row. A message without text renders as its bare role, without a separator."""
+    """One row. A message with text is ``role + lead + text + separator``; one without is its role and nothing else."""
 
     system: str  # written before the system message
     user: str
     assistant: str
-    separator: str
-    stop: str  # where an answer ends
+    separator: str  # behind the system message and behind every message
+    stops: tuple[str, ...]  # where an answer ends
     system_message: str  # default
+    lead: str = ""
+    answer_separator: str | None = None  # behind an answer of the history; None: as behind every message
+    channel: str = ""  # written before an answer that names no channel; such answers are split by io.answer
 
 
-_INTERNVL_1 = (
+_CHINESE = (
     "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。"
 )
 _INTERNVL_2_5 = (
     "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 )
-_CHATML = {"system": "<|im_start|>system\n", "user": "<|im_start|>user\n", "assistant": "<|im_start|>assistant\n"}
-_PHI3 = {"system": "<|system|>\n", "user": "<|user|>\n", "assistant": "<|assistant|>\n"}
+_VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+_GPT_OSS = (
+    "You are InternVL, a large language model trained by Shanghai AI Laboratory.\nKnowledge cutoff: 2024-06\n"
+    "Current date: 2025-08-06\n\nReasoning: low\n\n"
+    "# Valid channels: final. Channel must be included for every message."
+)
 
+
+def _chatml(separator: str, system_message: str, *stops: str) -> Template:
+    roles = ("<|im_start|>system\n", "<|im_start|>user\n", "<|im_start|>assistant\n")
+    return Template(*roles, separator, ("<|im_end|>", *stops), system_message)
+
+
+# The strings of Hermes-2, internlm2-chat and phi3-chat are those of the family's repository. The releases up to
+# InternVL2 carry a conversation.py of their own; whether it differs in a character is UNVERIFIED. So is that
+# InternVL2-Llama3-76B names internlm2-chat: its training script does.
 TEMPLATES: Mapping[str, Template] = {
-    "Hermes-2": Template(**_CHATML, separator="<|im_end|>", stop="<|im_end|>", system_message=_INTERNVL_1),
-    "internlm2-chat": Template(**_CHATML, separator="<|im_end|>", stop="<|im_end|>", system_message=_INTERNVL_1),
-    "phi3-chat": Template(**_PHI3, separator="<|end|>", stop="<|end|>", system_message=_INTERNVL_1),
-    "internvl2_5": Template(**_CHATML, separator="<|im_end|>\n", stop="<|im_end|>", system_message=_INTERNVL_2_5),
-}
+    "vicuna_v1": Template(  # InternVL-Chat-V1-0
+        "", "USER:", "ASSISTANT:", " ", ("</s>",), _VICUNA, lead=" ", answer_separator="</s>"
+    ),
+    "internvl_zh": Template(  # InternVL-Chat-V1-1: no system message, so that a prompt begins with a space
+        "", "<human>:", "<bot>:", " ", ("</s>",), "", lead=" ", answer_separator="</s>"
+    ),
+    "Hermes-2": _chatml("<|im_end|>", _CHINESE, "<|endoftext|>"),
+    "internlm2-chat": _chatml("<|im_end|>", _CHINESE),
+    "phi3-chat": Template("<|system|>\n", "<|user|>\n", "<|assistant|>\n", "<|end|>", ("<|end|>",), _CHINESE),
+    "internvl2_5": _chatml("<|im_end|>\n", _INTERNVL_2_5),
+    "internvl3_5_gpt_oss": Template(
+        "<|start|>system<|message|>", "<|start|>user<|message|>", "<|start|>assistant", "<|end|>", ("<|return|>",),
+        _GPT_OSS, channel="<|channel|>final<|message|>",
+    ),
+}  # fmt: skip
 
 
-def _row(config: ChatConfig) -> Template | None:
-    if config.template is not None:
-        row = TEMPLATES.get(config.template)
-        if row is None:
-            known = ", ".join(TEMPLATES)
-            raise CheckpointError(f"template {config.template!r} is not known; known are {known}")
+def row_of(config: ChatConfig) -> Template | None:
+    """The row that renders this checkpoint's prompts, None where its ``chat_template`` does (the module's text says
+    when). Raises CheckpointError where there is neither.
+    """
+    row = TEMPLATES.get(config.template) if config.template is not None else None
+    if row is not None or config.chat_template is not None:
         return row
-    if config.chat_template is None:
-        raise CheckpointError("the checkpoint has neither a template name nor a chat_template")
-    return None
-
-
-def stop_string(config: ChatConfig) -> str | None:
-    """The text at which an answer is cut. None with a Jinja template: there the end-of-sequence ids alone stop."""
-    row = _row(config)
-    return None if row is None else row.stop
+    known = ", ".join(TEMPLATES)
+    if config.template is not None:
+        raise CheckpointError(
+            f"config.json: template is {config.template!r}, and there is no chat_template; known are {known}"
+        )
+    raise CheckpointError(
+        "config.json names no template, and there is no chat_template (chat_template.jinja, chat_template.json or in "
+        f"tokenizer_config.json); one of them is needed, or a template of {known}"
+    )
 
 
 def render(
@@ -86,20 +120,26 @@ def render(
     system          system message; None: ``config.system_message``, else the row's default (Jinja: none at all)
     special_tokens  ``bos_token`` and the like for Jinja templates that write them
 
+    An answer of the history is what ``chat`` returned or all that the model wrote: with channels (gpt-oss) one that
+    begins with none gets the final one, in which the model wrote it.
+
     Content lists are for Jinja templates that take them (``takes_items``); rows take text. Raises CheckpointError for
     an unknown or broken template, UnsupportedError where the template itself refuses the conversation.
     """
     system = config.system_message if system is None else system
-    row = _row(config)
+    row = row_of(config)
     if row is None:
         return _render_jinja(config.chat_template or "", history, question, system, special_tokens or {})
-    turns = [(role, text) for pair in history for role, text in zip((row.user, row.assistant), pair)]
-    prompt = row.system + (row.system_message if system is None else system) + row.separator
-    for role, text in [*turns, (row.user, question)]:
-        if not isinstance(text, str):
-            raise UnsupportedError(f"template {config.template!r} takes text, not {type(text).__name__}")
-        prompt += role + text + row.separator if text else role
-    return prompt + row.assistant
+    closing = row.separator if row.answer_separator is None else row.answer_separator
+    parts = [row.system, row.system_message if system is None else system, row.separator]
+    turns: list[tuple[Content, str]] = [*history, (question, "")]
+    for asked, answer in turns:
+        if not isinstance(asked, str):
+            raise UnsupportedError(f"template {config.template!r} takes text, not {type(asked).__name__}")
+        parts += [row.user, row.lead, asked, row.separator] if asked else [row.user]
+        channel = "" if answer.startswith("<|channel|>") else row.channel
+        parts += [row.assistant, row.lead, channel, answer, closing] if answer else [row.assistant]
+    return "".join(parts)
 
 
 # -- Jinja -------------------------------------------------------------------------------------------------------------

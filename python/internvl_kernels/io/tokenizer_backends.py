@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from ..errors import CheckpointError
-from .sentencepiece import CONTROL, load_sentencepiece
+from .sentencepiece import CONTROL, SPACE, load_sentencepiece
 from .sentencepiece_codec import SentencePieceCodec, SentencePieceStream
 from .tokenizer_files import AddedToken, TokenizerFiles, read_json
 
@@ -20,6 +20,7 @@ _QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+_SPACES = re.compile(r"\s*")
 _T = TypeVar("_T")
 
 
@@ -176,10 +177,15 @@ def byte_level_backend(path: Path, files: TokenizerFiles) -> JsonBackend:
 
 
 class SentencePieceBackend:
-    """A SentencePiece model with added tokens in front of it, as the published Llama and InternLM2 tokenizers work.
+    """A SentencePiece model with added tokens in front of it, as the Python classes of the family's releases work.
 
     Each stretch of text between added tokens is encoded by itself. Where the dummy prefix goes depends on the class:
-    before each stretch (InternLM2, Llama with ``legacy``) or before the first one only (``legacy: false``).
+
+    - InternLM2, InternLM3, Llama with ``legacy`` (its default): before each stretch, as the model file says.
+    - Llama with ``legacy: false``: before the whole text, unless ``add_prefix_space`` is false. Text that begins with an
+      added token begins with a lone "\u2581" then, except where that token has a name (``bos_token`` ...) or is one of
+      ``additional_special_tokens``. By Phi-3's files every phi3-chat prompt begins with it (UNVERIFIED: the files of
+      the InternVL releases were not seen).
     """
 
     bos_by_default = True
@@ -192,41 +198,54 @@ class SentencePieceBackend:
         self._tokens = dict(enumerate(model.pieces))
         self._tokens.update({token.id: token.content for token in files.added})
         self._ids = {content: i for i, content in self._tokens.items()}
+        self._ids.update({token.content: token.id for token in files.added})  # an added token goes before a piece
         added = {token.content: token for token in files.added}
         for content in {*self.named.values(), *files.named.values()} - set(added):
             if content in self._ids:
                 added[content] = AddedToken(content, self._ids[content], special=True)
+        self._cut = added
         self._added = {token.id: token for token in added.values()}
         self.special_ids = {i for i, token in self._added.items() if token.special}
         self.special_ids |= {i for i, kind in enumerate(model.types) if kind == CONTROL and i not in self._added}
         self.vocab_size = 1 + max(self._tokens)
         ordered = sorted(added.values(), key=lambda token: -len(token.content))
         self._pattern = re.compile("|".join(map(_pattern, ordered)) or r"(?!)")
-        legacy, prefix = files.switch("legacy"), files.switch("add_prefix_space")
-        self._first_only = files.tokenizer_class == "LlamaTokenizer" and (legacy is False or prefix is False)
-        self._first_prefix = prefix is not False
+        self._each = files.tokenizer_class != "LlamaTokenizer" or files.switch("legacy") is not False
+        self._first = files.switch("add_prefix_space") is not False
+        listed = files.listed | set({**self.named, **files.named}.values())
+        self._listed = {self._ids[content] for content in listed if content in self._ids}
 
     @classmethod
     def from_file(cls, file: Path, files: TokenizerFiles) -> SentencePieceBackend:
         return cls(SentencePieceCodec(load_sentencepiece(file)), files)
 
     def _stretches(self, text: str) -> Iterator[tuple[str, int | None]]:
-        """(text, id of the added token behind it or None at the end)."""
+        """(text, id of the added token behind it or None at the end), whitespace that a token eats left out."""
         at = 0
         for found in self._pattern.finditer(text):
-            yield text[at : found.start()], self._ids[found.group(found.lastindex or 0)]
-            at = found.end()
+            token = self._cut[found.group()]
+            stretch = text[min(at, found.start()) : found.start()]
+            yield stretch.rstrip() if token.lstrip else stretch, token.id
+            spaces = _SPACES.match(text, found.end()) if token.rstrip else None
+            at = found.end() if spaces is None else spaces.end()
         yield text[at:], None
 
     def encode(self, text: str, add_special: bool) -> list[int]:
         ids: list[int] = []
+        text = text if self._each else text.replace(SPACE, " ")
         for number, (stretch, token) in enumerate(self._stretches(text)):
-            if stretch:
-                prefix = None if not self._first_only else self._first_prefix and number == 0
-                ids += self._codec.encode(stretch, prefix=prefix)
+            if self._each or number:
+                ids += self._codec.encode(stretch, prefix=None if self._each else False)
+            elif text:
+                ids += self._start(stretch, token)
             if token is not None:
                 ids.append(token)
         return ids
+
+    def _start(self, stretch: str, token: int | None) -> list[int]:
+        """The first stretch where only the whole text has a prefix; ``token`` is the added token behind it."""
+        ids = self._codec.encode(stretch or SPACE * self._first, prefix=self._first and bool(stretch))
+        return [] if token in self._listed and ids == [self._ids.get(SPACE)] else ids
 
     def decode(self, ids: Sequence[int]) -> str:
         stream = self.stream()
@@ -243,10 +262,8 @@ class SentencePieceBackend:
 
 
 def _pattern(token: AddedToken) -> str:
-    content = f"({re.escape(token.content)})"
-    if token.single_word:
-        content = rf"(?<!\w){content}(?!\w)"
-    return (r"\s*" if token.lstrip else "") + content + (r"\s*" if token.rstrip else "")
+    content = re.escape(token.content)
+    return rf"(?<!\w){content}(?!\w)" if token.single_word else content
 
 
 class _AddedTokenStream:

@@ -35,6 +35,7 @@ class TokenizerFiles:
     tokenizer_class: str | None  # without a trailing "Fast"
     named: dict[str, str] = field(default_factory=dict)  # "bos_token" -> "<s>"
     specials: frozenset[str] = frozenset()  # contents that decode(skip_special=True) leaves out
+    listed: frozenset[str] = frozenset()  # those of them that have a name or are additional_special_tokens
     added: tuple[AddedToken, ...] = ()  # by id
     settings: dict[str, Any] = field(default_factory=dict)  # tokenizer_config.json
 
@@ -103,6 +104,7 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
             if isinstance(source.get(name), dict):
                 flags[named[name]] = source[name]
     specials |= set(named.values())
+    listed = frozenset(specials)
 
     ids: dict[str, int] = {}
     legacy_file = path / "added_tokens.json"
@@ -134,6 +136,7 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
         tokenizer_class=kind.removesuffix("Fast") if kind else None,
         named=named,
         specials=frozenset(specials),
+        listed=listed,
         added=tuple(sorted(added, key=lambda token: token.id)),
         settings=config,
     )

@@ -157,7 +157,7 @@ class LanguageModel:
         c, run, rows = self.config, self._run, len(h)
         product: dict[str, Any] = {**run, "decode": decode}
         heads = {"num_heads": c.num_heads, "num_kv_heads": c.num_kv_heads, "head_dim": c.head_dim, "eps": c.norm_eps}
-        norm: dict[str, Any] = {"eps": c.norm_eps, **run}
+        norm: dict[str, Any] = {"eps": c.norm_eps, **({"once": True} if c.norm_once else {}), **run}
         beside, within = narrow or Space(), wide or Space()
         y = ops.rms_norm(h, self._layers[0]["norm1.weight"], out=beside(0, *h.shape), **norm)
         for i, w in enumerate(self._layers):

@@ -23,6 +23,7 @@ def gemm(
     residual: Any = None,
     out: Any = None,
     tell: Any = None,
+    limit: float = 0.0,
 ) -> Any:
     """The kernel on a backend that has it; ``out`` may be ``residual``."""
     packed, rows = isinstance(weight, PackedWeight), weight.shape[0]
@@ -35,10 +36,12 @@ def gemm(
         if out is not None and out is residual
         else call.result(shape, out, dtype_name(x if rest is None else rest))
     )
-    told = {} if tell is None else {"statistics": call.take(tell, "tell")}
-    call.run("gemm", given, matrix, rows if packed else None, shift, factor, rest, y, epilogue, **told)
-    if told:
-        call.give(told["statistics"], tell)
+    extra: dict[str, Any] = {"limit": limit} if limit else {}
+    if tell is not None:
+        extra["statistics"] = call.take(tell, "tell")
+    call.run("gemm", given, matrix, rows if packed else None, shift, factor, rest, y, epilogue, **extra)
+    if tell is not None:
+        call.give(extra["statistics"], tell)
     return call.give(y, out)
 
 

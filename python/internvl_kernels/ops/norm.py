@@ -35,7 +35,7 @@ def layer_norm(
     backend = choose("layer_norm", backend, x, weight, bias, out)
     if backend == "reference":
         return put(layer_norm_reference(x, weight, bias, eps=eps), out)
-    return _norm(backend, threads, x, weight, bias, eps, rms=False, out=out)
+    return _norm(start(backend, threads, x, weight, bias), x, weight, bias, eps, False, False, out)
 
 
 @checked_reference("x float [..., cols]", "weight x- [cols]", "bias weight [cols]")
@@ -46,22 +46,31 @@ def layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
 
 @checked
 def rms_norm(
-    x: Any, weight: Any, *, eps: float = 1e-6, out: Any = None, threads: int = 0, backend: str = "auto"
+    x: Any,
+    weight: Any,
+    *,
+    eps: float = 1e-6,
+    once: bool = False,
+    out: Any = None,
+    threads: int = 0,
+    backend: str = "auto",
 ) -> Any:
     """RMSNorm over the last dimension: ``round(x * rsqrt(mean(x^2) + eps)) * weight``, statistics in fp32.
 
-    The normalised value is rounded to the result's dtype before the weight, as the published Llama, Qwen and InternViT code does.
-    Shapes, dtypes and ``out`` as ``layer_norm``.
+    The normalised value is rounded to the result's dtype before the weight, as the published Llama, Qwen and InternViT code does;
+    once: the product alone is rounded, as GPT-OSS's does. Shapes, dtypes and ``out`` as ``layer_norm``.
     """
     backend = choose("rms_norm", backend, x, weight, out)
     if backend == "reference":
-        return put(rms_norm_reference(x, weight, eps=eps), out)
-    return _norm(backend, threads, x, weight, None, eps, rms=True, out=out)
+        return put(rms_norm_reference(x, weight, eps=eps, once=once), out)
+    return _norm(start(backend, threads, x, weight), x, weight, None, eps, True, once, out)
 
 
 @checked_reference("x float [..., cols]", "weight x- [cols]")
-def rms_norm_reference(x: Tensor, weight: Tensor, *, eps: float = 1e-6) -> Tensor:
+def rms_norm_reference(x: Tensor, weight: Tensor, *, eps: float = 1e-6, once: bool = False) -> Tensor:
     wide = x if x.dtype == torch.float64 else x.float()
+    if once:
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight).to(weight.dtype)
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(weight.dtype) * weight
 
 
@@ -75,6 +84,7 @@ def add_norm(
     scale: Any = None,
     eps: float = 1e-6,
     rms: bool = False,
+    once: bool = False,
     inplace: bool = False,
     out: Any = None,
     threads: int = 0,
@@ -82,16 +92,17 @@ def add_norm(
 ) -> tuple[Any, Any]:
     """Residual, layer scale and the next norm in one pass: ``h = x + scale * branch``; returns ``(h, norm(h))``.
 
-    x, branch ``[..., cols]`` of one dtype; scale (layer scale, optional), weight, bias ``[cols]``. ``rms`` chooses
-    RMSNorm, which takes no bias. ``inplace`` lets the op write h into x's memory (use the returned h); ``out`` takes norm(h) and
-    may be branch itself. h is rounded to the dtype once and the norm reads the rounded value.
+    x, branch ``[..., cols]`` of one dtype; scale (layer scale, optional), weight, bias ``[cols]``. ``rms`` chooses RMSNorm, which
+    takes no bias, and ``once`` its rounding as in ``rms_norm``. ``inplace`` lets the op write h into x's memory (use the returned
+    h); ``out`` takes norm(h) and may be branch itself. h is rounded to the dtype once and the norm reads the rounded value.
     """
+    _check_once(rms, once)
     backend = choose("add_norm", backend, x, branch, weight, bias, scale, out)
     if backend == "reference":
-        h, y = add_norm_reference(x, branch, weight, bias, scale=scale, eps=eps, rms=rms)
+        h, y = add_norm_reference(x, branch, weight, bias, scale=scale, eps=eps, rms=rms, once=once)
         return h, put(y, out)
     call = start(backend, threads, x, branch, weight, bias, scale)
-    h, y = _add(call, x, branch, scale, weight, bias, eps, rms, inplace, out)
+    h, y = _add(call, x, branch, scale, weight, bias, eps, rms, inplace, out, once)
     return call.give(h, x if inplace else None), call.give(y, out)
 
 
@@ -105,11 +116,15 @@ def add_norm_reference(
     scale: Tensor | None = None,
     eps: float = 1e-6,
     rms: bool = False,
+    once: bool = False,
 ) -> tuple[Tensor, Tensor]:
+    _check_once(rms, once)
     if rms and bias is not None:
         raise UnsupportedError("add_norm: bias with rms=True; allowed: None, RMSNorm has no bias")
     h = add_scaled_reference(x, branch, scale)
-    return h, rms_norm_reference(h, weight, eps=eps) if rms else layer_norm_reference(h, weight, bias, eps=eps)
+    return h, rms_norm_reference(h, weight, eps=eps, once=once) if rms else layer_norm_reference(
+        h, weight, bias, eps=eps
+    )
 
 
 @checked
@@ -130,16 +145,30 @@ def add_scaled_reference(x: Tensor, branch: Tensor, scale: Tensor | None = None)
     return x + (branch if scale is None else branch * scale)
 
 
-def _norm(backend: str, threads: int, x: Any, weight: Any, bias: Any, eps: float, *, rms: bool, out: Any = None) -> Any:
-    call = start(backend, threads, x, weight, bias)
+def _check_once(rms: bool, once: bool) -> None:
+    if once and not rms:
+        raise UnsupportedError("add_norm: once is True, rms False; allowed: with rms=True")
+
+
+def _norm(call: Any, x: Any, weight: Any, bias: Any, eps: float, rms: bool, once: bool, out: Any) -> Any:
     rows, scale, shift = call.take(x, "x"), call.take(weight, "weight"), call.take(bias, "bias")
     y = call.result(rows.shape, out, normed(rows, scale))
-    call.run("norm", rows, None, None, scale, shift, None, y, eps, rms)
+    call.run("norm", rows, None, None, scale, shift, None, y, eps, rms, once=once)
     return call.give(y, out)
 
 
 def _add(
-    call: Any, x: Any, branch: Any, scale: Any, weight: Any, bias: Any, eps: float, rms: bool, inplace: bool, out: Any
+    call: Any,
+    x: Any,
+    branch: Any,
+    scale: Any,
+    weight: Any,
+    bias: Any,
+    eps: float,
+    rms: bool,
+    inplace: bool,
+    out: Any,
+    once: bool = False,
 ) -> tuple[Any, Any]:
     x, branch, scale = call.take(x, "x"), call.take(branch, "branch"), call.take(scale, "scale")
     if tuple(x.shape) != tuple(branch.shape):
@@ -147,7 +176,8 @@ def _add(
         raise UnsupportedError(f"branch is {found}; allowed: x's shape, {list(x.shape)}")
     h = x if inplace else call.empty(x.shape)
     y = None if weight is None else call.result(x.shape, out)
-    call.run("norm", x, branch, scale, call.take(weight, "weight"), call.take(bias, "bias"), h, y, eps, rms)
+    factor, shift = call.take(weight, "weight"), call.take(bias, "bias")
+    call.run("norm", x, branch, scale, factor, shift, h, y, eps, rms, once=once)
     return h, y
 
 

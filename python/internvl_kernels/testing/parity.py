@@ -56,6 +56,7 @@ def _norm_of(columns: int) -> Iterator[Problem]:
 
     text = f"{columns} columns"
     yield Problem("norm", "rms_norm", text, lambda d: ([hard(d), row(d, 1)], {"eps": 1e-5}))
+    yield Problem("norm", "rms_norm", f"{text}, one rounding", lambda d: ([hard(d), row(d, 1)], {"once": True}))
     yield Problem("norm", "layer_norm", text, lambda d: ([hard(d), row(d, 1), row(d, 3)], {}))
     yield Problem("norm", "layer_norm", f"{text}, no bias", lambda d: ([hard(d), row(d, 1)], {}))
     scaled = f"{text}, rms, scale"
@@ -96,6 +97,12 @@ def _gemm() -> Iterator[Problem]:
         for decode in (False, True):
             text = f"{m} x {n} x {k}{', decode' if decode else ''}"
             yield Problem("gemm", "linear_swiglu", text, gated, run={"decode": decode})
+
+    def clamped(dtype: str) -> Arguments:
+        x, weight = normal(3, 33, dtype=dtype), normal(34, 33, dtype=dtype, seed=2)
+        return [x, weight, normal(34, dtype=dtype, seed=3)], {"limit": 1.5}
+
+    yield Problem("gemm", "linear_swiglu", "3 x 17 x 33 with bias and limit", clamped)
     for inner in (1, 15, 33, 64):
 
         def fused(dtype: str, inner: int = inner) -> Arguments:
@@ -184,6 +191,12 @@ def _embed() -> Iterator[Problem]:
 def _rope() -> Iterator[Problem]:
     positions = torch.tensor([0.0, 1.0, 2.5, 4095.0, 32767.0])
     yield Problem("rope", "rope_table", "5 positions", lambda d: ([positions.clone(), 24, 1e6], {}), ("float32",))
+
+    def scaled(dtype: str) -> Arguments:
+        steps = 0.5 ** torch.arange(12, dtype=torch.float64)
+        return [positions.clone(), 24, 1e6], {"frequencies": steps, "scale": 1.25}
+
+    yield Problem("rope", "rope_table", "5 positions, frequencies of their own", scaled, ("float32",))
     for dim in (2, 24, 64):
         for normed in (False, True):
 
@@ -236,6 +249,13 @@ def _moe() -> Iterator[Problem]:
 
         yield Problem("moe", "moe_combine", f"{width} columns", combine)
     yield Problem("moe", "moe_experts", "5 tokens of 4 experts", experts)
+
+    def clamped(dtype: str) -> Arguments:
+        given, _ = experts(dtype)
+        biases = {"gate_up_bias": normal(4, 34, dtype=dtype, seed=4), "down_bias": normal(4, 24, dtype=dtype, seed=5)}
+        return given, {**biases, "limit": 0.75}
+
+    yield Problem("moe", "moe_experts", "5 tokens of 4 experts with biases and a limit", clamped)
 
 
 def _sample() -> Iterator[Problem]:
