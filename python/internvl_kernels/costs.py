@@ -35,11 +35,12 @@ def language_parameters(c: LanguageConfig) -> int:
     h = c.hidden_size
     attention = h * (c.q_size + 2 * c.kv_size) + c.q_size * h
     attention += (c.q_size + 2 * c.kv_size if c.qkv_bias else 0) + (h if c.output_bias else 0)
-    attention += 2 * c.head_dim if c.qk_norm else 0
+    attention += (2 * c.head_dim if c.qk_norm else 0) + (c.num_heads if c.sinks else 0)
+    biases = c.num_experts * (1 + 2 * c.expert_size + h) if c.expert_bias else 0
     total = c.vocab_size * h * (1 if c.tied_embeddings else 2) + h
     for layer in range(c.num_layers):
         sparse = c.is_sparse(layer)
-        mlp = c.num_experts * (h + 3 * h * c.expert_size) if sparse else 3 * h * c.intermediate_size
+        mlp = c.num_experts * (h + 3 * h * c.expert_size) + biases if sparse else 3 * h * c.intermediate_size
         total += attention + mlp + 2 * h
     return total
 
@@ -51,6 +52,12 @@ def vision_flops(c: VisionConfig, tiles: int) -> int:
     return tiles * (c.num_layers * layer + 2 * c.num_patches * 3 * c.patch_size**2 * d)
 
 
+def seen_keys(c: LanguageConfig, layer: int, tokens: int) -> int:
+    """Pairs of a query and a key that it sees, in a prefill of ``tokens`` tokens."""
+    near = min(tokens, c.window) if layer in c.window_layers else tokens
+    return near * (near + 1) // 2 + (tokens - near) * near
+
+
 def language_flops(c: LanguageConfig, tokens: int) -> int:
     """Prefill of ``tokens`` tokens with one row of logits."""
     h, total = c.hidden_size, 2 * c.hidden_size * c.vocab_size
@@ -60,7 +67,8 @@ def language_flops(c: LanguageConfig, tokens: int) -> int:
             c.experts_per_token * 3 * h * c.expert_size + c.num_experts * h if sparse else 3 * h * c.intermediate_size
         )
         total += (
-            2 * tokens * (h * (c.q_size + 2 * c.kv_size) + c.q_size * h + inner) + 2 * tokens * (tokens + 1) * c.q_size
+            2 * tokens * (h * (c.q_size + 2 * c.kv_size) + c.q_size * h + inner)
+            + 4 * seen_keys(c, layer, tokens) * c.q_size
         )
     return total
 

@@ -6,14 +6,16 @@ a checkpoint is always read by its own config.json.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 
 from . import costs
-from .config import ChatConfig, LanguageConfig, ModelConfig, ProjectorConfig, TilingConfig, VisionConfig
+from .config import ChatConfig, LanguageConfig, ModelConfig, ProjectorConfig, RopeScaling, TilingConfig, VisionConfig
 from .errors import UnsupportedError
 
-SUPPORTED = ("qwen2", "qwen3", "qwen3_moe", "llama")  # language architectures that this version runs
+# Language architectures that this version runs.
+SUPPORTED = ("qwen2", "qwen3", "qwen3_moe", "llama", "internlm2", "internlm3", "phi3", "gpt_oss")
 
 
 def _vit_6b(layers: int, stored: int | None = None, size: int = 448) -> VisionConfig:
@@ -39,15 +41,19 @@ TOWERS: dict[str, VisionConfig] = {
 
 def _language(
     architecture: str, hidden: int, layers: int, heads: int, kv: int, head_dim: int, inner: int, vocab: int,
-    theta: float, eps: float, positions: int, experts: tuple[int, int] = (0, 0),
+    theta: float, eps: float, positions: int, experts: tuple[int, int] = (0, 0), scaling: RopeScaling | None = None,
 ) -> LanguageConfig:  # fmt: skip
     qwen3 = architecture.startswith("qwen3")
     dense = 3 * hidden if experts[0] else inner  # a mixture of experts names a dense size too, which no layer uses
     return LanguageConfig(
         architecture, hidden, layers, heads, kv, head_dim, dense, vocab, theta, eps,
         qkv_bias=architecture == "qwen2", qk_norm=qwen3, max_positions=positions,
-        num_experts=experts[0], experts_per_token=experts[1], expert_size=inner if experts[0] else 0,
+        num_experts=experts[0], experts_per_token=experts[1], expert_size=inner if experts[0] else 0, rope_scaling=scaling,
     )  # fmt: skip
+
+
+def _dynamic(factor: float, positions: int) -> RopeScaling:
+    return RopeScaling("dynamic", factor, positions)
 
 
 def _qwen25(
@@ -61,10 +67,26 @@ def _qwen3(hidden: int, layers: int, heads: int, inner: int) -> LanguageConfig:
 
 
 def _internlm2(hidden: int, layers: int, heads: int, inner: int) -> LanguageConfig:
-    return _language("internlm2", hidden, layers, heads, 8, 128, inner, 92553, 1e6, 1e-5, 32768)
+    scaling = _dynamic(2.0, 32768)
+    return _language("internlm2", hidden, layers, heads, 8, 128, inner, 92553, 1e6, 1e-5, 32768, scaling=scaling)
 
 
-_PHI3 = _language("phi3", 3072, 32, 32, 32, 96, 8192, 32020, 1e4, 1e-5, 131072)
+def _gpt_oss() -> LanguageConfig:
+    yarn = RopeScaling("yarn", 32.0, 4096, 0.1 * math.log(32.0) + 1.0, truncate=False)
+    plain = _language("gpt_oss", 2880, 24, 64, 8, 64, 2880, 201088, 1.5e5, 1e-5, 131072, (32, 4), yarn)
+    return replace(
+        plain, intermediate_size=2880, qkv_bias=True, output_bias=True, sinks=True, window=128, window_layers=tuple(range(0, 24, 2)),
+        expert_bias=True, expert_limit=7.0, norm_once=True,
+    )  # fmt: skip
+
+
+# The divisors of its frequencies are not known here: ones stand for them, UNVERIFIED as every release that has it says.
+_PHI3 = _language(
+    "phi3", 3072, 32, 32, 32, 96, 8192, 32020, 1e4, 1e-5, 131072,
+    scaling=RopeScaling(
+        "longrope", 32.0, 4096, math.sqrt(1 + math.log(32.0) / math.log(4096)), short_factors=(1.0,) * 48, long_factors=(1.0,) * 48
+    ),
+)  # fmt: skip
 LANGUAGES: dict[str, LanguageConfig] = {
     "Qwen2-0.5B-Instruct": _qwen25(896, 24, 14, 2, 64, 4864, 151655),
     "Qwen2.5-0.5B": _qwen25(896, 24, 14, 2, 64, 4864),
@@ -92,10 +114,12 @@ LANGUAGES: dict[str, LanguageConfig] = {
     "internlm2_5-7b-chat": _internlm2(4096, 32, 32, 14336),
     "internlm2-chat-20b": _internlm2(6144, 48, 48, 16384),
     "internlm2_5-20b-chat": _internlm2(6144, 48, 48, 16384),
-    "InternLM3-8B-instruct": _language("internlm2", 4096, 48, 32, 2, 128, 10240, 128521, 5e7, 1e-5, 32768),
+    "InternLM3-8B-instruct": _language(
+        "internlm2", 4096, 48, 32, 2, 128, 10240, 128521, 5e7, 1e-5, 32768, scaling=_dynamic(6.0, 32768)
+    ),
     "Phi-3-mini-128k": _PHI3,
     "Phi-3-mini-128k-instruct": _PHI3,
-    "gpt-oss-20b": _language("gpt_oss", 2880, 24, 64, 8, 64, 2880, 201088, 1.5e5, 1e-5, 131072, (32, 4)),
+    "gpt-oss-20b": _gpt_oss(),
     "QLLaMA-8B": _language("qllama", 4096, 32, 32, 32, 128, 11008, 49954, 1e4, 1e-6, 2048),
 }
 
@@ -113,6 +137,7 @@ class Release:
     max_tiles: int  # 1: no tiling
     published: str | None = None
     notes: str = ""
+    rope_factor: float = 1.0  # of dynamic NTK scaling, where its config has it beside the base model's
 
     @property
     def architecture(self) -> str:
@@ -129,12 +154,14 @@ class Release:
 
 
 def _series(prefix: str, date: str, template: str, tail: str, rows: str, notes: str = "") -> list[Release]:
-    """Releases of one day: lines of ``size tower language published``; towers 300M and 6B get ``tail``."""
+    """Releases of one day: lines of ``size tower language published [rope_factor]``; towers 300M and 6B get ``tail``."""
     releases = []
     for line in rows.strip().splitlines():
-        size, tower, language, published = line.split()
+        size, tower, language, published, *factor = line.split()
         name = f"InternViT-{tower}-448px{tail}"
-        releases.append(Release(f"{prefix}-{size}", date, name, language, template, "v2", 12, published, notes))
+        releases.append(
+            Release(f"{prefix}-{size}", date, name, language, template, "v2", 12, published, notes, *map(float, factor))
+        )
     return releases
 
 
@@ -160,12 +187,13 @@ RELEASES: tuple[Release, ...] = (
     Release("InternVL-Chat-V1-5", "2024-04-18", "InternViT-6B-448px-V1-5", "internlm2-chat-20b", "internlm2-chat", "v2", 12, "25.51",
             "inference up to 40 tiles; dynamic rotary factor UNVERIFIED; also -Int8 and -AWQ (recollection)"),
     Release("Mini-InternVL-Chat-2B-V1-5", "2024-05-19", "InternViT-300M-448px", "internlm2-chat-1_8b", "internlm2-chat", "v2", 12, "2.21"),
-    Release("Mini-InternVL-Chat-4B-V1-5", "2024-05-28", "InternViT-300M-448px", "Phi-3-mini-128k", "phi3-chat", "v2", 12, "4.15"),
+    Release("Mini-InternVL-Chat-4B-V1-5", "2024-05-28", "InternViT-300M-448px", "Phi-3-mini-128k", "phi3-chat", "v2", 12, "4.15",
+            "longrope factors UNVERIFIED"),
     Release("InternVL2-1B", "2024-07-08", "InternViT-300M-448px", "Qwen2-0.5B-Instruct", "Hermes-2", "v2", 12, "0.938",
             "vocabulary rows UNVERIFIED (the total fits)"),
     Release("InternVL2-2B", "2024-07-04", "InternViT-300M-448px", "internlm2-chat-1_8b", "internlm2-chat", "v2", 12, "2.206"),
     Release("InternVL2-4B", "2024-07-04", "InternViT-300M-448px", "Phi-3-mini-128k-instruct", "phi3-chat", "v2", 12, "4.147",
-            "vocabulary rows UNVERIFIED (the total fits)"),
+            "vocabulary rows UNVERIFIED (the total fits); longrope factors UNVERIFIED"),
     Release("InternVL2-8B", "2024-07-04", "InternViT-300M-448px", "internlm2_5-7b-chat", "internlm2-chat", "v2", 12, "8.075"),
     Release("InternVL2-26B", "2024-07-04", "InternViT-6B-448px-V1-5", "internlm2-chat-20b", "internlm2-chat", "v2", 12, "25.51",
             "dynamic rotary factor UNVERIFIED"),
@@ -181,13 +209,13 @@ RELEASES: tuple[Release, ...] = (
         38B 6B Qwen2.5-32B 38.39
         78B 6B Qwen2.5-72B 78.41""", _MPO),
     *_series("InternVL3", "2025-04-11", "internvl2_5", "-V2.5", """
-        1B 300M Qwen2.5-0.5B 0.938
-        2B 300M Qwen2.5-1.5B 2.089
-        8B 300M Qwen2.5-7B 7.944
+        1B 300M Qwen2.5-0.5B 0.938 2
+        2B 300M Qwen2.5-1.5B 2.089 2
+        8B 300M Qwen2.5-7B 7.944 2
         9B 300M InternLM3-8B-instruct 9.14
-        14B 300M Qwen2.5-14B 15.12
-        38B 6B Qwen2.5-32B 38.39
-        78B 6B Qwen2.5-72B 78.41""", _STAGES),
+        14B 300M Qwen2.5-14B 15.12 2
+        38B 6B Qwen2.5-32B 38.39 2
+        78B 6B Qwen2.5-72B 78.41 2""", _STAGES),
     *_series("InternVL3.5", "2025-08-25", "internvl2_5", "-V2.5", """
         1B 300M Qwen3-0.6B 1.061
         2B 300M Qwen3-1.7B 2.348
@@ -198,7 +226,7 @@ RELEASES: tuple[Release, ...] = (
         30B-A3B 300M Qwen3-30B-A3B 30.85
         241B-A28B 6B Qwen3-235B-A22B 240.70""", _STAGES35),
     Release("InternVL3.5-GPT-OSS-20B-A4B-Preview", "2025-08-25", "InternViT-300M-448px-V2.5", "gpt-oss-20b", "internvl3_5_gpt_oss",
-            "v2", 12, "21.24", "attention with sinks, biases everywhere"),
+            "v2", 12, "21.24", "ids of <img> and </img> UNVERIFIED"),
     Release("VisualPRM-8B", "2025-03", "InternViT-300M-448px-V2.5", "internlm2_5-7b-chat", "internvl2_5", "v2", 12, None,
             "process reward model on InternVL2.5-8B; also -v1_1"),
 )  # fmt: skip
@@ -231,6 +259,8 @@ def config_of(name: str) -> ModelConfig:
 
 def _config(release: Release) -> ModelConfig:
     vision, language = TOWERS[release.tower], LANGUAGES[release.language]
+    if release.rope_factor != 1.0:
+        language = replace(language, rope_scaling=_dynamic(release.rope_factor, language.max_positions))
     tiled = release.max_tiles > 1
     return ModelConfig(
         vision=vision,
@@ -244,7 +274,7 @@ def _config(release: Release) -> ModelConfig:
 def parameters(release: Release) -> int | None:
     """Parameters computed from the dimensions, a separate lm_head included; None where the sums don't know the architecture."""
     language = LANGUAGES[release.language]
-    if release.shuffle is None or not language.vocab_size or language.architecture == "gpt_oss":
+    if release.shuffle is None or not language.vocab_size:
         return None
     return costs.model_parameters(_config(release))
 
