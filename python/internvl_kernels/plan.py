@@ -146,7 +146,7 @@ def human_bytes(size: float) -> str:
     return f"{size:.1f} TiB"
 
 
-def parse_bytes(value: int | str | None) -> int | None:
+def parse_bytes(value: int | str | None, name: str = "max_workspace") -> int | None:
     """``"2GB"``, ``"512MiB"``, an integer, or None. Raises UnsupportedError."""
     if value is None:
         return None
@@ -158,7 +158,7 @@ def parse_bytes(value: int | str | None) -> int | None:
     )
     if match is None or not 0 < float(match[1]) < 2**60:
         raise UnsupportedError(
-            f"max_workspace: {value!r}; allowed: a positive number of bytes, or text such as '2GB' or '512MiB'"
+            f"{name}: {value!r}; allowed: a positive number of bytes, or text such as '2GB' or '512MiB'"
         )
     return int(float(match[1]) * units[match[2] or ""])
 

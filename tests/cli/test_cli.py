@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from internvl_kernels import load, registry
+from internvl_kernels import load
 from internvl_kernels.cli import app
 from internvl_kernels.io.images import tile_image
 from internvl_kernels.testing.checkpoints import write_tiny
@@ -81,17 +81,6 @@ def test_help_imports_neither_torch_nor_pillow() -> None:
 def test_info() -> None:
     assert data("info")["auto"] == "cpu"
     assert "Backends: auto takes cpu" in run("info").output
-
-
-def test_models() -> None:
-    rows = {row["name"]: row for row in data("models")}
-    assert set(rows) == {r.name for r in registry.RELEASES}
-    assert rows["InternVL3.5-8B"]["runs"] is True
-    assert "UNVERIFIED" in rows["InternVL2-1B"]["notes"]
-    assert "internlm2" in rows["InternVL2-8B"]["why_not"]
-    text = run("models").output
-    assert all(name in text for name in rows)
-    assert all(row["runs"] for row in data("models", "--supported"))
 
 
 # ---- tiles and plan ----------------------------------------------------------------------------------------------------
@@ -252,7 +241,7 @@ def test_encode(tiny: Path, picture: Path, tmp_path: Path, suffix: str) -> None:
         (["tiles", "PICTURE", "--rule", "mine"], "rule='mine'"),
         (["tiles", "PICTURE", "--out", "grid.xyz"], "--out: grid.xyz"),
         (["plan", "nothing"], "neither a directory here nor a released model"),
-        (["plan", "InternVL2-8B"], "not supported yet: internlm2"),
+        (["plan", "InternVL-14B-224px"], "not a pixel-shuffle chat model"),
         (["plan", "InternVL3.5-1B", "--max-workspace", "lots"], "max_workspace: 'lots'"),
         (
             ["plan", "InternVL3.5-1B", "--tiles", "2", "--max-workspace", "1KB"],

@@ -35,3 +35,13 @@ def test_the_demo_has_the_parameters_it_claims() -> None:
     claimed = re.search(r"([\d.]+) million parameters", (ROOT / "README.md").read_text())
     assert claimed is not None
     assert float(claimed.group(1)) == round(model_parameters(read_config(checkpoint_path())) / 1e6, 1)
+
+
+def test_the_table_of_models_is_the_registrys() -> None:
+    """Written by ``internvl-kernels models --markdown``, between its two marks."""
+    from internvl_kernels.cli.models import markdown_table
+    from internvl_kernels.registry import RELEASES
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- models -->\n")[2].partition("\n<!-- /models -->")[0]
+    assert table == markdown_table(list(RELEASES)), "run: internvl-kernels models --markdown"

@@ -1,9 +1,7 @@
-"""Commands that look without running a model: info, models, plan."""
+"""Commands that look without running a model: info, plan."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,47 +37,6 @@ def info(as_json: Json = False) -> None:
         print_json(found.to_dict())
     else:
         console().print(found)
-
-
-def models(
-    only_supported: Annotated[bool, typer.Option("--supported", help="Only those that this version runs.")] = False,
-    as_json: Json = False,
-) -> None:
-    """The released models: tower, language model, size, and whether this version runs them."""
-    from dataclasses import asdict
-
-    from rich import box
-    from rich.table import Table
-
-    from .. import registry
-
-    releases = [r for r in registry.RELEASES if r.blocker is None or not only_supported]
-    if as_json:
-        extra = {
-            r.name: {"parameters": registry.parameters(r), "runs": r.blocker is None, "why_not": r.blocker}
-            for r in releases
-        }
-        print_json([{**asdict(r), "architecture": r.architecture, **extra[r.name]} for r in releases])
-        return
-    screen = console()
-    wide = screen.width >= 120
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    columns = ["model", "date", "tower", "language model", "template"] if wide else ["model", "language model"]
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True, min_width=7)
-    table.add_column("runs", no_wrap=True, min_width=4)
-    for release in releases:
-        tower = re.sub(r"InternViT-|-\d+px", "", release.tower).replace("-", " ")
-        cells = [release.name, release.date, tower, release.language, release.template or "-"]
-        size = f"{float(release.published):.3g} B" if release.published else "-"
-        runs = "[green]yes[/green]" if release.blocker is None else "[dim]no[/dim]"
-        table.add_row(*(cells if wide else [cells[0], cells[3]]), size, runs)
-    screen.print(table)
-    reasons = Counter(r.blocker for r in releases if r.blocker)
-    for reason, count in reasons.items():
-        screen.print(f"[dim]{count} do not run: {reason}[/dim]")
-    screen.print("[dim]Notes, and what is unverified: internvl-kernels models --json[/dim]")
 
 
 def plan(
