@@ -146,6 +146,16 @@ class ChatConfig:
 
 
 @dataclass(frozen=True)
+class TowerConfig:
+    """What the tower alone needs to know of a checkpoint, be it a whole model or a tower's own repository."""
+
+    vision: VisionConfig
+    tiling: TilingConfig
+    layout: str = "original"  # "original" | "hf"
+    dtype: str = "bfloat16"  # of the stored weights
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     vision: VisionConfig
     projector: ProjectorConfig

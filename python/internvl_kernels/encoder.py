@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._lazy import torch
-from .config import ModelConfig
+from .config import ModelConfig, TowerConfig
 from .errors import ImageError, UnsupportedError
 from .io.checkpoint import load_weights, resolve
-from .io.config import read_config
+from .io.config import read_tower_config
 from .io.decode import MAX_TILES, check_int
 from .io.images import Tiles, tile_image
 from .io.packed_file import packed_weights
@@ -36,7 +36,8 @@ def load_vision(
     download: bool = False,
     packed_cache: bool | str | Path | None = None,
 ) -> VisionModel:
-    """The tower alone: only its tensors are read. Arguments as ``load``.
+    """The tower alone: only its tensors are read, and only what config.json says of it, so that the language model may be any.
+    Stand-alone towers (InternViT's own repositories, transformers' InternVLVisionModel) load too. Arguments as ``load``.
 
     On the cuda backend device is "cuda" or "cuda:N" and dtype bfloat16 or float16 (default: the checkpoint's).
     """
@@ -44,7 +45,7 @@ def load_vision(
         backend, device, dtype, weights, max_workspace, threads, packed_cache, tower_only=True
     )
     directory = resolve(path, download=download)
-    config = read_config(directory)
+    config = read_tower_config(directory)
     options.for_checkpoint(config.dtype)
     with options.limited():
         tensors = read_weights(directory, config, options, ("vision",), progress)
@@ -52,7 +53,7 @@ def load_vision(
 
 
 def read_weights(
-    directory: Path, config: ModelConfig, options: RuntimeOptions, parts: Sequence[str], progress: bool
+    directory: Path, config: ModelConfig | TowerConfig, options: RuntimeOptions, parts: Sequence[str], progress: bool
 ) -> dict[str, Any]:
     """The checkpoint's weights as the chosen backend keeps them."""
     place = storage(config, getattr(torch, options.weights)) if options.packed else None
@@ -65,7 +66,11 @@ def read_weights(
 class VisionModel:
     """InternViT with its tiling: ``load_vision`` makes one, and ``Model`` contains one."""
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor], options: RuntimeOptions) -> None:
+    config: ModelConfig | TowerConfig
+
+    def __init__(
+        self, config: ModelConfig | TowerConfig, weights: Mapping[str, Tensor], options: RuntimeOptions
+    ) -> None:
         self.config = config
         self._options = options
         known: dict[str, Any] = {"mean": config.tiling.mean, "std": config.tiling.std}
@@ -85,25 +90,43 @@ class VisionModel:
         return self._options.dtype
 
     def vision(
-        self, tiles: Any, *, layers: Sequence[int] | None = None, pool: str | None = None, check_finite: bool = False
+        self,
+        tiles: Any,
+        *,
+        layers: int | Sequence[int] | None = None,
+        pool: str | None = None,
+        dense: bool = False,
+        check_finite: bool = False,
     ) -> Tensor | list[Tensor]:
         """The tower's hidden states.
 
         tiles: uint8 ``[T, H, W, 3]`` (normalised inside) or float ``[T, 3, H, W]`` already normalised; any multiple of the patch
-        size. Returns the last hidden state ``[T, 1 + N, D]`` (CLS first); with ``layers`` a list of hidden states, indexed like
-        ``[embedding, layer 1, ..., layer L]``; with ``pool`` "cls" or "mean" (over patches) ``[T, D]``. ``check_finite`` raises
-        ImageError naming the first NaN or Inf of a float tile.
+        size, the table of positions is interpolated where that is not the tower's own. Returns the last hidden state ``[T, 1 + N,
+        D]`` (CLS first); with ``layers`` an integer that hidden state, with several a list of them, indexed like ``[embedding,
+        layer 1, ..., layer L]``. ``pool`` "cls" or "mean" (over patches): ``[T, D]`` each. ``dense``: maps of patches ``[T, H /
+        patch, W / patch, D]`` each, without CLS. The results are torch tensors, which ``from_dlpack`` of other libraries takes;
+        ``check_finite`` raises ImageError naming the first NaN or Inf of a float tile.
         """
         if pool not in (None, "cls", "mean"):
             raise UnsupportedError(f"pool: {pool!r}; allowed: 'cls', 'mean' or None")
+        if not isinstance(dense, bool) or (dense and pool is not None):
+            raise UnsupportedError(f"dense: {dense!r} with pool {pool!r}; allowed: False, or True without pool")
+        single = isinstance(layers, (int, np.integer)) and not isinstance(layers, bool)
+        wanted: Any = [layers] if single else layers
         with torch.no_grad(), self._options.limited():
-            states = self._tower(self._tiles(tiles, check_finite), layers)
-        if pool is None:
-            return states
-        pooled = [
-            s[:, 0] if pool == "cls" else s[:, 1:].mean(1) for s in (states if isinstance(states, list) else [states])
-        ]
-        return pooled if isinstance(states, list) else pooled[0]
+            pixels = self._tiles(tiles, check_finite)
+            states = self._tower(pixels, wanted)
+        patch, (height, width) = self.config.vision.patch_size, self._tower.check(pixels)
+
+        def shaped(state: Tensor) -> Tensor:
+            if dense:
+                return state[:, 1:].unflatten(1, (height // patch, width // patch))
+            return state if pool is None else state[:, 0] if pool == "cls" else state[:, 1:].mean(1)
+
+        if isinstance(states, list):
+            found = [shaped(state) for state in states]
+            return found[0] if single else found
+        return shaped(states)
 
     def tile(self, image: Any, *, max_tiles: int | None = None, check_finite: bool = False) -> Tiles:
         """One image as this checkpoint tiles it. check_finite: refuse a float picture with NaN or Inf (``tile_image``)."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class VisualModel(VisionModel):
     """Tower, pixel shuffle and projector."""
 
+    config: ModelConfig
     image_token_id: int  # whose positions visual tokens take
 
     def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor], options: RuntimeOptions) -> None:

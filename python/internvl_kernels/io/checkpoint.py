@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._lazy import torch
-from ..config import ModelConfig
+from ..config import ModelConfig, TowerConfig
 from ..errors import CheckpointError
 from .config import read_config
 from .hub import resolve
@@ -41,7 +41,7 @@ class _Progress(Protocol):
 
 def load_weights(
     path: str | Path,
-    config: ModelConfig,
+    config: ModelConfig | TowerConfig,
     dtype: str | torch.dtype,
     *,
     parts: Collection[str] = PARTS,
@@ -98,7 +98,7 @@ def _bytes(source: Source, piece: Piece) -> int:
 
 
 def described(
-    directory: Path, config: ModelConfig, parts: Collection[str]
+    directory: Path, config: ModelConfig | TowerConfig, parts: Collection[str]
 ) -> tuple[dict[str, Source], list[Parameter]]:
     """All that a checkpoint stores, quantised tensors as what they stand for, and the parameters of ``parts`` that are made of
     it. Reads headers and checks them."""
@@ -121,7 +121,9 @@ def _dtype(dtype: Any) -> torch.dtype:
     return getattr(torch, name)
 
 
-def _check(stored: Mapping[str, Source], wanted: list[Parameter], config: ModelConfig, naming: Naming) -> None:
+def _check(
+    stored: Mapping[str, Source], wanted: list[Parameter], config: ModelConfig | TowerConfig, naming: Naming
+) -> None:
     """Stored tensors must be the described ones: all of ``wanted``, nothing unknown, right shapes and floats."""
     pieces: list[Piece] = [piece for parameter in wanted for piece in parameter.pieces]
     missing = list(dict.fromkeys(f"{p.name} {list(p.stored)}" for p in pieces if p.name not in stored))

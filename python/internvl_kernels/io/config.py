@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import ChatConfig, ModelConfig, ProjectorConfig, TilingConfig, VisionConfig
+from ..config import ChatConfig, ModelConfig, ProjectorConfig, TilingConfig, TowerConfig, VisionConfig
 from ..errors import CheckpointError
 from .fields import Fields, read_object, show
 from .language_config import read_language
@@ -21,6 +21,10 @@ from .quantized import Source, read_sources
 from .shards import FLOATS, has_weights
 
 ARCHITECTURES = {"InternVLChatModel": "original", "InternVLForConditionalGeneration": "hf"}
+# Stand-alone towers: their class, or their model_type.
+_TOWERS = {
+    "InternVisionModel": "original", "intern_vit_6b": "original", "InternVLVisionModel": "hf", "internvl_vision": "hf",
+}  # fmt: skip
 _MODEL_TYPES = {"internvl_chat": "original", "internvl": "hf"}
 _CLASS_EOS = {"llama": 2, "internlm2": 2, "internlm3": 2, "phi3": 32000}  # of classes that have one
 _MAX_TILES = 1024
@@ -35,24 +39,16 @@ def read_config(path: str | Path) -> ModelConfig:
     type or range.
     """
     directory = Path(path)
-    if not directory.is_dir():
-        raise CheckpointError(
-            f"{directory}: no such directory; a checkpoint is a directory with config.json and safetensors"
-        )
-    if not (directory / "config.json").is_file():
-        raise CheckpointError(
-            f"{directory}: has no config.json; a checkpoint is a directory with config.json and safetensors"
-        )
-    top = Fields(read_object(directory / "config.json"), "config.json")
+    top = _top(directory)
     layout = _layout(top)
     _refuse_unbuilt(top)
     stored = read_sources(directory) if has_weights(directory) else {}
     if layout == "original":
-        vision, tiling = _vision(top), _tiling(top)
+        vision, tiling = _vision(top.section("vision_config"), top), _tiling(top)
         text = top.section("llm_config")
         version = top.choice("ps_version", "v1", ("v1", "v2"))
     else:
-        vision = _vision_hf(top)
+        vision = _vision_hf(top.section("vision_config"), top)
         tiling = _tiling_hf(directory, vision)
         text = top.section("text_config")
         version = "v2"
@@ -62,7 +58,49 @@ def read_config(path: str | Path) -> ModelConfig:
     return ModelConfig(vision, projector, language, tiling, chat, layout, _dtype(top, stored), extras=top.rest())
 
 
-def _layout(top: Fields) -> str:
+def read_tower_config(path: str | Path) -> TowerConfig:
+    """The tower that a checkpoint directory holds: of a whole model, whatever its language model is, or a stand-alone
+    ``InternVisionModel`` | ``InternVLVisionModel``, whose config.json is the tower's own.
+
+    Raises ``CheckpointError`` as ``read_config``, for what concerns the tower.
+    """
+    directory = Path(path)
+    top = _top(directory)
+    names, kind = top.get("architectures"), top.get("model_type")
+    name = names[0] if isinstance(names, list) and names else None
+    alone = _TOWERS.get(name if isinstance(name, str) else str(kind))
+    layout = alone or _layout(top, _TOWERS)
+    section = "" if alone else "vision_config"
+    if alone == "original":
+        vision = _vision(top, top, last=True)
+        tiling = TilingConfig(size=vision.image_size)
+    elif alone == "hf":
+        vision = _vision_hf(top, top)
+        tiling = TilingConfig(size=vision.image_size, rule="hf")
+    elif layout == "original":
+        vision, tiling = _vision(top.section(section), top), _tiling(top)
+    else:
+        vision = _vision_hf(top.section(section), top)
+        tiling = _tiling_hf(directory, vision)
+    _check_quantization(top.section(section) if section else top)
+    stored = read_sources(directory) if has_weights(directory) else {}
+    own = {n: s for n, s in stored.items() if "vision" in n or alone}
+    return TowerConfig(vision, tiling, layout, _dtype(top, own))
+
+
+def _top(directory: Path) -> Fields:
+    if not directory.is_dir():
+        raise CheckpointError(
+            f"{directory}: no such directory; a checkpoint is a directory with config.json and safetensors"
+        )
+    if not (directory / "config.json").is_file():
+        raise CheckpointError(
+            f"{directory}: has no config.json; a checkpoint is a directory with config.json and safetensors"
+        )
+    return Fields(read_object(directory / "config.json"), "config.json")
+
+
+def _layout(top: Fields, others: Collection[str] = ()) -> str:
     names, kind = top.get("architectures"), top.get("model_type")
     if names is None:
         known: Mapping[str, str] = _MODEL_TYPES
@@ -70,10 +108,10 @@ def _layout(top: Fields) -> str:
     elif isinstance(names, list) and names:
         known, key, name = ARCHITECTURES, "architectures", names[0]
     else:
-        raise top.refuse("architectures", "a list with one of " + ", ".join(ARCHITECTURES))
+        raise top.refuse("architectures", "a list with one of " + ", ".join((*ARCHITECTURES, *others)))
     if not isinstance(name, str) or name not in known:
         raise CheckpointError(
-            f"config.json: unknown architecture: {key} is {show(top.get(key))}; supported: {', '.join(known)}"
+            f"config.json: unknown architecture: {key} is {show(top.get(key))}; supported: {', '.join((*known, *others))}"
         )
     return known[name]
 
@@ -99,14 +137,14 @@ def _check_quantization(fields: Fields) -> None:
             raise q.refuse("zero_point", "true")
 
 
-def _vision(top: Fields) -> VisionConfig:
-    v = top.section("vision_config")
+def _vision(v: Fields, top: Fields, last: bool = False) -> VisionConfig:
+    """last: a missing select_layer is the last one, whatever the depth."""
     v.choice("model_type", "intern_vit_6b", ("intern_vit_6b",))
     v.choice("hidden_act", "gelu", ("gelu",))
     v.integer("num_channels", 3, low=3, high=3)
     stored = v.integer("num_hidden_layers", 48, high=1024)
     # A 48-block tower without the key is of the releases that took the output four blocks from the end.
-    select = top.integer("select_layer", -4 if stored == 48 else -1, low=-stored, high=stored)
+    select = top.integer("select_layer", -4 if stored == 48 and not last else -1, low=-stored, high=stored)
     return _checked_vision(
         v,
         VisionConfig(
@@ -125,8 +163,7 @@ def _vision(top: Fields) -> VisionConfig:
     )
 
 
-def _vision_hf(top: Fields) -> VisionConfig:
-    v = top.section("vision_config")
+def _vision_hf(v: Fields, top: Fields) -> VisionConfig:
     v.choice("model_type", "internvl_vision", ("internvl_vision",))
     v.choice("hidden_act", "gelu", ("gelu",))
     v.integer("num_channels", 3, low=3, high=3)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from ..config import ModelConfig, ProjectorConfig, VisionConfig
+from ..config import ModelConfig, ProjectorConfig, TowerConfig, VisionConfig
 from .language_layout import family_of, family_of_architecture, language
 from .pieces import Naming, Parameter, Piece, rows, whole
 
@@ -29,6 +29,7 @@ def detect(names: Collection[str], layout: str) -> Naming:
         prefixes="new" if layout == "hf" and any(name.startswith("model.") for name in names) else "legacy",
         fused_experts=any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
         family=family_of(names),
+        alone=any(name in names for name in ("embeddings.class_embedding", "embeddings.cls_token")),
     )
 
 
@@ -38,18 +39,26 @@ def naming_of(config: ModelConfig, layout: str, prefixes: str = "legacy", fused_
     return Naming(layout, prefixes, fused_experts, family)
 
 
-def parameters(config: ModelConfig, naming: Naming, parts: Collection[str] = PARTS) -> Iterator[Parameter]:
-    """Every parameter of the layers that run, in the order of the forward pass."""
+def parameters(
+    config: ModelConfig | TowerConfig, naming: Naming, parts: Collection[str] = PARTS
+) -> Iterator[Parameter]:
+    """Every parameter of the layers that run, in the order of the forward pass; of a tower's config the tower's alone."""
     if "vision" in parts:
         yield from _vision(config.vision, naming)
+    if isinstance(config, TowerConfig):
+        return
     if "projector" in parts:
         yield from _projector(config.projector, naming)
     if "language" in parts:
         yield from language(config.language, naming)
 
 
-def ignored(name: str, config: ModelConfig, naming: Naming) -> bool:
-    """Whether a stored tensor that no parameter asks for is known to be unused (the module's text has the rule)."""
+def ignored(name: str, config: ModelConfig | TowerConfig, naming: Naming) -> bool:
+    """Whether a stored tensor that no parameter asks for is known to be unused (the module's text has the rule); for a tower's
+    config all that is not the tower's.
+    """
+    if isinstance(config, TowerConfig) and not name.startswith(naming.vision):
+        return True
     v = config.vision
     final_norm = re.escape(naming.vision) + r"(layernorm|norm|final_layernorm)\.(weight|bias)"
     mask_token = re.escape(naming.vision) + r"embeddings\.mask_token"

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._lazy import torch
-from ..config import ModelConfig
+from ..config import ModelConfig, TowerConfig
 from ..errors import CheckpointError
 from ..ops._packed import PackedWeight, packed_layout
 from .checkpoint import Storage, described, load_weights
@@ -45,7 +45,7 @@ ALIGNMENT = 64
 def packed_weights(
     folder: Path,
     directory: Path,
-    config: ModelConfig,
+    config: ModelConfig | TowerConfig,
     dtype: str,
     *,
     parts: Collection[str] = PARTS,

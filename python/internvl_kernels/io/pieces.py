@@ -94,9 +94,12 @@ class Naming:
         False  # experts.gate_up_proj [E,2I,H] and experts.down_proj [E,H,I] instead of one tensor per expert
     )
     family: str = "llama"  # of the language model: "llama" | "internlm2" | "phi3" | "gpt_oss" (language_layout.py)
+    alone: bool = False  # a tower's own repository: no prefix
 
     @property
     def vision(self) -> str:
+        if self.alone:
+            return ""
         return "vision_model." if self.layout == "original" else self._root + "vision_tower."
 
     @property

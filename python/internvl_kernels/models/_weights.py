@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._lazy import torch
-from ..config import ModelConfig
+from ..config import ModelConfig, TowerConfig
 from ..errors import CheckpointError
 from ..ops import PackedWeight
 
@@ -22,13 +22,13 @@ def group(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 MATRICES = frozenset({"qkv", "proj", "fc1", "fc2", "o", "gate_up", "down", "router", "head"})
 
 
-def storage(config: ModelConfig, dtype: torch.dtype) -> Callable[[str, tuple[int, ...]], Any]:
+def storage(config: ModelConfig | TowerConfig, dtype: torch.dtype) -> Callable[[str, tuple[int, ...]], Any]:
     """What the cpu backend keeps a parameter in: matrices packed for its GEMM in ``dtype``, as is the table of embeddings when
     it is the head too; a table that is only looked up as a tensor of ``dtype``; None for the rest."""
 
     def place(name: str, shape: tuple[int, ...]) -> Any:
         kind = name.split(".")[-2] if name.endswith(".weight") else ""
-        if name == "language.embed.weight" and not config.language.tied_embeddings:
+        if name == "language.embed.weight" and isinstance(config, ModelConfig) and not config.language.tied_embeddings:
             return torch.empty(shape, dtype=dtype)
         if name.endswith((".experts.gate_up", ".experts.down")):
             return PackedWeight(shape, dtype, gated=name.endswith("gate_up"))
