@@ -45,11 +45,16 @@ def language_parameters(c: LanguageConfig) -> int:
     return total
 
 
-def vision_flops(c: VisionConfig, tiles: int) -> int:
-    """Multiply-adds counted as two, GEMMs and attention."""
-    s, d = 1 + c.num_patches, c.hidden_size
+def vision_matrices(c: VisionConfig) -> int:
+    """Parameters of the matrices in the encoder's layers."""
+    return c.num_layers * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size)
+
+
+def vision_flops(c: VisionConfig, tiles: int, rows: int | None = None) -> int:
+    """Multiply-adds counted as two, GEMMs and attention. rows: of a tile, CLS included, where it is not of the usual size."""
+    s, d = rows or 1 + c.num_patches, c.hidden_size
     layer = 2 * s * (4 * d * d + 2 * d * c.intermediate_size) + 4 * s * s * d
-    return tiles * (c.num_layers * layer + 2 * c.num_patches * 3 * c.patch_size**2 * d)
+    return tiles * (c.num_layers * layer + 2 * (s - 1) * 3 * c.patch_size**2 * d)
 
 
 def seen_keys(c: LanguageConfig, layer: int, tokens: int) -> int:

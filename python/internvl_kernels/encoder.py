@@ -18,6 +18,7 @@ from .io.images import Tiles, tile_image
 from .io.packed_file import packed_weights
 from .models import CudaTower, VisionTower, storage
 from .options import RuntimeOptions, dense
+from .plan import TowerPlan, make_tower_plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,6 +128,23 @@ class VisionModel:
             found = [shaped(state) for state in states]
             return found[0] if single else found
         return shaped(states)
+
+    def plan_tower(
+        self, tiles: int = 1, *, height: int | None = None, width: int | None = None, layers: int = 1
+    ) -> TowerPlan:
+        """Bytes and FLOPs of ``vision`` for so many uint8 tiles and hidden states, before any work. Prints as a table."""
+        check_int("tiles", tiles, 1, MAX_TILES)
+        check_int("layers", layers, 1, self.config.vision.num_layers + 1)
+        size, patch, o = self.config.tiling.size, self.config.vision.patch_size, self._options
+        sides = (size if height is None else height, size if width is None else width)
+        for name, side in zip(("height", "width"), sides):
+            check_int(name, side, 1, 1 << 20)
+            if side % patch:
+                raise UnsupportedError(f"{name}: {side}; allowed: a multiple of the patch size {patch}")
+        return make_tower_plan(
+            self.config.vision, tiles, sides, layers, itemsize=getattr(torch, self.dtype).itemsize,
+            stored=getattr(torch, o.weights).itemsize, backend=self.backend, limit=o.max_workspace, threads=o.op_threads,
+        )  # fmt: skip
 
     def tile(self, image: Any, *, max_tiles: int | None = None, check_finite: bool = False) -> Tiles:
         """One image as this checkpoint tiles it. check_finite: refuse a float picture with NaN or Inf (``tile_image``)."""

@@ -6,10 +6,10 @@ import math
 import numbers
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from .config import ModelConfig
+from .config import ModelConfig, VisionConfig
 from .costs import (
     chunk_rows,
     decode_workspace,
@@ -21,7 +21,10 @@ from .costs import (
     prefill_workspace,
     require_for_answer,
     tiles_a_pass,
+    tower_workspace,
     vision_flops,
+    vision_matrices,
+    vision_parameters,
 )
 from .errors import UnsupportedError
 from .ops._backend import cpu
@@ -138,6 +141,73 @@ class Plan:
         return capture.get().rstrip()
 
 
+@dataclass(frozen=True)
+class TowerPlan:
+    """Tiles of one size through the tower alone, ``VisionModel.vision``: bytes and FLOPs from shapes, not measured.
+
+    The peak is weights, the caller's tiles, the temporaries of a micro-batch (what max_workspace bounds), the threads' scratch and
+    the hidden states that are given back.
+    """
+
+    tiles: int
+    size: tuple[int, int]  # height, width in pixels
+    layers: int  # hidden states that are given back
+    micro_batch: int
+    flops: int
+    bytes: dict[str, int]  # weights, tiles, tower workspace, kernel scratch, hidden states
+
+    @property
+    def peak_bytes(self) -> int:
+        return sum(self.bytes.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "peak_bytes": self.peak_bytes}
+
+    def __str__(self) -> str:
+        head = f"{self.tiles} tiles of {self.size[0]} x {self.size[1]}, {self.micro_batch} a pass, {self.flops / 1e12:.3f} TFLOP"
+        rows = [*self.bytes.items(), ("peak", self.peak_bytes)]
+        return "\n".join([head, *(f"  {name:16s}{human_bytes(size):>12s}" for name, size in rows)])
+
+
+def make_tower_plan(
+    c: VisionConfig,
+    tiles: int,
+    size: tuple[int, int],
+    layers: int,
+    *,
+    itemsize: int,
+    stored: int,
+    backend: str,
+    limit: int,
+    threads: int,
+) -> TowerPlan:
+    """Plan for ``tiles`` uint8 tiles with activations of ``itemsize`` and matrices of ``stored`` bytes a value."""
+    rows = 1 + (size[0] // c.patch_size) * (size[1] // c.patch_size)
+    states = (layers - 1) * rows * c.hidden_size * itemsize  # kept beside the one that is computed
+
+    def need(count: int) -> int:
+        return count * states + tower_workspace(c, count, itemsize, backend, *size)
+
+    together = most(limit, need, min(tiles, tiles_a_pass(c, backend, threads, *size)), "one tile")
+    vectors = vision_parameters(c) - vision_matrices(c)
+    scratch = 0
+    if backend == "cpu":
+        products = (
+            cpu().gemm_scratch(max(c.intermediate_size, c.hidden_size), True),
+            cpu().gemm_scratch(3 * c.patch_size**2, False),
+        )
+        scratch = threads * max(*products, cpu().attention_scratch(c.head_dim))
+    found = {
+        "weights": vision_matrices(c) * stored + vectors * itemsize,
+        "tiles": tiles * 3 * size[0] * size[1],
+        # Hidden rows of a pass that is the only one are the result.
+        "tower workspace": need(together) - (together * rows * c.hidden_size * itemsize if together >= tiles else 0),
+        "kernel scratch": scratch,
+        "hidden states": tiles * layers * rows * c.hidden_size * itemsize,
+    }
+    return TowerPlan(tiles, size, layers, together, vision_flops(c, tiles, rows), found)
+
+
 def human_bytes(size: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < 1024:
@@ -250,4 +320,4 @@ def make_plan(
     )
 
 
-__all__ = ["Plan", "make_plan", "human_bytes", "parse_bytes"]
+__all__ = ["Plan", "TowerPlan", "human_bytes", "make_plan", "make_tower_plan", "parse_bytes"]

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import internvl_kernels as ivk
+from internvl_kernels.costs import vision_parameters
 from internvl_kernels.io.save import save_checkpoint
 from internvl_kernels.models import interpolate_positions
 from internvl_kernels.testing.checkpoints import VISION_STYLES, random_weights, tiny_config, write_transformers
@@ -153,7 +154,7 @@ def test_internvit_repositories(tmp_path: Path, style: str, backend: str) -> Non
     same_bits(found.vision(tiles, layers=[0, 1, 2, 3]), expected.vision(tiles, layers=[0, 1, 2, 3]))
     assert found.config.tiling.size == 56
     assert (found.config.layout, found.config.dtype) == ("original", "float32")
-    with pytest.raises(ivk.CheckpointError, match="unknown architecture.*InternVisionModel"):
+    with pytest.raises(ivk.CheckpointError, match=r"unknown architecture.*InternVisionModel"):
         ivk.load(alone, progress=False)
 
 
@@ -210,3 +211,22 @@ def test_a_packed_file_of_a_stand_alone_tower(tmp_path: Path) -> None:
     for _ in range(2):
         found = ivk.load_vision(alone, packed_cache=tmp_path / "cache", progress=False).vision(tiles)
         same_bits(found, expected)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_plan_of_the_tower(tower: Any, layers: int) -> None:
+    model = ivk.load_vision(tower[0], progress=False)
+    plan = model.plan_tower(5, height=28, width=84, layers=layers)
+    c = model.config.vision
+    rows = 1 + 2 * 6
+    assert plan.bytes["hidden states"] == 5 * layers * rows * c.hidden_size * 4
+    assert plan.bytes["tiles"] == 5 * 28 * 84 * 3
+    assert plan.bytes["weights"] == 4 * (vision_parameters(c))
+    assert plan.peak_bytes == sum(plan.bytes.values()) == plan.to_dict()["peak_bytes"]
+    assert "5 tiles of 28 x 84" in str(plan)
+    small = ivk.load_vision(tower[0], max_workspace="200KB", backend="cpu", progress=False).plan_tower(40)
+    assert small.micro_batch < 40
+    assert small.bytes["tower workspace"] <= 200_000
+    for arguments, words in (({"tiles": 0}, "tiles=0"), ({"height": 57}, "height: 57"), ({"layers": 9}, "layers=9")):
+        with pytest.raises(ValueError, match=words):
+            model.plan_tower(**arguments)
