@@ -134,9 +134,10 @@ def main() -> None:
     arguments = parser.parse_args()
     lines = [
         "# Full-size towers on the cpu backend", "",
-        f"`python tests/full_size.py {' '.join(arguments.names)}`: random weights stored in bfloat16, computed in float32, one tile "
-        "of 448 x 448. Memory: private pages of the process beside `plan_tower`'s peak. Reference: PyTorch, layer by layer.",
-        "", "| tower | relative L2 | memory taken | planned | taken / planned | seconds a tile | reference |", "|---|---|---|---|---|---|---|",
+        f"`python tests/full_size.py {' '.join(arguments.names)}`: random weights stored in bfloat16, computed in float32, one "
+        "tile of 448 x 448. Memory: private pages of the process beside `plan_tower`'s peak. Reference: PyTorch, by layers.",
+        "", "| tower | relative L2 | memory taken | planned | taken / planned | seconds a tile | reference |",
+        "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     bad = False
     for name in arguments.names:
