@@ -86,32 +86,44 @@ def model_parameters(c: ModelConfig) -> int:
 
 
 def tower_workspace(
-    c: VisionConfig, tiles: int, itemsize: int, backend: str, height: int | None = None, width: int | None = None
+    c: VisionConfig,
+    tiles: int,
+    itemsize: int,
+    backend: str,
+    height: int | None = None,
+    width: int | None = None,
+    kept_rows: int = 0,
 ) -> int:
-    """``tiles`` tiles through the tower. The reference materialises scores ``[tiles, heads, rows, rows]`` and fp32 norms."""
-    patches = ((height or c.image_size) // c.patch_size) * ((width or c.image_size) // c.patch_size)
+    """``tiles`` tiles through the tower, ``kept_rows`` rows of each kept beside its hidden rows. Tiles of another size than the
+    tower's own have a table of positions, which counts here although it may stay for the next call. The reference materialises
+    scores ``[tiles, heads, rows, rows]`` and fp32 norms.
+    """
+    grid = ((height or c.image_size) // c.patch_size, (width or c.image_size) // c.patch_size)
+    patches, values = grid[0] * grid[1], 3 * c.patch_size**2
     rows, d, inner = 1 + patches, c.hidden_size, c.intermediate_size
-    stem = (
-        patches * (3 * c.patch_size**2 + d) * itemsize + 3 * rows * d * 4
-    )  # one tile's patches; positions of another grid
+    table, making = 0, 0
+    if grid != (c.grid, c.grid):
+        table = rows * d * itemsize
+        making = (c.num_patches + 2 * rows) * d * 4 + table  # of it, in fp32; before all that follows
+    kept = tiles * kept_rows * d * itemsize + table
     if (
         backend == "cuda"
     ):  # pixels as floats, hidden rows (in fp32 for float16), what a layer computes beside them, and what
         # norms need to know of rows: two numbers for each 32 columns (of q and k as well), two factors
         wide, parts = 4 if itemsize == 2 else itemsize, -(-d // 32) + (-(-2 * d // 32) + 1 if c.qk_norm else 0)
         of_row = d * wide + max(4 * d, d + inner) * itemsize + 8 * parts
-        return tiles * (rows * of_row + 3 * patches * c.patch_size**2 * 4) + 3 * 8 * parts
+        return kept + tiles * (rows * of_row + patches * values * 4) + 3 * 8 * parts
     if backend != "reference":
-        # hidden rows, and beside them normed or mixed ones with q|k|v, or a piece's normed and inner ones, with its result
-        # where a library multiplies bfloat16
-        total = tiles * rows
+        # hidden rows, and beside them one tile's patches and their products, then normed or mixed rows with q|k|v, or a
+        # piece's normed and inner ones, with its result where a library multiplies bfloat16
+        total, stem = tiles * rows, patches * (values + d) * itemsize
         piece = -(-total // mlp_pieces(c, total, backend)) * ((1 if itemsize > 2 else 2) * d + inner)
-        return total * d * itemsize + max(total * 4 * d * itemsize, piece * itemsize, stem)
+        return max(making, kept + total * d * itemsize + max(total * 4 * d * itemsize, piece * itemsize, stem))
     scores = tiles * c.num_heads * rows * rows * _score_bytes(itemsize)
     attend = tiles * rows * 9 * d * itemsize + scores
     mlp = tiles * rows * ((3 * d + 2 * inner) * itemsize + 10 * d)
-    pixels = tiles * patches * 3 * c.patch_size**2 * (12 + itemsize) + 3 * tiles * rows * d * itemsize
-    return max(attend, mlp, pixels + 3 * rows * d * 4)
+    pixels = tiles * patches * values * (12 + itemsize) + 3 * tiles * rows * d * itemsize
+    return max(making, kept + max(attend, mlp, pixels))
 
 
 def encode_workspace(

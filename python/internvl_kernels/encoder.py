@@ -14,9 +14,10 @@ from .errors import ImageError, UnsupportedError
 from .io.checkpoint import load_weights, resolve
 from .io.config import read_tower_config
 from .io.decode import MAX_TILES, check_int
-from .io.images import Tiles, tile_image
+from .io.images import Tiles, squash, tile_image
 from .io.packed_file import packed_weights
-from .models import CudaTower, VisionTower, storage
+from .models import POOLS, CudaTower, Features, VisionTower, storage
+from .ops._device import DeviceArray
 from .options import RuntimeOptions, dense
 from .plan import TowerPlan, make_tower_plan
 
@@ -108,49 +109,60 @@ class VisionModel:
         patch, W / patch, D]`` each, without CLS. The results are torch tensors, which ``from_dlpack`` of other libraries takes;
         ``check_finite`` raises ImageError naming the first NaN or Inf of a float tile.
         """
-        if pool not in (None, "cls", "mean"):
-            raise UnsupportedError(f"pool: {pool!r}; allowed: 'cls', 'mean' or None")
-        if not isinstance(dense, bool) or (dense and pool is not None):
-            raise UnsupportedError(f"dense: {dense!r} with pool {pool!r}; allowed: False, or True without pool")
+        features = _features(pool, dense)
         single = isinstance(layers, (int, np.integer)) and not isinstance(layers, bool)
         wanted: Any = [layers] if single else layers
         with torch.no_grad(), self._options.limited():
-            pixels = self._tiles(tiles, check_finite)
-            states = self._tower(pixels, wanted)
-        patch, (height, width) = self.config.vision.patch_size, self._tower.check(pixels)
-
-        def shaped(state: Tensor) -> Tensor:
-            if dense:
-                return state[:, 1:].unflatten(1, (height // patch, width // patch))
-            return state if pool is None else state[:, 0] if pool == "cls" else state[:, 1:].mean(1)
-
-        if isinstance(states, list):
-            found = [shaped(state) for state in states]
-            return found[0] if single else found
-        return shaped(states)
+            found = self._tower(self._tiles(tiles, check_finite), wanted, features)
+        return found[0] if single else found
 
     def plan_tower(
-        self, tiles: int = 1, *, height: int | None = None, width: int | None = None, layers: int = 1
+        self,
+        tiles: int = 1,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        layers: int = 1,
+        pool: str | None = None,
+        dense: bool = False,
     ) -> TowerPlan:
         """Bytes and FLOPs of ``vision`` for so many uint8 tiles and hidden states, before any work. Prints as a table."""
-        check_int("tiles", tiles, 1, MAX_TILES)
+        check_int("tiles", tiles, 1, 1 << 20)
         check_int("layers", layers, 1, self.config.vision.num_layers + 1)
-        size, patch, o = self.config.tiling.size, self.config.vision.patch_size, self._options
-        sides = (size if height is None else height, size if width is None else width)
+        own, patch, o = self.config.tiling.size, self.config.vision.patch_size, self._options
+        sides = (own if height is None else height, own if width is None else width)
         for name, side in zip(("height", "width"), sides):
             check_int(name, side, 1, 1 << 20)
             if side % patch:
                 raise UnsupportedError(f"{name}: {side}; allowed: a multiple of the patch size {patch}")
+        features = _features(pool, dense)
+        rows = None if features.whole else features.rows(sides[0] // patch * (sides[1] // patch))
         return make_tower_plan(
-            self.config.vision, tiles, sides, layers, itemsize=getattr(torch, self.dtype).itemsize,
+            self.config.vision, tiles, sides, layers, rows=rows, itemsize=getattr(torch, self.dtype).itemsize,
             stored=getattr(torch, o.weights).itemsize, backend=self.backend, limit=o.max_workspace, threads=o.op_threads,
         )  # fmt: skip
 
-    def tile(self, image: Any, *, max_tiles: int | None = None, check_finite: bool = False) -> Tiles:
-        """One image as this checkpoint tiles it. check_finite: refuse a float picture with NaN or Inf (``tile_image``)."""
+    def tile(
+        self,
+        image: Any,
+        *,
+        max_tiles: int | None = None,
+        size: int | tuple[int, int] | None = None,
+        check_finite: bool = False,
+    ) -> Tiles:
+        """One image as this checkpoint tiles it. size: a side, or (height, width), of one tile for the whole picture instead.
+
+        check_finite: refuse a float picture with NaN or Inf (``tile_image``).
+        """
         t = self.config.tiling
         if max_tiles is not None:
             check_int("max_tiles", max_tiles, 1, MAX_TILES)
+        if size is not None:
+            if max_tiles is not None:
+                raise UnsupportedError(
+                    f"max_tiles: {max_tiles} with size {size!r}, which makes one tile; allowed: either"
+                )
+            return squash(image, *self._sides(size), rule=t.rule, check_finite=check_finite)
         most = t.max_tiles if max_tiles is None else max_tiles
         if not t.dynamic:
             most = 1
@@ -159,23 +171,53 @@ class VisionModel:
             pad_to_square=t.pad_to_square, threads=self._options.threads or 1, check_finite=check_finite,
         )  # fmt: skip
 
-    def _tiles(self, tiles: Any, check_finite: bool = False) -> Tensor:
+    def _sides(self, size: Any) -> tuple[int, int]:
+        """(height, width) that the tower takes."""
+        patch = self.config.vision.patch_size
+        sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+        whole = all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) for s in sides)
+        if len(sides) != 2 or not whole or any(s < patch or s % patch for s in sides):
+            raise UnsupportedError(
+                f"size: {size!r}; allowed: a side, or (height, width), of positive multiples of the patch size {patch}"
+            )
+        return int(sides[0]), int(sides[1])
+
+    def _tiles(self, tiles: Any, check_finite: bool = False) -> Any:
         if isinstance(tiles, Tiles):
             tiles = tiles.pixels
+        if isinstance(tiles, DeviceArray) and self.backend == "cuda":
+            if check_finite and "float" in tiles.dtype:
+                host = torch.empty(tiles.shape, dtype=getattr(torch, tiles.dtype))
+                tiles.copy_to(host)
+                _refuse_not_finite(host)
+            return tiles
         if not isinstance(tiles, (np.ndarray, torch.Tensor)):
-            raise ImageError(f"tiles: a {type(tiles).__name__}; allowed: Tiles, a numpy array or a torch tensor")
+            more = ", or a DeviceArray" if self.backend == "cuda" else ""
+            raise ImageError(f"tiles: a {type(tiles).__name__}; allowed: Tiles, a numpy array or a torch tensor{more}")
         tiles = dense("tiles", tiles, ImageError)
         if check_finite and tiles.is_floating_point():
-            for number, tile in enumerate(tiles):
-                finite = torch.isfinite(tile)
-                if not bool(finite.all()):
-                    where = (~finite).nonzero()[0].tolist()
-                    names = ("channel", "row", "column") if tile.ndim == 3 else range(tile.ndim)
-                    place = ", ".join(f"{name} {i}" for name, i in zip(names, where))
-                    raise ImageError(
-                        f"tiles: {tile[tuple(where)].item()} in tile {number}, {place}; allowed with check_finite=True: finite values"
-                    )
+            _refuse_not_finite(tiles)
         return tiles if self.backend == "cuda" else tiles.to(self._options.device)
+
+
+def _refuse_not_finite(tiles: Tensor) -> None:
+    for number, tile in enumerate(tiles):
+        finite = torch.isfinite(tile)
+        if not bool(finite.all()):
+            where = (~finite).nonzero()[0].tolist()
+            names = ("channel", "row", "column") if tile.ndim == 3 else range(tile.ndim)
+            place = ", ".join(f"{name} {i}" for name, i in zip(names, where))
+            raise ImageError(
+                f"tiles: {tile[tuple(where)].item()} in tile {number}, {place}; allowed with check_finite=True: finite values"
+            )
+
+
+def _features(pool: Any, dense: Any) -> Features:
+    if pool is not None and pool not in POOLS:
+        raise UnsupportedError(f"pool: {pool!r}; allowed: 'cls', 'mean' or None")
+    if not isinstance(dense, (bool, np.bool_)) or (dense and pool is not None):
+        raise UnsupportedError(f"dense: {dense!r} with pool {pool!r}; allowed: False, or True without pool")
+    return Features(pool, bool(dense))
 
 
 __all__ = ["VisionModel", "load_vision", "read_weights"]

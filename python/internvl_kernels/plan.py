@@ -145,16 +145,16 @@ class Plan:
 class TowerPlan:
     """Tiles of one size through the tower alone, ``VisionModel.vision``: bytes and FLOPs from shapes, not measured.
 
-    The peak is weights, the caller's tiles, the temporaries of a micro-batch (what max_workspace bounds), the threads' scratch and
-    the hidden states that are given back.
+    The peak is weights, the caller's tiles, the temporaries of a micro-batch (what max_workspace bounds, less what is given back
+    if there is but one), the threads' scratch and what is given back.
     """
 
     tiles: int
     size: tuple[int, int]  # height, width in pixels
-    layers: int  # hidden states that are given back
+    layers: int  # hidden states of which something is given back
     micro_batch: int
     flops: int
-    bytes: dict[str, int]  # weights, tiles, tower workspace, kernel scratch, hidden states
+    bytes: dict[str, int]  # weights, tiles, tower workspace, kernel scratch, features
 
     @property
     def peak_bytes(self) -> int:
@@ -175,20 +175,27 @@ def make_tower_plan(
     size: tuple[int, int],
     layers: int,
     *,
+    rows: int | None = None,
     itemsize: int,
     stored: int,
     backend: str,
     limit: int,
     threads: int,
 ) -> TowerPlan:
-    """Plan for ``tiles`` uint8 tiles with activations of ``itemsize`` and matrices of ``stored`` bytes a value."""
-    rows = 1 + (size[0] // c.patch_size) * (size[1] // c.patch_size)
-    states = (layers - 1) * rows * c.hidden_size * itemsize  # kept beside the one that is computed
+    """Plan for ``tiles`` uint8 tiles with activations of ``itemsize`` and matrices of ``stored`` bytes a value.
+
+    rows: those of each hidden state and tile that are given back; None: all of them.
+    """
+    every = 1 + (size[0] // c.patch_size) * (size[1] // c.patch_size)
+    given = layers * (every if rows is None else rows)
+    kept = given - (every if rows is None else 0)  # beside the hidden rows
+    if backend == "cuda":
+        kept = 0  # what is given back lies on the host
 
     def need(count: int) -> int:
-        return count * states + tower_workspace(c, count, itemsize, backend, *size)
+        return tower_workspace(c, count, itemsize, backend, *size, kept)
 
-    together = most(limit, need, min(tiles, tiles_a_pass(c, backend, threads, *size)), "one tile")
+    together = min(tiles, most(limit, need, min(tiles, tiles_a_pass(c, backend, threads, *size)), "one tile"))
     vectors = vision_parameters(c) - vision_matrices(c)
     scratch = 0
     if backend == "cpu":
@@ -200,12 +207,13 @@ def make_tower_plan(
     found = {
         "weights": vision_matrices(c) * stored + vectors * itemsize,
         "tiles": tiles * 3 * size[0] * size[1],
-        # Hidden rows of a pass that is the only one are the result.
-        "tower workspace": need(together) - (together * rows * c.hidden_size * itemsize if together >= tiles else 0),
+        "tower workspace": need(together),
         "kernel scratch": scratch,
-        "hidden states": tiles * layers * rows * c.hidden_size * itemsize,
+        "features": tiles * given * c.hidden_size * itemsize,
     }
-    return TowerPlan(tiles, size, layers, together, vision_flops(c, tiles, rows), found)
+    if together == tiles and backend != "cuda":
+        found["tower workspace"] -= found["features"]  # of the only pass
+    return TowerPlan(tiles, size, layers, together, vision_flops(c, tiles, every), found)
 
 
 def human_bytes(size: float) -> str:

@@ -219,7 +219,7 @@ def test_a_plan_of_the_tower(tower: Any, layers: int) -> None:
     plan = model.plan_tower(5, height=28, width=84, layers=layers)
     c = model.config.vision
     rows = 1 + 2 * 6
-    assert plan.bytes["hidden states"] == 5 * layers * rows * c.hidden_size * 4
+    assert plan.bytes["features"] == 5 * layers * rows * c.hidden_size * 4
     assert plan.bytes["tiles"] == 5 * 28 * 84 * 3
     assert plan.bytes["weights"] == 4 * (vision_parameters(c))
     assert plan.peak_bytes == sum(plan.bytes.values()) == plan.to_dict()["peak_bytes"]

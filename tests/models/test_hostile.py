@@ -104,7 +104,7 @@ def test_tiles_of_any_memory_order(model: ivk.Model) -> None:
     assert torch.equal(model.vision(floats.transpose(0, 3, 1, 2).astype(">f4")), expected)
 
 
-@pytest.mark.parametrize("layers", [[], 3, ["a"], [1.0], "12"])
+@pytest.mark.parametrize("layers", [[], 99, True, ["a"], [1.0], "12"])
 def test_layers_of_the_wrong_kind(model: ivk.Model, layers: Any) -> None:
     with pytest.raises(ivk.UnsupportedError, match="layers"):
         model.vision(FLOATS, layers=layers)

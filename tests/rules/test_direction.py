@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plan": {"ops"},
     "generate": {"models", "ops"},
     "options": {"ops", "plan", "generate"},
-    "encoder": {"io", "models", "options", "plan"},
+    "encoder": {"io", "models", "ops", "options", "plan"},
     "visual_model": {"encoder", "io", "models", "options"},
     "model": {"encoder", "generate", "io", "models", "ops", "options", "plan", "visual_model"},
     "about": {"__version__", "ops"},

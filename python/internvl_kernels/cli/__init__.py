@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import chat, check, demo, machine, tiles
+from . import chat, check, demo, encode, machine, tiles
 from . import models as released
 from ._common import Commands
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Run InternVL with its own kernels: straight from a published checkpoint, nothing else to install.",
 )
 for command in (
-    demo.demo, machine.info, released.models, chat.chat, chat.encode, tiles.tiles, machine.plan, check.bench, check.verify,
+    demo.demo, machine.info, released.models, chat.chat, encode.encode, tiles.tiles, machine.plan, check.bench, check.verify,
 ):  # fmt: skip
     app.command()(command)
 

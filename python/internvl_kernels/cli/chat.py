@@ -1,4 +1,4 @@
-"""Commands that run a checkpoint: chat, encode."""
+"""The command chat: questions to a checkpoint."""
 
 from __future__ import annotations
 
@@ -128,71 +128,3 @@ def _video(paths: list[Path]) -> list[Any]:
         else:
             frames.append(path)
     return [Video(frames)] if frames else []
-
-
-def encode(
-    checkpoint: Checkpoint,
-    images: Annotated[list[Path], typer.Argument(help="Images, each encoded with its own tiles.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="FILE.safetensors (a tensor per image) or FILE.npy (all rows, float32).")],
-    max_tiles: MaxTiles = None,
-    backend: Backend = "auto",
-    dtype: Dtype = None,
-    weights: Weights = None,
-    threads: Threads = None,
-    max_workspace: Workspace = None,
-    packed: PackedCache = None,
-    as_json: Json = False,
-) -> None:
-    """Images to the visual tokens that the language model would get, in a file."""
-    if out.suffix not in (".safetensors", ".npy"):
-        raise UnsupportedError(f"--out: {str(out)!r}; allowed: a name ending in .safetensors or .npy")
-    from ..model import load
-
-    model = load(
-        checkpoint, backend=backend, dtype=dtype, threads=threads, max_workspace=max_workspace, progress=not as_json,
-        packed_cache=packed_cache(packed), weights=weights,
-    )  # fmt: skip
-    begin = time.perf_counter()
-    features = model.encode(images, max_tiles=max_tiles)
-    seconds = time.perf_counter() - begin
-    rows = []
-    first = 0
-    for number, (path, tensor) in enumerate(zip(images, features)):
-        tiles = len(tensor) // model.config.tokens_per_tile
-        rows.append(
-            {"image": str(path), "tensor": f"image_{number}", "tiles": tiles, "tokens": len(tensor), "first_row": first}
-        )
-        first += len(tensor)
-    _write(out, features, rows)
-    width = int(features[0].shape[-1])
-    if as_json:
-        print_json({"out": str(out), "width": width, **run_table(model, threads), "seconds": seconds, "images": rows})
-        return
-    from rich.table import Table
-
-    table = Table(title=f"{out}: width {width}, {model.dtype}, {seconds:.2f} s", title_justify="left")
-    for column in ("image", "tensor", "tiles", "tokens", "first row"):
-        table.add_column(column, justify="left" if column in ("image", "tensor") else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    console().print(table)
-
-
-def _write(out: Path, features: list[Any], rows: list[dict[str, Any]]) -> None:
-    """Through a temporary name, so that a failure leaves no half-written file."""
-    import numpy as np
-    import torch
-
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        if out.suffix == ".npy":
-            with partial.open("wb") as file:
-                np.save(file, torch.cat(features).float().cpu().numpy())
-        else:
-            from safetensors.torch import save_file
-
-            tensors = {row["tensor"]: tensor.contiguous().clone() for row, tensor in zip(rows, features)}
-            save_file(tensors, partial, metadata={row["tensor"]: row["image"] for row in rows})
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -59,33 +59,49 @@ def read_config(path: str | Path) -> ModelConfig:
 
 
 def read_tower_config(path: str | Path) -> TowerConfig:
-    """The tower that a checkpoint directory holds: of a whole model, whatever its language model is, or a stand-alone
-    ``InternVisionModel`` | ``InternVLVisionModel``, whose config.json is the tower's own.
+    """The tower that a checkpoint directory holds: of a whole model, whatever its own class and its language model are, or a
+    stand-alone ``InternVisionModel`` | ``InternVLVisionModel``, whose config.json is the tower's own.
 
     Raises ``CheckpointError`` as ``read_config``, for what concerns the tower.
     """
     directory = Path(path)
     top = _top(directory)
-    names, kind = top.get("architectures"), top.get("model_type")
-    name = names[0] if isinstance(names, list) and names else None
-    alone = _TOWERS.get(name if isinstance(name, str) else str(kind))
-    layout = alone or _layout(top, _TOWERS)
-    section = "" if alone else "vision_config"
-    if alone == "original":
-        vision = _vision(top, top, last=True)
-        tiling = TilingConfig(size=vision.image_size)
-    elif alone == "hf":
-        vision = _vision_hf(top, top)
-        tiling = TilingConfig(size=vision.image_size, rule="hf")
-    elif layout == "original":
-        vision, tiling = _vision(top.section(section), top), _tiling(top)
+    alone, layout = _tower_layout(top)
+    v = top if alone else top.section("vision_config")
+    if layout == "original":
+        # Only the chat models leave out the layers that they do not use.
+        vision = _vision(v, top, last=_class(top) not in ("InternVLChatModel", "internvl_chat"))
+        tiling = _tiling_alone(directory, vision, "original") if alone else _tiling(top)
     else:
-        vision = _vision_hf(top.section(section), top)
-        tiling = _tiling_hf(directory, vision)
-    _check_quantization(top.section(section) if section else top)
+        vision = _vision_hf(v, top)
+        tiling = _tiling_alone(directory, vision, "hf") if alone else _tiling_hf(directory, vision)
+    _check_quantization(v)
     stored = read_sources(directory) if has_weights(directory) else {}
     own = {n: s for n, s in stored.items() if "vision" in n or alone}
     return TowerConfig(vision, tiling, layout, _dtype(top, own))
+
+
+def stands_alone(path: str | Path) -> bool:
+    """Whether a checkpoint directory holds a tower and nothing else. Raises ``CheckpointError`` where it holds none that is known."""
+    return _tower_layout(_top(Path(path)))[0]
+
+
+def _tower_layout(top: Fields) -> tuple[bool, str]:
+    """Whether config.json is a tower's own, and the layout. A class that nobody here knows is fine around a section that says
+    what tower it describes."""
+    name, inner = _class(top), top.section("vision_config").get("model_type")
+    if name in _TOWERS:
+        return True, _TOWERS[name]
+    if name not in ARCHITECTURES and isinstance(inner, str) and inner in _TOWERS:
+        return False, _TOWERS[inner]
+    return False, _layout(top, _TOWERS)
+
+
+def _class(top: Fields) -> str:
+    """The class that config.json names, or its model_type."""
+    names, kind = top.get("architectures"), top.get("model_type")
+    name = names[0] if isinstance(names, list) and names else kind if names is None else None
+    return name if isinstance(name, str) else ""
 
 
 def _top(directory: Path) -> Fields:
@@ -234,6 +250,13 @@ def _tiling(top: Fields) -> TilingConfig:
         thumbnail=top.boolean("use_thumbnail", False),
         pad_to_square=top.boolean("pad2square", False),
     )
+
+
+def _tiling_alone(directory: Path, vision: VisionConfig, rule: str) -> TilingConfig:
+    """A tower's repository says how pixels are normalised, but not of tiles: a picture is one."""
+    p, default = _optional(directory, "preprocessor_config.json"), TilingConfig()
+    mean, std = p.triple("image_mean", default.mean, above=-1e6), p.triple("image_std", default.std, above=0.0)
+    return TilingConfig(size=vision.image_size, max_tiles=1, rule=rule, mean=mean, std=std)
 
 
 def _tiling_hf(directory: Path, vision: VisionConfig) -> TilingConfig:

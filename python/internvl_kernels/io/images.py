@@ -117,6 +117,27 @@ def open_image(
     return Image.fromarray(np.ascontiguousarray(array_rgb(source, check_rule(rule))))
 
 
+def squash(
+    image: ImageLike,
+    height: int,
+    width: int,
+    *,
+    rule: str = "original",
+    max_pixels: int | None = MAX_PIXELS,
+    check_finite: bool = False,
+) -> Tiles:
+    """The whole picture as a single tile of ``height`` x ``width`` pixels, by Pillow's bicubic filter; the aspect ratio is not
+    kept. Arguments and errors as ``tile_image``.
+    """
+    check_int("height", height, 1, MAX_TILES)
+    check_int("width", width, 1, MAX_TILES)
+    if check_finite:
+        refuse_not_finite(load(image, max_pixels, False))
+    picture = open_image(image, rule=rule, max_pixels=max_pixels)
+    pixels = np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
+    return Tiles(pixels[None], (1, 1), False)
+
+
 def image_size(image: ImageLike, *, max_pixels: int | None = MAX_PIXELS) -> tuple[int, int]:
     """(width, height) of a picture from its header alone, as stored. Arguments and errors as ``tile_image``."""
     source = load(image, max_pixels, False, header_only=True)
@@ -141,4 +162,4 @@ def _padded(bands: list[np.ndarray], colour: tuple[int, int, int]) -> np.ndarray
     return square
 
 
-__all__ = ["MAX_PIXELS", "Tiles", "Video", "open_image", "tile_image", "tile_video"]
+__all__ = ["MAX_PIXELS", "Tiles", "Video", "open_image", "squash", "tile_image", "tile_video"]

@@ -13,19 +13,11 @@ from ..costs import mlp_pieces, most, tiles_a_pass, tower_workspace
 from ..errors import ImageError, UnsupportedError
 from ._space import Space
 from ._weights import group, layers
+from .features import WHOLE, Features
+from .position_tables import PositionTables
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def interpolate_positions(positions: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
-    """Position table ``[1 + h*w, D]`` for another patch grid: bicubic in fp32, the CLS row kept; identity at its own grid."""
-    if grid == target:
-        return positions
-    patches = positions[1:].float().reshape(1, *grid, -1).permute(0, 3, 1, 2)
-    resized = torch.nn.functional.interpolate(patches, size=target, mode="bicubic", align_corners=False)
-    rows = resized.permute(0, 2, 3, 1).reshape(target[0] * target[1], -1)
-    return torch.cat([positions[:1], rows.to(positions.dtype)])
 
 
 class VisionTower:
@@ -48,6 +40,7 @@ class VisionTower:
         self._run: dict[str, Any] = {"backend": backend, "threads": threads}
         self._stem = group(weights, "vision.")
         self._layers = layers(weights, "vision", config.num_layers)
+        self._tables = PositionTables(self._stem["positions"], (config.grid, config.grid))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -57,8 +50,13 @@ class VisionTower:
     def threads(self) -> int:
         return self._run["threads"] or torch.get_num_threads()
 
-    def micro_batch(self, height: int | None = None, width: int | None = None, kept: int = 1) -> int:
-        """Tiles per pass: those that are fastest, or that keep ``max_workspace`` while ``kept`` hidden states are kept.
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return height // self.config.patch_size, width // self.config.patch_size
+
+    def micro_batch(self, height: int | None = None, width: int | None = None, kept_rows: int = 0) -> int:
+        """Tiles per pass: those that are fastest, or that keep ``max_workspace`` while ``kept_rows`` rows of each are kept beside
+        its hidden rows.
 
         Raises UnsupportedError when one tile does not fit.
         """
@@ -66,64 +64,67 @@ class VisionTower:
         together = tiles_a_pass(c, backend, self.threads, height, width)
         if self.max_workspace is None:
             return together
-        rows = 1 + ((height or c.image_size) // c.patch_size) * ((width or c.image_size) // c.patch_size)
 
         def need(tiles: int) -> int:
-            states = (kept - 1) * tiles * rows * c.hidden_size * itemsize
-            return states + tower_workspace(c, tiles, itemsize, backend, height, width)
+            return tower_workspace(c, tiles, itemsize, backend, height, width, kept_rows)
 
         return most(self.max_workspace, need, together, "one tile")
 
-    def __call__(self, tiles: Tensor, layers: Sequence[int] | None = None) -> Tensor | list[Tensor]:
-        """Hidden states of ``tiles`` (uint8 ``[T, H, W, 3]`` or normalised float ``[T, 3, H, W]``).
+    def __call__(
+        self, tiles: Tensor, layers: Sequence[int] | None = None, features: Features = WHOLE
+    ) -> Tensor | list[Tensor]:
+        """Hidden states of ``tiles`` (uint8 ``[T, H, W, 3]`` or normalised float ``[T, 3, H, W]``), or ``features`` of them.
 
         Returns the last hidden state ``[T, 1 + N, D]``, or with ``layers`` a list of hidden states indexed as a Python list of
         ``num_layers + 1`` entries whose first is the embedding (so -1 is the last output, -4 leaves three layers out).
         """
         height, width = self.check(tiles)
-        wanted = None if layers is None else self._layer_indices(layers)
-        chunk = self.micro_batch(height, width, len(wanted or [-1]))
+        wanted = [self.config.num_layers] if layers is None else self._layer_indices(layers)
+        grid, d = self.grid(height, width), self.config.hidden_size
+        rows = 1 + grid[0] * grid[1]
+        chunk = self.micro_batch(height, width, features.rows(rows - 1) * len(wanted) - (rows if features.whole else 0))
         if len(tiles) <= chunk:
-            columns = self._forward(tiles, wanted)
+            columns = self._forward(tiles, wanted, features)
         else:  # results are written where they belong: joining parts would need them twice
-            rows = 1 + (height // self.config.patch_size) * (width // self.config.patch_size)
-            shape, like = (len(tiles), rows, self.config.hidden_size), self._stem["cls"]
-            columns = [like.new_empty(shape) for _ in range(1 if wanted is None else len(wanted))]
+            like = self._stem["cls"]
+            columns = [like.new_empty(features.shape(len(tiles), grid, d)) for _ in wanted]
             space = self._space(chunk * rows)
             for i in range(0, len(tiles), chunk):
-                for column, part in zip(columns, self._forward(tiles[i : i + chunk], wanted, space)):
-                    column[i : i + chunk] = part
+                _write(columns, i, self._forward(tiles[i : i + chunk], wanted, features, space))
         return columns[0] if layers is None else columns
 
     def forward(self, tiles: Tensor) -> Tensor:
         """The last hidden state of checked tiles, all in one pass."""
-        return self._forward(tiles, None)[0]
+        return self._forward(tiles, [self.config.num_layers])[0]
 
-    def _forward(self, tiles: Tensor, wanted: list[int] | None, space: Space | None = None) -> list[Tensor]:
-        last = self.config.num_layers
-        wanted = [last] if wanted is None else wanted
+    def _forward(
+        self, tiles: Tensor, wanted: Sequence[int], features: Features = WHOLE, space: Space | None = None
+    ) -> list[Tensor]:
+        last, grid = max(wanted), self.grid(*_size(tiles))
         kept: dict[int, Tensor] = {}
         h = self.embed(tiles)
         space = space or self._space(h.shape[0] * h.shape[1])
-        for i in range(max(wanted)):
+        for i in range(last):
             if i in wanted:
-                kept[i] = h.clone()
+                kept[i] = h.clone() if features.whole else features.of(h, grid)
             w = self._layers[i]
             h = self._mlp(w, self._attention(w, h, space), space)
-        kept[max(wanted)] = h
+        kept[last] = features.of(h, grid)
         return [kept[i] for i in wanted]
 
     def embed(self, tiles: Tensor) -> Tensor:
         """Patches, CLS and positions: ``[T, 1 + N, D]``."""
         c, w = self.config, self._stem
-        shape = tiles.shape[1:3] if tiles.dtype == torch.uint8 else tiles.shape[2:4]
-        target = (shape[0] // c.patch_size, shape[1] // c.patch_size)
-        positions = interpolate_positions(w["positions"], (c.grid, c.grid), target)
+        positions = self.positions_for(self.grid(*_size(tiles)))
         pixels = tiles if tiles.dtype == torch.uint8 else tiles.to(self.dtype)
         return ops.patch_embed(
             pixels, w["patch.weight"], w["patch.bias"], w["cls"], positions, mean=self.mean, std=self.std,
             patch_size=c.patch_size, **self._run,
         )  # fmt: skip
+
+    def positions_for(self, grid: tuple[int, int]) -> Any:
+        """The table ``[1 + N, D]`` for a grid of patches."""
+        return self._stem["positions"] if grid == (self.config.grid, self.config.grid) else self._tables(grid)
 
     def _space(self, rows: int) -> Space:
         """For what a layer computes beside its hidden rows. A library that multiplies plain weights makes memory of its own."""
@@ -203,9 +204,20 @@ class VisionTower:
             raise ImageError(
                 f"tiles: {tiles.dtype} {list(tiles.shape)}; allowed: uint8 [T, H, W, 3] or float [T, 3, H, W]"
             )
-        height, width = tiles.shape[1:3] if bytes_in else tiles.shape[2:4]
+        height, width = _size(tiles)
         if len(tiles) == 0:
             raise ImageError("tiles: zero tiles; allowed: one and more")
         if height < patch or width < patch or height % patch or width % patch:
             raise ImageError(f"tiles: {height} x {width} pixels; allowed: positive multiples of the patch size {patch}")
         return height, width
+
+
+def _size(tiles: Any) -> tuple[int, int]:
+    height, width = tiles.shape[1:3] if str(tiles.dtype).endswith("uint8") else tiles.shape[2:4]
+    return height, width
+
+
+def _write(columns: Sequence[Tensor], begin: int, parts: Sequence[Tensor]) -> None:
+    """A function of its own, so that no part is held while the next pass runs."""
+    for column, part in zip(columns, parts):
+        column[begin : begin + len(part)] = part

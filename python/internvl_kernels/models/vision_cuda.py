@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 from .. import ops
 from .._lazy import torch
 from ..config import VisionConfig
+from ..costs import tower_workspace
 from ..errors import ImageError, UnsupportedError
 from ..ops._device import DeviceArray
 from ..ops._record import Recording
 from ._cuda_layers import CudaLayers, stream_dtype, upload
-from .vision import VisionTower, interpolate_positions
+from .features import WHOLE, Features
+from .position_tables import PositionTables
+from .vision import VisionTower
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-KEPT_PASSES = 8  # shapes of tiles whose memory and records are kept
+KEPT_PASSES = 8  # shapes of tiles whose memory and records are kept, if max_workspace has room for so many
 
 
 def _whole_vectors(matrix: Tensor, device: int) -> DeviceArray:
@@ -40,6 +43,7 @@ class Pass:
         c, device = tower.config, tower.device
         grid = (size[0] // c.patch_size, size[1] // c.patch_size)
         rows = 1 + grid[0] * grid[1]
+        self.size = tower_workspace(c, shape[0], tower.dtype.itemsize, "cuda", *size)
         self.pixels = DeviceArray.empty(shape, dtype, device=device)
         self.hidden = DeviceArray.empty((shape[0], rows, c.hidden_size), stream_dtype(tower.dtype_name), device=device)
         pixels, hidden, positions = self.pixels, self.hidden, tower.positions_for(grid)
@@ -79,11 +83,12 @@ class CudaTower(VisionTower):
         max_workspace: int | None = None,
     ) -> None:
         held = {name: tensor for name, tensor in weights.items() if name.startswith("vision.")}
-        self._table = held["vision.positions"]  # on the host, to be interpolated
         super().__init__(config, held, mean=mean, std=std, backend="cuda", max_workspace=max_workspace)
         self.encoder = CudaLayers(config, held, device)
         self._layers = []  # those of the host
         stem = {name: tensor for name, tensor in self._stem.items() if not name.startswith("layers.")}
+        own = (config.grid, config.grid)  # interpolated on the host
+        self._tables = PositionTables(stem["positions"], own, lambda table: DeviceArray(table, device=device))
         self._stem = upload(stem, device) | {"patch.weight": _whole_vectors(stem["patch.weight"], device)}
         self.device = device
         self._passes: dict[tuple[Any, ...], Pass] = {}
@@ -103,14 +108,20 @@ class CudaTower(VisionTower):
         found: torch.dtype = getattr(torch, self.dtype_name)
         return found
 
-    def __call__(self, tiles: Tensor | DeviceArray, layers: Sequence[int] | None = None) -> Tensor | list[Tensor]:
+    def __call__(
+        self, tiles: Tensor | DeviceArray, layers: Sequence[int] | None = None, features: Features = WHOLE
+    ) -> Any:
+        """As ``VisionTower``. Tiles in a DeviceArray give DeviceArrays, of the residual stream's dtype (``stream_dtype``)."""
         height, width = self.check(tiles)
         wanted = [self.config.num_layers] if layers is None else self._layer_indices(layers)
-        rows = 1 + (height // self.config.patch_size) * (width // self.config.patch_size)
-        place = "cpu" if isinstance(tiles, DeviceArray) else tiles.device
-        columns = [
-            torch.empty((len(tiles), rows, self.config.hidden_size), dtype=self.dtype, device=place) for _ in wanted
-        ]
+        grid, d = self.grid(height, width), self.config.hidden_size
+        shape = features.shape(len(tiles), grid, d)
+        columns: list[Any]
+        if isinstance(tiles, DeviceArray):
+            kind = stream_dtype(self.dtype_name)
+            columns = [DeviceArray.empty(shape, kind, device=self.device) for _ in wanted]
+        else:
+            columns = [torch.empty(shape, dtype=self.dtype, device=tiles.device) for _ in wanted]
         chunk = self.micro_batch(height, width)
         for i in range(0, len(tiles), chunk):
             part = tiles[i : i + chunk]
@@ -118,7 +129,7 @@ class CudaTower(VisionTower):
             def keep(state: int, hidden: DeviceArray, begin: int = i, count: int = len(part)) -> None:
                 for index, column in zip(wanted, columns):
                     if index == state:
-                        _fetch(hidden, column[begin : begin + count])
+                        _fetch(features, hidden, column[begin : begin + count], grid)
 
             with self._alone:  # threads share the passes
                 self._run_pass(self.load(part), None if layers is None else wanted, keep)
@@ -135,8 +146,7 @@ class CudaTower(VisionTower):
         size = (shape[1], shape[2]) if dtype == "uint8" else (shape[2], shape[3])
         key = (*shape, dtype)
         if key not in self._passes:
-            while len(self._passes) >= KEPT_PASSES:
-                self._passes.pop(next(iter(self._passes)))
+            self._make_room(tower_workspace(self.config, shape[0], self.dtype.itemsize, "cuda", *size))
             self._passes[key] = Pass(self, shape, dtype, size)
         found = self._passes[key] = self._passes.pop(key)  # the last one used is the last one given up
         found.pixels.copy_from(tiles if isinstance(tiles, DeviceArray) else tiles.contiguous())
@@ -147,12 +157,14 @@ class CudaTower(VisionTower):
         self.check(tiles)
         return self.load(tiles)()
 
-    def positions_for(self, grid: tuple[int, int]) -> DeviceArray:
-        if grid == (self.config.grid, self.config.grid):
-            found: DeviceArray = self._stem["positions"]
-            return found
-        own = (self.config.grid, self.config.grid)
-        return DeviceArray(interpolate_positions(self._table, own, grid).contiguous(), device=self.device)
+    def _make_room(self, size: int) -> None:
+        """Gives up the passes that were not used for longest, so that all that are kept stay under max_workspace."""
+        while self._passes:
+            held = sum(run.size for run in self._passes.values())
+            fits = self.max_workspace is None or held + size <= self.max_workspace
+            if fits and len(self._passes) < KEPT_PASSES:
+                return
+            self._passes.pop(next(iter(self._passes)))
 
     def embedding(self) -> Callable[[DeviceArray, DeviceArray, DeviceArray], None]:
         """Of pixels, with positions, into hidden rows."""
@@ -184,10 +196,21 @@ class CudaTower(VisionTower):
         raise UnsupportedError("forward: allowed on the cuda backend: on_device, or a call")
 
 
-def _fetch(hidden: DeviceArray, into: Tensor) -> None:
-    """A hidden state to where the caller's tensor lies, in its dtype."""
+def _fetch(features: Features, hidden: DeviceArray, into: Any, grid: tuple[int, int]) -> None:
+    """Features of a hidden state to where the caller's result lies, in its dtype. Means are taken on the host."""
+    if features.pool == "mean":
+        host = torch.empty(hidden.shape, dtype=getattr(torch, hidden.dtype))
+        hidden.copy_to(host)
+        found = features.of(host, grid)
+        into.copy_from(found) if isinstance(into, DeviceArray) else into.copy_(found)
+        return
+    part = hidden if features.whole else hidden[:, 0] if features.pool else hidden[:, 1:]
+    into = into.reshape(*part.shape)
+    if isinstance(into, DeviceArray):
+        into.copy_from(part)
+        return
     kind: torch.dtype = getattr(torch, hidden.dtype)
     target = into if into.dtype == kind else torch.empty(into.shape, dtype=kind, device=into.device)
-    hidden.copy_to(target)
+    part.copy_to(target)
     if target is not into:
         into.copy_(target)
