@@ -188,7 +188,8 @@ def _score_bytes(itemsize: int) -> int:
 
 def _scores(c: LanguageConfig, rows: int, keys: int, itemsize: int) -> int:
     """The reference's attention of one span: scores and causal mask, and keys copied to every query head."""
-    return rows * keys * (c.num_heads * _score_bytes(itemsize) + 2) + 2 * keys * c.q_size * itemsize
+    sinks = (4 if itemsize >= 4 else 2) if c.sinks else 0  # the copy that has a column more
+    return rows * keys * (c.num_heads * (_score_bytes(itemsize) + sinks) + 2) + 2 * keys * c.q_size * itemsize
 
 
 def logits_workspace(c: LanguageConfig, rows: int, itemsize: int) -> int:

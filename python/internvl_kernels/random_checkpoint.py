@@ -213,6 +213,9 @@ class RandomWeights(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._parameters)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._parameters  # without drawing it
+
     def meta(self, name: str) -> Tensor:
         """Shape and dtype alone."""
         return torch.empty(self._parameters[name].shape, dtype=self._dtype, device="meta")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from internvl_kernels import random_checkpoint
 from internvl_kernels.testing.checkpoints import byte_tokenizer_files, random_weights, tiny_config
 
 # Each call runs twice; the second is measured: oneDNN keeps its compiled code of every shape, which is no workspace.
@@ -27,7 +28,8 @@ def private():
         return int(next(line for line in status if line.startswith("RssAnon")).split()[1]) * 1024
 
 rng = np.random.default_rng(0)
-tiles = rng.integers(0, 256, (int(count), 336, 336, 3), dtype=np.uint8)
+side = model.config.tiling.size
+tiles = rng.integers(0, 256, (int(count), side, side, 3), dtype=np.uint8)
 per_tile = model.config.tokens_per_tile
 image = [model.image_token_id] * (len(tiles) * per_tile)
 text = rng.integers(8, 250, 1200).tolist()
@@ -71,6 +73,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("memory") / "model"
     save_checkpoint(random_weights(config, dtype="float32"), config, path, extra_files=byte_tokenizer_files())
     return path
+
+
+@pytest.fixture(scope="module")
+def gpt_oss(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    name = "InternVL3.5-GPT-OSS-20B-A4B-Preview"
+    path = tmp_path_factory.mktemp("gpt_oss") / "model"
+    return random_checkpoint(name, path, scale=0.12, dtype="float32", progress=False)
 
 
 def measure(path: Path, *arguments: str, threads: int = 1, tiles: int = 6) -> dict:
@@ -129,6 +138,16 @@ def test_forty_tiles_take_what_the_plan_says(checkpoint: Path) -> None:
     assert 0.9 * planned - SLACK < found["measured"] < 1.1 * planned + SLACK, found
     for stage in ("tower workspace", "prefill workspace", "decode workspace"):
         assert found["bytes"][stage] <= 20e6
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"), [("reference", "float32"), ("reference", "bfloat16"), ("cpu", "float32")]
+)
+def test_sinks_windows_and_expert_biases_are_in_the_plan(gpt_oss: Path, backend: str, dtype: str) -> None:
+    """GPT-OSS: on the reference the sinks cost a copy of the scores."""
+    found = measure(gpt_oss, backend, dtype, "generate", "2GB", tiles=1)
+    planned = found["peak"] - found["bytes"]["weights"] - found["bytes"]["tiles"]
+    assert 0.8 * planned - SLACK < found["measured"] < 1.1 * planned + SLACK, found
 
 
 def test_the_meter_sees_what_a_limit_saves(checkpoint: Path) -> None:
