@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -48,3 +50,19 @@ def sums(request: pytest.FixtureRequest, cuda_backend: str) -> Iterator[None]:
         return
     with vgpu.options(truncating_mma=request.param):
         yield
+
+
+@pytest.fixture
+def counted(cuda_backend: str, request: pytest.FixtureRequest) -> Callable[[Callable[[], Any]], list[dict[str, Any]]]:
+    """The launches of a call: their counters, registers and shared memory."""
+    if cuda_backend == "real":
+        pytest.skip("a real GPU does not count by itself")
+    virtual_gpu: ModuleType = request.getfixturevalue("virtual_gpu")
+
+    def run(call: Callable[[], Any]) -> list[dict[str, Any]]:
+        virtual_gpu.reset()
+        call()
+        virtual_gpu.assert_clean()
+        return virtual_gpu.counters()
+
+    return run

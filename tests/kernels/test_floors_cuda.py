@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,22 +17,6 @@ pytestmark = pytest.mark.modes(vgpu.LAZY)  # counts do not depend on the schedul
 
 SECTORS = 1.02  # of the least a request of that many bytes can take
 TOWERS = {"300M": 1024, "6B": 3200}
-
-
-@pytest.fixture
-def counted(cuda_backend: str, request: pytest.FixtureRequest) -> Callable[[Callable[[], Any]], list[dict[str, Any]]]:
-    """The launches of a call: their counters, registers and shared memory."""
-    if cuda_backend == "real":
-        pytest.skip("a real GPU does not count by itself")
-    virtual_gpu: ModuleType = request.getfixturevalue("virtual_gpu")
-
-    def run(call: Callable[[], Any]) -> list[dict[str, Any]]:
-        virtual_gpu.reset()
-        call()
-        virtual_gpu.assert_clean()
-        return virtual_gpu.counters()
-
-    return run
 
 
 def device(*shape: int, dtype: str, seed: int = 0) -> ivk.DeviceArray:

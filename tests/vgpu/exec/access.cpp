@@ -219,7 +219,7 @@ bool access_global(Warp& w, const Op& o, uint32_t mask, const uint64_t* address,
         for (int i = 0; i < 32; ++i) t.state[i] = reinterpret_cast<uint8_t*>(address[i] + shift);
         check(owner, mask);
     } else {
-        t.counted = false;
+        if (!worker.launch.options.bounds) t.counted = false;  // some lanes may have no place to be counted in
         VGPU_FOR_LANES(i, mask) {
             const Allocation* own = find_allocation(worker, address[i]);
             if (!own || !own->contains(address[i], a.bytes)) {

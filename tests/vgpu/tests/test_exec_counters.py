@@ -39,3 +39,16 @@ ret; }}"""
         sectors,
         least,
     )
+
+
+def test_a_request_that_reaches_two_allocations_counts_in_both(engine):
+    """Even lanes write one array, odd lanes another: every byte is distinct, and read back it is again."""
+    text = """.visible .entry k(.param .u64 a, .param .u64 b) { .reg .b32 %r<8>; .reg .b64 %rd<8>; .reg .pred %p<2>;
+ld.param.u64 %rd1, [a]; ld.param.u64 %rd2, [b]; mov.u32 %r1, %tid.x; and.b32 %r2, %r1, 1; setp.eq.u32 %p1, %r2, 0;
+selp.b64 %rd3, %rd1, %rd2, %p1; mul.wide.u32 %rd4, %r1, 4; add.s64 %rd3, %rd3, %rd4; st.global.u32 [%rd3], %r1;
+ld.global.u32 %r3, [%rd3]; ret; }"""
+    door = Door(engine, text)
+    arrays = [door.put(np.zeros(128, np.uint8)) for _ in range(2)]
+    result = door.launch("k", arrays)
+    assert result.clean
+    assert result.counters["unique_bytes_written"] == result.counters["unique_bytes_read"] == 32 * 4
