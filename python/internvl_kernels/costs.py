@@ -104,7 +104,8 @@ def tower_workspace(
     table, making = 0, 0
     if grid != (c.grid, c.grid):
         table = rows * d * itemsize
-        making = (c.num_patches + 2 * rows) * d * 4 + table  # of it, in fp32; before all that follows
+        # Before all that follows: the new rows in fp32, and both in fp32 and rounded where the table is of another dtype.
+        making = rows * d * 4 + table + (0 if itemsize == 4 else c.num_patches * d * 4 + table)
     kept = tiles * kept_rows * d * itemsize + table
     if (
         backend == "cuda"

@@ -187,10 +187,10 @@ def make_tower_plan(
     rows: those of each hidden state and tile that are given back; None: all of them.
     """
     every = 1 + (size[0] // c.patch_size) * (size[1] // c.patch_size)
-    given = layers * (every if rows is None else rows)
-    kept = given - (every if rows is None else 0)  # beside the hidden rows
-    if backend == "cuda":
-        kept = 0  # what is given back lies on the host
+    rows = every if rows is None else rows
+    kept = (
+        0 if backend == "cuda" else (layers - 1) * rows
+    )  # while the last one is computed; cuda hands them to the host
 
     def need(count: int) -> int:
         return tower_workspace(c, count, itemsize, backend, *size, kept)
@@ -209,7 +209,7 @@ def make_tower_plan(
         "tiles": tiles * 3 * size[0] * size[1],
         "tower workspace": need(together),
         "kernel scratch": scratch,
-        "features": tiles * given * c.hidden_size * itemsize,
+        "features": tiles * layers * rows * c.hidden_size * itemsize,
     }
     if together == tiles and backend != "cuda":
         found["tower workspace"] -= found["features"]  # of the only pass

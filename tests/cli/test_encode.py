@@ -10,29 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from internvl_kernels import load_vision
 from internvl_kernels.cli import app
-from internvl_kernels.testing.checkpoints import write_tiny
+from internvl_kernels.testing.checkpoints import write_tiny, write_tower
 from internvl_kernels.testing.compare import same_bits
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("tiny") / "checkpoint")
-
-
-@pytest.fixture(scope="module")
-def alone(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("alone")
-    stored = load_file(tiny / "model.safetensors")
-    own = {n.removeprefix("vision_model."): t for n, t in stored.items() if n.startswith("vision_model.")}
-    save_file(own, folder / "model.safetensors")
-    described = json.loads((tiny / "config.json").read_text())["vision_config"]
-    (folder / "config.json").write_text(json.dumps(described))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +75,14 @@ def test_pooled_rows_of_one_size(tiny: Path, pictures: list[Path], tmp_path: Pat
     assert np.array_equal(square, tower.tile(pictures[0], max_tiles=1).pixels)
 
 
-def test_a_tower_alone_needs_no_option(tiny: Path, alone: Path, pictures: list[Path], tmp_path: Path) -> None:
-    out = tmp_path / "states.safetensors"
+def test_a_tower_alone_needs_no_option(pictures: list[Path], tmp_path: Path) -> None:
+    alone, out = write_tower(tmp_path / "tower"), tmp_path / "states.safetensors"
     found = data("encode", alone, pictures[0], "--out", out)
     assert found["images"] == [
         {"image": str(pictures[0]), "tensor": "image_0", "tiles": 1, "layer": -1, "shape": [1, 17, 64], "first_row": 0}
     ]
-    tower = load_vision(tiny, progress=False)
-    same_bits(load_file(out)["image_0"], tower.vision(tower.tile(pictures[0], max_tiles=1)))
+    tower = load_vision(alone, progress=False)
+    same_bits(load_file(out)["image_0"], tower.vision(tower.tile(pictures[0])))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import internvl_kernels as ivk
-from internvl_kernels.costs import vision_parameters
+from internvl_kernels.costs import tower_workspace, vision_parameters
 from internvl_kernels.io.save import save_checkpoint
-from internvl_kernels.models import interpolate_positions
+from internvl_kernels.models import interpolate_positions, position_tables
 from internvl_kernels.testing.checkpoints import VISION_STYLES, random_weights, tiny_config, write_transformers
 from internvl_kernels.testing.compare import same_bits
 
@@ -97,6 +97,58 @@ def test_dense_maps_and_single_layers(tower: Any, backend: str) -> None:
     same_bits(model.vision(tiles, layers=np.int64(-1), dense=True), maps[-1])
     same_bits(model.vision(tiles, layers=0, pool="cls"), states[0][:, 0])
     same_bits(model.vision(tiles, layers=[1], pool="mean")[0], states[1][:, 1:].mean(1))
+
+
+@pytest.mark.parametrize("how", [{}, {"pool": "cls"}, {"pool": "mean"}, {"dense": True}], ids=str)
+def test_bits_depend_on_the_tile_alone(tower: Any, how: dict[str, Any]) -> None:
+    """Not on those beside it, how many go in a pass, or how many threads there are; at a size of interpolated positions."""
+    tiles = pixels(7, 42, 70)
+    one, two = (ivk.load_vision(tower[0], backend="cpu", threads=n, progress=False) for n in (1, 2))
+    whole = one.vision(tiles, layers=[0, -1], **how)
+    need = tower_workspace(one.config.vision, 2, 4, "cpu", 42, 70, kept_rows=16)
+    small = ivk.load_vision(tower[0], backend="cpu", max_workspace=need, threads=2, progress=False)
+    assert small._tower.micro_batch(42, 70, 16) == 2
+    for model in (two, small):
+        for ours, expected in zip(model.vision(tiles, layers=[0, -1], **how), whole):
+            assert ours.is_contiguous()
+            same_bits(ours, expected)
+    for first, last in ((0, 1), (3, 5)):
+        for ours, expected in zip(one.vision(tiles[first:last], layers=[0, -1], **how), whole):
+            same_bits(ours, expected[first:last], f"tiles {first} to {last}")
+
+
+def test_tables_are_made_once_for_a_size(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, int]] = []
+
+    def counted(table: torch.Tensor, grid: tuple[int, int], target: tuple[int, int]) -> torch.Tensor:
+        made.append(target)
+        return interpolate_positions(table, grid, target)
+
+    monkeypatch.setattr(position_tables, "interpolate_positions", counted)
+    model = ivk.load_vision(tower[0], progress=False)
+    first = model.vision(pixels(1, 28, 84))
+    for _ in range(2):
+        same_bits(model.vision(pixels(1, 28, 84)), first)
+        model.vision(pixels(1, 56, 56))  # the tower's own size has no other table
+        model.vision(pixels(1, 84, 28))
+    assert made == [(2, 6), (6, 2)]
+    for rows in range(1, 12):  # tables of 12 to 132 patches: those of before are given up
+        model.vision(pixels(1, 14 * rows, 14 * 12))
+    kept = list(model._tower._tables._made)
+    assert kept == [(11, 12)], "larger than all that is kept otherwise, 8 times 17 rows, together with any other"
+    model.vision(pixels(1, 28, 84))
+    assert made[-1] == (2, 6)
+
+
+def test_a_table_that_learns_is_made_anew() -> None:
+    own = torch.randn(17, 8, requires_grad=True)
+    tables = position_tables.PositionTables(own, (4, 4))
+    with torch.no_grad():
+        before = tables((2, 6))
+        own += 1
+        assert relative_l2(tables((2, 6)), before + 1) < 1e-6
+    tables((2, 6)).sum().backward()
+    assert own.grad is not None
 
 
 def test_other_libraries_take_the_results(tower: Any) -> None:

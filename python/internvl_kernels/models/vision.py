@@ -81,34 +81,31 @@ class VisionTower:
         height, width = self.check(tiles)
         wanted = [self.config.num_layers] if layers is None else self._layer_indices(layers)
         grid, d = self.grid(height, width), self.config.hidden_size
-        rows = 1 + grid[0] * grid[1]
-        chunk = self.micro_batch(height, width, features.rows(rows - 1) * len(wanted) - (rows if features.whole else 0))
+        chunk = self.micro_batch(height, width, features.rows(grid[0] * grid[1]) * (len(wanted) - 1))
         if len(tiles) <= chunk:
             columns = self._forward(tiles, wanted, features)
         else:  # results are written where they belong: joining parts would need them twice
             like = self._stem["cls"]
             columns = [like.new_empty(features.shape(len(tiles), grid, d)) for _ in wanted]
-            space = self._space(chunk * rows)
             for i in range(0, len(tiles), chunk):
-                _write(columns, i, self._forward(tiles[i : i + chunk], wanted, features, space))
+                _write(columns, i, self._forward(tiles[i : i + chunk], wanted, features))
         return columns[0] if layers is None else columns
 
     def forward(self, tiles: Tensor) -> Tensor:
         """The last hidden state of checked tiles, all in one pass."""
         return self._forward(tiles, [self.config.num_layers])[0]
 
-    def _forward(
-        self, tiles: Tensor, wanted: Sequence[int], features: Features = WHOLE, space: Space | None = None
-    ) -> list[Tensor]:
+    def _forward(self, tiles: Tensor, wanted: Sequence[int], features: Features = WHOLE) -> list[Tensor]:
         last, grid = max(wanted), self.grid(*_size(tiles))
         kept: dict[int, Tensor] = {}
         h = self.embed(tiles)
-        space = space or self._space(h.shape[0] * h.shape[1])
+        space = self._space(h.shape[0] * h.shape[1])
         for i in range(last):
             if i in wanted:
                 kept[i] = h.clone() if features.whole else features.of(h, grid)
             w = self._layers[i]
             h = self._mlp(w, self._attention(w, h, space), space)
+        del space
         kept[last] = features.of(h, grid)
         return [kept[i] for i in wanted]
 

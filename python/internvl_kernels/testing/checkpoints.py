@@ -289,3 +289,21 @@ def write_tiny(path: str | Path, text: str = "qwen3", vision: str = "layer_norm"
     config = replace(config, chat=replace(config.chat, system_message="Be brief.", eos_token_ids=(end_of_turn,)))
     save_checkpoint(random_weights(config, seed=seed), config, path, extra_files=byte_tokenizer_files())
     return Path(path)
+
+
+def write_tower(
+    path: str | Path, vision: str = "layer_norm", *, seed: int = 0, vision_overrides: dict[str, Any] | None = None
+) -> Path:
+    """A tower alone, as InternViT's own repositories hold it: random weights in float32."""
+    from safetensors.torch import save_file
+
+    from ..io.config_json import config_files
+
+    config = tiny_config(vision=vision, vision_overrides=vision_overrides)
+    weights = random_weights(config, seed=seed)
+    Path(path).mkdir()
+    described = [(p.name, p.pieces[0]) for p in parameters(config, Naming(alone=True), ("vision",))]
+    save_file({p.name: weights[name].view(p.stored) for name, p in described}, Path(path) / "model.safetensors")
+    whole = json.loads(config_files(config, "original", dtype="float32")["config.json"])
+    (Path(path) / "config.json").write_text(json.dumps(whole["vision_config"] | {"torch_dtype": "float32"}))
+    return Path(path)
