@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from internvl_kernels import CheckpointError
+from internvl_kernels import CheckpointError, ImageError, UnsupportedError
 from internvl_kernels.io.checkpoint import load_weights, read_config, save_checkpoint
 from internvl_kernels.io.shards import Entry, read_header, write_shard
 from internvl_kernels.testing.checkpoints import random_weights, tiny_config
@@ -252,3 +252,21 @@ def test_any_changed_byte_is_read_or_refused(tmp_path, position, value, cut):
         slices = {name: theirs.get_slice(name) for name in ours}
         assert set(theirs.keys()) == set(ours)
     assert ours == {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
+
+
+@pytest.mark.parametrize("metadata", ["1", "[]", "null", '{"format": 1}', '{"a": {"b": "c"}}'])
+def test_metadata_that_the_format_does_not_allow(tmp_path, metadata):
+    header = f'{{"__metadata__": {metadata}}}'.encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match=r"__metadata__ is .*; allowed: an object of strings"):
+        read_header(tmp_path / "model.safetensors")
+
+
+def test_the_text_of_an_error_stays_readable():
+    """Values in it may be of any length; the beginning names the argument, the end what is allowed."""
+    for kind in (CheckpointError, ImageError, UnsupportedError):
+        text = str(kind("name: " + "x" * 100_000 + "; allowed: less"))
+        assert len(text) <= 2000
+        assert text.startswith("name: xxx")
+        assert text.endswith("; allowed: less")
+        assert str(kind("short")) == "short"

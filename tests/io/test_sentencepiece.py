@@ -225,3 +225,12 @@ def test_missing_file_and_broken_rules(tmp_path: Path) -> None:
         path.write_bytes(written(HEAD) + record(3, record(2, rules)))
         with pytest.raises(CheckpointError, match="broken normalisation rules"):
             SentencePieceCodec(load_sentencepiece(path))
+
+
+def test_scores_past_the_range_of_float32() -> None:
+    """The lowest score less the penalty of an unknown piece is no float32: it is infinite, and nothing breaks."""
+    from internvl_kernels.io.sentencepiece_codec import _float32
+
+    assert _float32(-3.5e38) == float("-inf")
+    assert _float32(1e39) == float("inf")
+    assert _float32(0.1) == struct.unpack("<f", struct.pack("<f", 0.1))[0]

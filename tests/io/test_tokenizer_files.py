@@ -83,3 +83,11 @@ def test_no_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}')
     with pytest.raises(CheckpointError, match=r"'T5Tokenizer' with a tokenizer\.model"):
         load_tokenizer(tmp_path)
+
+
+def test_a_named_token_without_content_beside_another_file(tmp_path: Path) -> None:
+    """An empty object in special_tokens_map.json names nothing, and must not be looked up."""
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen2Tokenizer"}')
+    (tmp_path / "special_tokens_map.json").write_text('{"pad_token": {}}')
+    with pytest.raises(CheckpointError, match=r"special_tokens_map|no tokenizer"):
+        load_tokenizer(tmp_path)

@@ -22,7 +22,10 @@ _CACHED_WORD = 64  # characters; longer words are rare and would fill the cache
 
 
 def _float32(value: float) -> float:
-    return struct.unpack("<f", struct.pack("<f", value))[0]
+    try:
+        return struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:  # scores may be of any size
+        return math.copysign(math.inf, value)
 
 
 class Charsmap:

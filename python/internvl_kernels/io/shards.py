@@ -114,7 +114,11 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
             header = parse_object(stream.read(size), f"{file}: header")
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(
+            f"{file}: corrupt header: __metadata__ is {show(metadata)}; allowed: an object of strings"
+        )
     tensors = [_tensor(file, name, entry, 8 + size) for name, entry in header.items()]
     end = 8 + size
     for tensor in sorted(tensors, key=lambda t: (t.begin, t.nbytes)):

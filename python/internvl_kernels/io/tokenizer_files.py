@@ -101,7 +101,7 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
                 if content is not None and isinstance(token, dict):
                     flags[content] = token
         for name in _NAMES:
-            if isinstance(source.get(name), dict):
+            if name in named and isinstance(source.get(name), dict):
                 flags[named[name]] = source[name]
     specials |= set(named.values())
     listed = frozenset(specials)

@@ -91,6 +91,11 @@ def mean_and_variance(statistics: Tensor, columns: int) -> tuple[Tensor, Tensor]
 
 def statistics_space(columns: int, rows: int, device: int = 0) -> DeviceArray:
     """Memory for the statistics of rows ``[rows, columns]`` on a GPU, its parts whole sectors apart."""
+    for name, value, least in (("columns", columns, 1), ("rows", rows, 0), ("device", device, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 40:
+            raise UnsupportedError(
+                f"statistics_space: {name} is {value!r}; allowed: an integer from {least} on, below 2**40"
+            )
     return DeviceArray.empty((parts(columns), -(-rows // 4) * 4, 2), "float32", device=device)[:, :rows]
 
 
