@@ -228,3 +228,12 @@ def test_numpy_in_numpy_out() -> None:
 def test_reference_is_differentiable() -> None:
     q, k, v = (t.double().requires_grad_() for t in qkv(1, 2, 3, 2, 1, 4))
     assert torch.autograd.gradcheck(lambda a, b, c: ops.attention(a, b, c, causal=True), (q, k, v))
+
+
+def test_no_rows_of_any_strides() -> None:
+    """A tensor without elements may say any strides of itself: torch.empty_strided and expanded ones say 0."""
+    k = normal(1, 17, 2, 64)
+    q = torch.empty_strided((1, 0, 6, 64), (0, 0, 0, 0))
+    assert ops.attention(q, k, k, backend="cpu").shape == (1, 0, 6, 64)
+    spans: list[tuple[int, int, int, int]] = []
+    assert ops.cached_attention(q[0], k[0], k[0], spans, backend="cpu").shape == (0, 6, 64)

@@ -12,9 +12,9 @@ bool floating(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 
 
 void check(const char* name, const TensorView& v, int ndim, const TensorView& q, DType dtype) {
     const int64_t dim = v.ndim == ndim ? v.shape[ndim - 1] : 0;
-    require(v.ndim == ndim && v.dtype == dtype && dim == q.shape[q.ndim - 1] && (dim == 1 || v.stride[ndim - 1] == 1),
-            "attention: ", name, " is ", v, "; allowed: ", ndim,
-            " dimensions, the last contiguous and as long as q's, ", name_of(dtype));
+    const bool dense = v.ndim == ndim && (dim == 1 || v.numel() == 0 || v.stride[ndim - 1] == 1);
+    require(dense && v.dtype == dtype && dim == q.shape[q.ndim - 1], "attention: ", name, " is ", v,
+            "; allowed: ", ndim, " dimensions, the last contiguous and as long as q's, ", name_of(dtype));
 }
 
 AttentionNormParams checked_norm(const AttentionNorm& norm, const TensorView& q, const TensorView& k,
