@@ -29,7 +29,7 @@ from internvl_kernels.io.layouts import Naming, parameters
 from internvl_kernels.io.quantized import Sources, read_sources
 from internvl_kernels.models import VisionTower
 from internvl_kernels.models._space import Space
-from internvl_kernels.random_checkpoint import RandomWeights, shrunk
+from internvl_kernels.synthetic import RandomWeights, shrunk
 
 CHILD = """
 import json, sys, threading, time

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .io.images import Tiles, Video, tile_image
     from .model import Model, load
     from .ops._device import DeviceArray, use_stream
-    from .random_checkpoint import random_checkpoint
+    from .synthetic import random_checkpoint
 
 # Public name -> module that holds it ("" for the module itself).
 _LAZY = {
@@ -32,7 +32,7 @@ _LAZY = {
     "load": "model",
     "load_vision": "encoder",
     "ops": "",
-    "random_checkpoint": "random_checkpoint",
+    "random_checkpoint": "synthetic",
     "reference": "",
     "tile_image": "io.images",
     "torch_ops": "",  # not in __all__: it imports torch

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import internvl_kernels as ivk
 from internvl_kernels import registry
 from internvl_kernels.io.config import read_config
-from internvl_kernels.random_checkpoint import RandomWeights, random_checkpoint, shrunk
+from internvl_kernels.synthetic import RandomWeights, random_checkpoint, shrunk
 
 SMALL: dict[str, Any] = {"scale": 0.004, "progress": False}
 RUNNING = [r.name for r in registry.RELEASES if r.blocker is None]
@@ -153,3 +153,12 @@ def test_a_whole_model_in_little_memory(tmp_path: Path) -> None:
     with safe_open(tmp_path / "m/model.safetensors", "pt") as file:
         assert sum(np.prod(file.get_slice(n).get_shape()) for n in file.keys()) == 938_158_976  # noqa: SIM118
     assert ivk.load(tmp_path / "m", weights="bfloat16", progress=False).chat("hi", max_new_tokens=2) is not None
+
+
+def test_the_public_name_is_the_function() -> None:
+    """No module may bear it: importing that one would take the function's place."""
+    script = "import internvl_kernels.synthetic, internvl_kernels as ivk; assert callable(ivk.random_checkpoint)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    package = Path(ivk.__file__).parent
+    functions = [n for n in ivk.__all__ if callable(getattr(ivk, n))]
+    assert not [n for n in functions if (package / f"{n}.py").exists()]

@@ -14,7 +14,7 @@ import torch
 import internvl_kernels as ivk
 from internvl_kernels import registry
 from internvl_kernels.io.checkpoint import save_checkpoint
-from internvl_kernels.random_checkpoint import RandomWeights, random_checkpoint, shrunk
+from internvl_kernels.synthetic import RandomWeights, random_checkpoint, shrunk
 
 RELATIVE_L2 = 2e-4
 SCALE = 0.004

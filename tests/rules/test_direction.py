@@ -31,11 +31,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": {"encoder", "generate", "io", "models", "ops", "options", "plan", "visual_model"},
     "about": {"__version__", "ops"},
     "registry": set(),
-    "random_checkpoint": {"io", "registry"},
+    "synthetic": {"io", "registry"},
     "testing": {"io", "model", "models", "ops", "reference"},
     "demo": {"encoder", "generate", "io", "model", "models", "ops", "options"},
     "cli": {"about", "demo", "encoder", "io", "model", "ops", "options", "plan", "registry", "testing"},
-    "__init__": {"about", "encoder", "io", "model", "ops", "random_checkpoint", "reference", "torch_ops"},
+    "__init__": {"about", "encoder", "io", "model", "ops", "reference", "synthetic", "torch_ops"},
 }
 MAY_INCLUDE = {
     "core": {"core"},
