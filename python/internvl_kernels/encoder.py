@@ -102,11 +102,14 @@ class VisionModel:
     ) -> Tensor | list[Tensor]:
         """The tower's hidden states.
 
-        tiles: uint8 ``[T, H, W, 3]`` (normalised inside) or float ``[T, 3, H, W]`` already normalised; any multiple of the patch
-        size, the table of positions is interpolated where that is not the tower's own. Returns the last hidden state ``[T, 1 + N,
-        D]`` (CLS first); with ``layers`` an integer that hidden state, with several a list of them, indexed like ``[embedding,
-        layer 1, ..., layer L]``. ``pool`` "cls" or "mean" (over patches): ``[T, D]`` each. ``dense``: maps of patches ``[T, H /
-        patch, W / patch, D]`` each, without CLS. The results are torch tensors, which ``from_dlpack`` of other libraries takes;
+        tiles: uint8 ``[T, H, W, 3]`` (normalised inside) or float ``[T, 3, H, W]`` already normalised; H and W any multiples of the
+        patch size, for which the table of positions is interpolated where they are not the tower's own. Returns the last hidden
+        state ``[T, 1 + N, D]`` (CLS first); with ``layers`` an integer that hidden state, with several a list of them, indexed like
+        ``[embedding, layer 1, ..., layer L]``. ``pool`` "cls" or "mean" (over patches): ``[T, D]`` each. ``dense``: maps of patches
+        ``[T, H / patch, W / patch, D]`` each, without CLS.
+
+        Results are contiguous torch tensors of the model's dtype, for ``from_dlpack`` of other libraries too. On the cuda backend tiles
+        in a DeviceArray give DeviceArrays: bfloat16, or float32 beside float16 weights, as the residual stream is.
         ``check_finite`` raises ImageError naming the first NaN or Inf of a float tile.
         """
         features = _features(pool, dense)

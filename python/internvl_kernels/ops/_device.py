@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._lazy import torch
 from ..errors import UnsupportedError
 from ._backend import cuda, is_torch
 from ._tensor import numpy_dtype
@@ -151,7 +152,11 @@ class DeviceArray:
     ) -> Any:
         """The standard's export: on the GPU without a copy, or with ``dl_device=(1, 0)`` as a copy on the host."""
         if dl_device is not None and tuple(dl_device) == (1, 0):
-            return self.numpy().__dlpack__()
+            if self.dtype != "bfloat16":
+                return self.numpy().__dlpack__()
+            out = torch.empty(self.shape, dtype=torch.bfloat16)  # which numpy does not export
+            cuda().copy(out, self._array, self.device, self._array.stream, True)
+            return out.__dlpack__()
         if (dl_device is not None and tuple(dl_device) != self.__dlpack_device__()) or copy:
             raise BufferError(f"DeviceArray: dl_device={dl_device}, copy={copy}; allowed: its own device, or (1, 0)")
         return self._array.dlpack(stream)
