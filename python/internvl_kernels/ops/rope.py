@@ -130,6 +130,11 @@ def qkv_rope_append_reference(
     k_weight: Tensor | None = None,
     eps: float = 1e-6,
 ) -> Tensor:
+    for name, cache in (("k_cache", k_cache), ("v_cache", v_cache)):
+        if cache.numel() and any(step == 0 and size > 1 for step, size in zip(cache.stride(), cache.shape)):
+            raise UnsupportedError(
+                f"qkv_rope_append: {name} is expanded, {list(cache.shape)}; allowed: memory of its own"
+            )
     low, high = (int(slots.min()), int(slots.max())) if slots.numel() else (0, -1)
     if low < 0 or high >= k_cache.shape[0] or slots.unique().numel() != slots.numel():
         raise UnsupportedError(
