@@ -106,7 +106,7 @@ def _faithful(rng: Rng, made: Case) -> None:
             value = plain(made.given[name])
         except NoPlainError:
             return
-        if value.dtype.is_complex or value.dtype.itemsize == 0:
+        if value.dtype.is_complex or value.dtype == torch.float8_e4m3fn:
             return
         made.given[name] = FAITHFUL[kind](rng, value)
         made.oddities.append(f"{name}: {kind}")

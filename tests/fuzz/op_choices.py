@@ -54,7 +54,7 @@ def moe_experts(m: Maker) -> Arguments:
         else torch.empty(0, k, dtype=torch.int64)
     )
     given = {
-        "x": m.data(n, hidden),
+        "x": m.data(n, hidden) / 8,
         "gate_up": m.data(count, 2 * inner, hidden),
         "down": m.data(count, hidden, inner, signed=False),
     }
