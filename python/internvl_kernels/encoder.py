@@ -10,7 +10,7 @@ import numpy as np
 
 from ._lazy import torch
 from .config import ModelConfig
-from .errors import ImageError, UnsupportedError
+from .errors import ImageError, UnsupportedError, shown
 from .io.checkpoint import load_weights, resolve
 from .io.config import read_config
 from .io.decode import MAX_TILES, check_int
@@ -95,7 +95,7 @@ class VisionModel:
         ImageError naming the first NaN or Inf of a float tile.
         """
         if pool not in (None, "cls", "mean"):
-            raise UnsupportedError(f"pool: {pool!r}; allowed: 'cls', 'mean' or None")
+            raise UnsupportedError(f"pool: {shown(pool)}; allowed: 'cls', 'mean' or None")
         with torch.no_grad(), self._options.limited():
             states = self._tower(self._tiles(tiles, check_finite), layers)
         if pool is None:

@@ -23,7 +23,7 @@ from .costs import (
     tiles_a_pass,
     vision_flops,
 )
-from .errors import UnsupportedError
+from .errors import UnsupportedError, shown
 from .ops._backend import cpu
 
 
@@ -158,7 +158,7 @@ def parse_bytes(value: int | str | None) -> int | None:
     )
     if match is None or not 0 < float(match[1]) < 2**60:
         raise UnsupportedError(
-            f"max_workspace: {value!r}; allowed: a positive number of bytes, or text such as '2GB' or '512MiB'"
+            f"max_workspace: {shown(value)}; allowed: a positive number of bytes, or text such as '2GB' or '512MiB'"
         )
     return int(float(match[1]) * units[match[2] or ""])
 
@@ -206,7 +206,7 @@ def make_plan(
     """
     for name, value, least in (("text_tokens", text_tokens, 0), ("max_new_tokens", new_tokens, 0)):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-            raise UnsupportedError(f"{name}: {value!r}; allowed: an integer of at least {least}")
+            raise UnsupportedError(f"{name}: {shown(value)}; allowed: an integer of at least {least}")
     counts = [count for _, _, count in items]
     tiles = sum(counts)
     tokens = [count * config.tokens_per_tile for count in counts]

@@ -11,6 +11,7 @@ import numpy as np
 
 from .._lazy import torch
 from ..errors import UnsupportedError
+from ..errors import shown as shown
 from ._backend import is_torch
 from ._packed import PackedWeight
 
@@ -163,14 +164,6 @@ _BY_NAME: Mapping[str, tuple[Callable[[Any], object], str]] = {
     "threads": (_threads, "an integer, 0 (the default cap) to 1024"),
     "eps": (_epsilon, "a number greater than 0 that float32 holds, 1.2e-38 to 3.4e38"),
 }
-
-
-def shown(value: Any) -> str:
-    """A value for an error's text, in a line; of a tensor its dtype and shape."""
-    if hasattr(value, "dtype") and isinstance(getattr(value, "shape", None), tuple):
-        return f"{value.dtype} {list(value.shape)}"
-    text = repr(value)
-    return f"{text[:57]}..." if len(text) > 60 else text
 
 
 __all__ = ["Kind", "shown"]
