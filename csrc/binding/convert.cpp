@@ -1,5 +1,6 @@
 #include "binding/convert.h"
 
+#include <algorithm>
 #include <unordered_map>
 
 namespace ivk::binding {
@@ -157,6 +158,8 @@ TensorView to_view(const py::handle& object, const char* name, bool writable, Me
                                "; allowed: a torch tensor or a numpy array (others: numpy.from_dlpack first)");
     }
     refuse_expanded(v, name);
+    if (v.numel() == 0)  // of a tensor without elements any strides mean the same
+        for (int64_t d = v.ndim - 1, step = 1; d >= 0; step *= std::max<int64_t>(v.shape[d--], 1)) v.stride[d] = step;
     return v;
 }
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import ops
 from ._lazy import torch
 from .costs import chunk_rows, step_rows
-from .errors import UnsupportedError
+from .errors import UnsupportedError, shown
 from .models import DecodeSteps, KVCache, LanguageModel, Piece, Positions, Prompt, prefill
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         def check(name: str, ok: bool, allowed: str) -> None:
             if not ok:
-                raise UnsupportedError(f"{name}: {getattr(self, name)!r}; allowed: {allowed}")
+                raise UnsupportedError(f"{name}: {shown(getattr(self, name))}; allowed: {allowed}")
 
         def number(value: object) -> bool:
             if not isinstance(value, numbers.Real) or isinstance(value, bool):

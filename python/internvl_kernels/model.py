@@ -15,7 +15,7 @@ from . import plan as planning
 from ._lazy import torch
 from .config import ModelConfig
 from .encoder import read_weights
-from .errors import UnsupportedError
+from .errors import UnsupportedError, shown
 from .generate import Decoder, Request
 from .io.answer import Answers
 from .io.checkpoint import PARTS, resolve
@@ -212,7 +212,7 @@ class Model(VisualModel):
     def batch_chat(self, requests: Iterable[Mapping[str, Any]]) -> list[str]:
         """Several chats decoded together, one step for all of them; each mapping holds the arguments of ``chat``."""
         if not isinstance(requests, Iterable):
-            raise UnsupportedError(f"requests: {requests!r}; allowed: mappings of chat arguments")
+            raise UnsupportedError(f"requests: {shown(requests)}; allowed: mappings of chat arguments")
         requests = list(requests)
         answers = [""] * len(requests)
         for index, piece in self._pieces(self._requests(requests)):

@@ -16,7 +16,7 @@ import numpy as np
 
 from ._lazy import torch
 from .config import ModelConfig
-from .errors import BackendError, UnsupportedError
+from .errors import BackendError, UnsupportedError, shown
 from .generate import GenerationOptions
 from .ops._backend import BACKENDS, CUDA_OPS, unavailable
 from .ops._product import packs
@@ -65,35 +65,37 @@ class RuntimeOptions:
     ) -> RuntimeOptions:
         device = _gpu(device) if backend == "cuda" else _device(device)
         if backend not in ("auto", *BACKENDS):
-            raise UnsupportedError(f"backend: {backend!r}; allowed: auto, {', '.join(BACKENDS)}")
+            raise UnsupportedError(f"backend: {shown(backend)}; allowed: auto, {', '.join(BACKENDS)}")
         if backend == "auto":
             backend = "cpu" if device == "cpu" and unavailable("cpu") is None else "reference"
         elif (reason := unavailable(backend)) is not None:
-            raise BackendError(f"backend {backend!r}: {reason}")
+            raise BackendError(f"backend {shown(backend)}: {reason}")
         elif backend == "cuda" and not tower_only:
             raise BackendError(
                 "backend 'cuda': a language model needs kernels that the CUDA part does not have yet (load_vision runs the tower "
                 "on it); it has the ops " + ", ".join(sorted(CUDA_OPS))
             )
         if backend == "cpu" and device != "cpu":
-            raise UnsupportedError(f"device: {device!r}; allowed with backend 'cpu': cpu")
+            raise UnsupportedError(f"device: {shown(device)}; allowed with backend 'cpu': cpu")
         computes = DTYPES[1:] if backend == "cuda" else DTYPES
         given, dtype = dtype, computes[0] if dtype is None else str(dtype).removeprefix("torch.")
         if dtype not in computes:
-            raise UnsupportedError(f"dtype: {dtype!r}; allowed with backend {backend!r}: {', '.join(computes)}")
+            raise UnsupportedError(
+                f"dtype: {shown(dtype)}; allowed with backend {shown(backend)}: {', '.join(computes)}"
+            )
         stored = dtype if weights is None else str(weights).removeprefix("torch.")
         if stored not in DTYPES or (stored != dtype and not (backend == "cpu" and packs(dtype))):
             allowed = (
-                ", ".join(DTYPES) if backend == "cpu" and packs(dtype) else f"the dtype here (backend {backend!r})"
+                ", ".join(DTYPES) if backend == "cpu" and packs(dtype) else f"the dtype here (backend {shown(backend)})"
             )
-            raise UnsupportedError(f"weights: {weights!r} with dtype {dtype!r}; allowed: {allowed}")
+            raise UnsupportedError(f"weights: {shown(weights)} with dtype {shown(dtype)}; allowed: {allowed}")
         kept = dtype if kv_dtype is None else str(kv_dtype).removeprefix("torch.")
         if kept not in DTYPES:
-            raise UnsupportedError(f"kv_dtype: {kv_dtype!r}; allowed: {', '.join(DTYPES)}, or None for the dtype")
+            raise UnsupportedError(f"kv_dtype: {shown(kv_dtype)}; allowed: {', '.join(DTYPES)}, or None for the dtype")
         if threads is not None and (
             isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024
         ):
-            raise UnsupportedError(f"threads: {threads!r}; allowed: 1 to 1024, or None")
+            raise UnsupportedError(f"threads: {shown(threads)}; allowed: 1 to 1024, or None")
         limit = parse_bytes(DEFAULT_WORKSPACE if workspace is None else workspace)
         assert limit is not None
         found = cls(backend, device, dtype, limit, threads, stored, packed_folder(cache, backend), kept)
@@ -169,12 +171,19 @@ def packed_folder(value: bool | str | os.PathLike[str] | None, backend: str) -> 
         return None
     named = isinstance(value, (str, os.PathLike)) and str(value) != "" and "\0" not in str(value)
     if value is not True and not named:
-        raise UnsupportedError(f"packed_cache: {value!r}; allowed: a folder, True for the user's cache folder, or None")
+        raise UnsupportedError(
+            f"packed_cache: {shown(value)}; allowed: a folder, True for the user's cache folder, or None"
+        )
     if backend != "cpu":
-        raise UnsupportedError(f"packed_cache: {value!r} with backend {backend!r}; allowed: None, or backend 'cpu'")
+        raise UnsupportedError(
+            f"packed_cache: {shown(value)} with backend {shown(backend)}; allowed: None, or backend 'cpu'"
+        )
     if value is True:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "internvl-kernels"
-    return Path(value).expanduser()
+    try:
+        return Path(value).expanduser()
+    except (RuntimeError, TypeError) as error:  # no such user; a path of bytes
+        raise UnsupportedError(f"packed_cache: {shown(value)}: {error}; allowed: a folder") from None
 
 
 class ChatArguments:
@@ -205,14 +214,14 @@ class ChatArguments:
             )
         known = {key: request.get(key) for key in cls._KEYS}
         if not isinstance(known["question"], str):
-            raise UnsupportedError(f"question: {known['question']!r}; allowed: text")
+            raise UnsupportedError(f"question: {shown(known['question'])}; allowed: text")
         most = known["max_tiles"]
         if most is not None and (isinstance(most, bool) or not isinstance(most, numbers.Integral) or most < 1):
-            raise UnsupportedError(f"max_tiles: {most!r}; allowed: an integer of at least 1, or None")
+            raise UnsupportedError(f"max_tiles: {shown(most)}; allowed: an integer of at least 1, or None")
         most = None if most is None else int(most)
         finite = known["check_finite"]
         if not (finite is None or isinstance(finite, bool)):
-            raise UnsupportedError(f"check_finite: {finite!r}; allowed: True or False")
+            raise UnsupportedError(f"check_finite: {shown(finite)}; allowed: True or False")
         options = generation_options({k: v for k, v in request.items() if k not in cls._KEYS})
         given = (known["history"], known["system"], most, known["visual_stride"], bool(finite))
         return cls(known["question"], as_list(known["images"]), *given, options)
@@ -246,7 +255,7 @@ def checked_stride(given: Any, config: ModelConfig) -> float:
     if given is None:
         return config.language.visual_stride
     if not isinstance(given, numbers.Real) or isinstance(given, bool) or not 0 < float(given) <= 1:
-        raise UnsupportedError(f"visual_stride: {given!r}; allowed: greater than 0, at most 1, or None")
+        raise UnsupportedError(f"visual_stride: {shown(given)}; allowed: greater than 0, at most 1, or None")
     return float(given)
 
 
@@ -262,7 +271,7 @@ def _gpu(device: Any) -> str:
     """ "cuda:N" of the cuda backend, which needs no torch that knows it."""
     name = "cuda:0" if device is None or str(device) == "cuda" else str(device)
     if re.fullmatch(r"cuda:\d{1,3}", name) is None:
-        raise UnsupportedError(f"device: {device!r}; allowed with backend 'cuda': cuda, cuda:0, cuda:1, ...")
+        raise UnsupportedError(f"device: {shown(device)}; allowed with backend 'cuda': cuda, cuda:0, cuda:1, ...")
     return name
 
 
@@ -275,9 +284,11 @@ def _device(device: Any) -> str:
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0][:200]
-        raise UnsupportedError(f"device: {device!r}; allowed: a device that torch can use here ({reason})") from None
+        raise UnsupportedError(
+            f"device: {shown(device)}; allowed: a device that torch can use here ({reason})"
+        ) from None
     if found.type == "meta":
-        raise UnsupportedError(f"device: {device!r}; allowed: a device that holds data")
+        raise UnsupportedError(f"device: {shown(device)}; allowed: a device that holds data")
     return "cpu" if found.type == "cpu" else str(found)
 
 

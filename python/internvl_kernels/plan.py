@@ -26,7 +26,7 @@ from .costs import (
     vision_matrices,
     vision_parameters,
 )
-from .errors import UnsupportedError
+from .errors import UnsupportedError, shown
 from .ops._backend import cpu
 
 
@@ -236,7 +236,7 @@ def parse_bytes(value: int | str | None, name: str = "max_workspace") -> int | N
     )
     if match is None or not 0 < float(match[1]) < 2**60:
         raise UnsupportedError(
-            f"{name}: {value!r}; allowed: a positive number of bytes, or text such as '2GB' or '512MiB'"
+            f"{name}: {shown(value)}; allowed: a positive number of bytes, or text such as '2GB' or '512MiB'"
         )
     return int(float(match[1]) * units[match[2] or ""])
 
@@ -284,7 +284,7 @@ def make_plan(
     """
     for name, value, least in (("text_tokens", text_tokens, 0), ("max_new_tokens", new_tokens, 0)):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-            raise UnsupportedError(f"{name}: {value!r}; allowed: an integer of at least {least}")
+            raise UnsupportedError(f"{name}: {shown(value)}; allowed: an integer of at least {least}")
     counts = [count for _, _, count in items]
     tiles = sum(counts)
     tokens = [count * config.tokens_per_tile for count in counts]

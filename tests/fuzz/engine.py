@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import random
+import re
 import signal
 import time
 import traceback
@@ -128,6 +129,8 @@ def _find(name: str, seed: int, kind: str, error: BaseException, module: ModuleT
     frames = traceback.extract_tb(error.__traceback__)
     inside = [f for f in frames if "internvl_kernels" in f.filename] or frames
     place = f"{Path(inside[-1].filename).name}:{inside[-1].name}" if inside else "?"
+    if isinstance(error, AssertionError):  # of one check, told apart by the first words of what it says
+        place += ": " + " ".join(re.findall("[A-Za-z_]+", str(error))[:12])
     show = getattr(module, "show", repr)
     try:
         shown = "the input was not made" if given is None else show(given)[:_SHOWN]

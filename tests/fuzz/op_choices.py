@@ -1,4 +1,4 @@
-"""Valid arguments of experts, sampling, and the pieces of fused norms."""
+"""Arguments of experts, choices, and the pieces of the CUDA tower."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fuzz.op_maker import Arguments, Maker, maker
-from fuzz.op_products import _product
-from fuzz.op_sequences import attention
+from fuzz.op_arguments import Arguments, Maker, maker
+from fuzz.op_makers import attention, product_of
 from internvl_kernels import ops
+
+# -- experts and choices ----------------------------------------------------------------------------------------------------
 
 
 @maker
@@ -39,6 +40,7 @@ def moe_combine(m: Maker) -> Arguments:
 
 @maker
 def moe_experts(m: Maker) -> Arguments:
+    m.infinities = ()  # torch's silu of them is NaN
     n, k, count, hidden, inner = (
         m.rng.choice((0, m.size(most=17))),
         m.size(most=3),
@@ -52,7 +54,7 @@ def moe_experts(m: Maker) -> Arguments:
         else torch.empty(0, k, dtype=torch.int64)
     )
     given = {
-        "x": m.data(n, hidden),
+        "x": m.data(n, hidden) / 8,
         "gate_up": m.data(count, 2 * inner, hidden),
         "down": m.data(count, hidden, inner, signed=False),
     }
@@ -136,7 +138,7 @@ def row_factors(m: Maker) -> Arguments:
 
 @maker
 def linear_folded(m: Maker) -> Arguments:
-    rows, n, k, given = _product(m)
+    rows, n, k, given = product_of(m)
     x = given["x"]
     told = ops.row_statistics(x, backend="reference") if x.numel() else torch.zeros(-(-k // 32), int(np.prod(rows)), 2)
     return {

@@ -61,10 +61,9 @@ def write_log(file: Path, tallies: list[Tally], options: argparse.Namespace, sec
     lines = [
         f"# Hostile input, {time.strftime('%Y-%m-%d')}",
         "",
-        f"`python tests/fuzz/run.py --count {options.count} --seed {options.seed}`: each input accepted with the right answer or refused with "
-        "one of the package's",
-        f"errors, within {options.limit:g} s of processor time and {options.memory} MiB of address space; anything else is a find. Surfaces "
-        "and their checks: `tests/fuzz/surfaces`.",
+        f"`python tests/fuzz/run.py --count {options.count} --seed {options.seed}`: each input is accepted with the right answer, or",
+        f"refused with one of the package's errors, within {options.limit:g} s of processor time and {options.memory} MiB of address",
+        "space; anything else is a find. Surfaces and their checks: `tests/fuzz/surfaces`.",
         "",
         f"- {platform.machine()}, Python {platform.python_version()}, {', '.join(f'{n} {v}' for n, v in versions.items())}",
         f"- {seconds / 60:.0f} minutes, {options.jobs} surface(s) at a time",

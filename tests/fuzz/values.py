@@ -185,6 +185,8 @@ def _changed(rng: Rng, value: Any, words: Sequence[Any]) -> Any:
         if kind == 1:
             return value[:at] + value[at : at + 1] * rng.choice((2, 3, 50)) + value[at + 1 :]
         return [_changed(rng, v, words) if i == at else v for i, v in enumerate(value)]
+    if type(value) in (int, float) and rng.random() < 0.2:
+        return rng.choice((0, 1, 1.0, 2, 0.5, 1e-9, 1e-300, 1e9, 1e12, 1 << 10, 1 << 17, 1 << 20, 1 << 30))
     if type(value) is int and rng.random() < 0.6:
         near = (
             value + 1,

@@ -56,8 +56,9 @@ AttentionParams attention_params(const TensorView& q, const TensorView& k, const
     require(window >= 0 && (window == 0 || causal), "attention: window is ", window,
             "; allowed: 1 or more with causal, 0 for none");
     require(!sinks || (sinks->ndim == 1 && sinks->shape[0] == heads && sinks->dtype == q.dtype &&
-                       (heads == 1 || sinks->stride[0] == 1)),
-            "attention: sinks is not one contiguous ", name_of(q.dtype), " for each of ", heads, " heads");
+                       (heads == 1 || sinks->stride[0] == 1) && !overlap(*sinks, y)),
+            "attention: sinks is not one contiguous ", name_of(q.dtype), " for each of ", heads,
+            " heads, apart from y");
     return {{},
             q.dtype,
             k.dtype,

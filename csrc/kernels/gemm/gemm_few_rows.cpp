@@ -21,8 +21,8 @@ void gemm_few_rows(const TensorView& x, const TensorView& weight, const TensorVi
         require((v->shape[1] <= 1 || v->stride[1] == 1) && (v->shape[0] <= 1 || v->stride[0] >= v->shape[1]),
                 "gemm_few_rows: ", v == &x ? "x" : "weight", " is ", *v,
                 "; allowed: contiguous rows that do not overlap");
-    require(y.contiguous() && !overlap(y, x) && !overlap(y, weight), "gemm_few_rows: y is ", y,
-            "; allowed: contiguous, apart from x and weight");
+    require(y.contiguous() && !overlap(y, x) && !overlap(y, weight) && !overlap(y, bias), "gemm_few_rows: y is ", y,
+            "; allowed: contiguous, apart from the inputs");
     require(!bias.defined() ||
                 (bias.ndim == 1 && bias.shape[0] == weight.shape[0] && bias.dtype == x.dtype && bias.contiguous()),
             "gemm_few_rows: bias is ", bias, "; allowed: a contiguous vector of N and x's dtype, weight is ", weight);

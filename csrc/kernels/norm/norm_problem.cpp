@@ -45,6 +45,9 @@ NormParams norm_problem(const TensorView& x, const TensorView& branch, const Ten
         for (const TensorView* in : {&x, &branch})
             require((same_place(*to, *in) && to->dtype == in->dtype) || !overlap(*to, *in), "norm: an output ", *to,
                     " partly overlaps an input ", *in, "; allowed: the same memory, or apart");
+    for (const TensorView* to : {&h, &y})
+        for (const TensorView* in : {&scale, &weight, &bias})
+            require(!overlap(*to, *in), "norm: an output ", *to, " overlaps a vector ", *in, "; allowed: apart");
     check_vector("scale", scale, x, x.dtype);
     check_vector("weight", weight, x, out);
     check_vector("bias", bias, x, out);
@@ -65,6 +68,8 @@ NormParams norm_pair_problem(const TensorView& x, const TensorView& first_weight
     NormParams p = norm_problem(half(x), {}, {}, first_weight, {}, {}, half(y), eps, kind);
     check_vector("second weight", second_weight, half(x), p.out);
     require(second_weight.defined(), "norm: a pair has two weights");
+    require(!overlap(y, first_weight) && !overlap(y, second_weight), "norm: y ", y,
+            " overlaps a weight; allowed: apart");
     p.second_weight = second_weight.data;
     p.apart = p.cols;
     p.rows *= 2;

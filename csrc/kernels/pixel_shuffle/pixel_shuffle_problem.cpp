@@ -26,9 +26,9 @@ PixelShuffleParams pixel_shuffle_problem(const TensorView& x, const TensorView& 
                 "pixel_shuffle: ", v == &weight ? "weight" : "bias", " is ", *v, "; allowed: a contiguous vector of ",
                 size, " ", name_of(out));
     require(y.ndim == 3 && y.shape[0] == x.shape[0] && y.shape[1] == tokens && y.shape[2] == size && y.dtype == out &&
-                y.contiguous() && !overlap(x, y),
+                y.contiguous() && !overlap(x, y) && !overlap(y, weight) && !overlap(y, bias),
             "pixel_shuffle: result is ", y, "; allowed: contiguous [", x.shape[0], ", ", tokens, ", ", size, "] of ",
-            name_of(out), ", apart from x");
+            name_of(out), ", apart from the inputs");
 
     PixelShuffleParams params{};
     params.x = x.as<const char>() + (drop_cls ? x.stride[1] * size_of(x.dtype) : 0);

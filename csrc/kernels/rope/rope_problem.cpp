@@ -25,6 +25,16 @@ bool rows_apart(const TensorView& v) {
     return row >= (v.shape[1] - 1) * head + d || head >= (v.shape[0] - 1) * row + d;
 }
 
+// [rows, heads, d] as rows that hold their heads, or heads that hold their rows, whichever lie apart: what tells views
+// of one buffer from views that share elements.
+TensorView blocks(const TensorView& v) {
+    const int outer = v.stride[0] >= v.stride[1] ? 0 : 1, inner = 1 - outer;
+    TensorView flat{v.data, v.dtype, 2, {v.shape[outer], (v.shape[inner] - 1) * v.stride[inner] + v.shape[2]}};
+    flat.stride[0] = v.stride[outer];
+    flat.stride[1] = 1;
+    return flat;
+}
+
 bool floating(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
 
 void check_slots(const TensorView& slots, int64_t available) {
@@ -64,8 +74,13 @@ RopeParams rope_problem(const TensorView& qkv, const TensorView& cos, const Tens
     }
     check(k.shape[1] >= 1 && qkv.shape[1] == (q.shape[1] + 2 * k.shape[1]) * d, "qkv", qkv, "(", q.shape[1], " + 2 * ",
           k.shape[1], ") * ", d, " columns");
-    require(k.data != v.data || k.numel() == 0, "qkv_rope: k and v share memory; allowed: apart");
-    require(!overlap(k, qkv) && !overlap(v, qkv), "qkv_rope: qkv shares memory with k or v; allowed: apart");
+    require(k.numel() == 0 || !overlap(blocks(k), blocks(v)), "qkv_rope: k and v share memory; allowed: apart");
+    for (const auto& [name, in] :
+         {std::pair{"qkv", qkv}, std::pair{"cos", cos}, std::pair{"sin", sin}, std::pair{"q_weight", q_weight},
+          std::pair{"k_weight", k_weight}, std::pair{"slots", slots}})
+        require(!overlap(q, in) && !overlap(k, in) && !overlap(v, in), "qkv_rope: ", name,
+                " shares memory with q, k or v; allowed: apart");
+    require(!overlap(q, k) && !overlap(q, v), "qkv_rope: q shares memory with k or v; allowed: apart");
     for (const auto& [name, table] : {std::pair{"cos", cos}, std::pair{"sin", sin}})
         check(table.ndim == 2 && table.shape[0] == rows && table.shape[1] == d / 2 && table.dtype == DType::f32 &&
                   rows_apart(table),

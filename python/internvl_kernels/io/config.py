@@ -15,7 +15,7 @@ from typing import Any
 
 from ..config import ChatConfig, ModelConfig, ProjectorConfig, TilingConfig, TowerConfig, VisionConfig
 from ..errors import CheckpointError
-from .fields import Fields, read_object, show
+from .fields import Fields, read_object, read_text, show
 from .language_config import read_language
 from .quantized import Source, read_sources
 from .shards import FLOATS, has_weights
@@ -29,6 +29,7 @@ _MODEL_TYPES = {"internvl_chat": "original", "internvl": "hf"}
 _CLASS_EOS = {"llama": 2, "internlm2": 2, "internlm3": 2, "phi3": 32000}  # of classes that have one
 _MAX_TILES = 1024
 _MAX_SIDE = 1 << 14  # pixels
+_MAX_TEMPLATE = 1 << 20  # bytes
 
 
 def read_config(path: str | Path) -> ModelConfig:
@@ -334,10 +335,7 @@ def _chat_template(directory: Path, tokenizer: Fields) -> str | None:
     """Jinja text by transformers' order of precedence: its own file, the processor's file, the tokenizer's key."""
     file = directory / "chat_template.jinja"
     if file.is_file():
-        try:
-            return file.read_text(encoding="utf-8")
-        except ValueError:
-            raise CheckpointError("chat_template.jinja: not valid UTF-8") from None
+        return read_text(file, _MAX_TEMPLATE)
     if template := _optional(directory, "chat_template.json").text("chat_template"):
         return template
     value: Any = tokenizer.data.get("chat_template")

@@ -15,7 +15,7 @@ import PIL
 from PIL import Image, ImageOps
 
 from .._lazy import torch
-from ..errors import ImageError
+from ..errors import ImageError, shown
 from ..ops._backend import cpu, is_torch, unavailable
 from ..ops._device import DeviceArray
 from ..ops.image import MAX_TILES
@@ -33,7 +33,7 @@ def check_int(name: str, value: Any, least: int, most: int | None = None) -> Non
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
         bound = f"{least} or more" if most is None else f"{least} to {most}"
-        raise ImageError(f"{name}={value!r}; allowed: an integer of {bound}")
+        raise ImageError(f"{name}={shown(value)}; allowed: an integer of {bound}")
 
 
 def _check_size(what: str, width: int, height: int, max_pixels: int | None) -> None:
@@ -165,7 +165,7 @@ def array_rgb(array: np.ndarray, rule: str) -> np.ndarray:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     if array.shape[2] == 4 and rule == "hf":
         alpha = array[..., 3:] / 255
-        return np.round(alpha * array[..., :3] + (1 - alpha) * 255).astype(np.uint8)
+        return np.round(alpha * array[..., :3] + (1 - alpha) * 255).astype(np.uint8, order="C")
     array = array[..., :3]
     tight = array.strides[2] == 1 and array.strides[1] in (3, 4) and (array.shape[0] == 1 or array.strides[0] != 0)
     return array if tight else np.ascontiguousarray(array)

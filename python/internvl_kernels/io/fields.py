@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ def show(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def parse_object(data: bytes, source: str) -> dict[str, Any]:
-    """One JSON object; duplicate keys, other values, bad UTF-8 and absurd nesting raise."""
+def parse_object(data: bytes, source: str, *, constants: bool = True) -> dict[str, Any]:
+    """One JSON object; duplicate keys, other values, bad UTF-8 and absurd nesting raise. constants: NaN and Infinity, which are
+    no JSON but which configs written by Python hold, are read.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -32,14 +35,41 @@ def parse_object(data: bytes, source: str) -> dict[str, Any]:
         return found
 
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+        found = None if constants else _no_constant
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=found)
     except CheckpointError:
         raise
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise CheckpointError(f"{source}: not valid JSON: {str(error)[:200]}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{source}: holds {show(value)}; allowed: a JSON object")
+    refuse_surrogates(data, value, source)
     return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def refuse_surrogates(data: bytes, value: object, source: str) -> None:
+    """Raises where a string of JSON holds half of a UTF-16 pair, which is no text: it could be neither printed nor tokenised."""
+    if re.search(rb"\\u[dD][89a-fA-F]", data):  # written out; in UTF-8 there is none
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except (UnicodeEncodeError, RecursionError):
+            raise CheckpointError(f"{source}: a string holds a lone surrogate (\\ud800 to \\udfff)") from None
+
+
+def read_text(file: Path, most: int) -> str:
+    """The text of a file of at most so many bytes, which must exist."""
+    try:
+        if file.stat().st_size > most:
+            raise CheckpointError(f"{file}: {file.stat().st_size} bytes; allowed: up to {most}")
+        return file.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{file}: not valid UTF-8") from None
 
 
 def read_object(file: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numbers
 from typing import Any
 
 from ..config import TilingConfig
-from ..errors import UnsupportedError
+from ..errors import UnsupportedError, shown
 from ..ops import choose_grid
 from .decode import MAX_TILES, check_int
 from .images import Video, image_size
@@ -29,7 +29,7 @@ def count_tiles(
         check_int("max_tiles", max_tiles, 1, MAX_TILES)
     item = int(item) if isinstance(item, numbers.Integral) and not isinstance(item, bool) else item
     if isinstance(item, bool) or (isinstance(item, int) and item < 1):
-        raise UnsupportedError(f"images_or_tile_counts: {item!r}; allowed: images, or tile counts of at least 1")
+        raise UnsupportedError(f"images_or_tile_counts: {shown(item)}; allowed: images, or tile counts of at least 1")
     if isinstance(item, int):
         return f"{item} tiles", None, item
     if isinstance(item, Video):

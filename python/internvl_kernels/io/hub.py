@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]{0,199}")
@@ -21,17 +21,21 @@ def resolve(path: str | Path, download: bool = False, *, revision: str = "main")
     touches the network otherwise. Raises ``CheckpointError`` where there is no such checkpoint.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise CheckpointError(f"path: {path!r}; allowed: a directory, or a hub id (owner/name)")
-    directory = Path(path).expanduser()
-    if str(path) and directory.is_dir():
-        return directory
-    if str(path) and directory.exists():
+        raise CheckpointError(f"path: {shown(path)}; allowed: a directory, or a hub id (owner/name)")
+    try:
+        directory = Path(path).expanduser()
+        if str(path) and directory.is_dir():
+            return directory
+        there = bool(str(path)) and directory.exists()
+    except (OSError, RuntimeError, TypeError) as error:  # a name too long, no such user, a path of bytes
+        raise CheckpointError(f"path: {shown(path)}: {error}; allowed: a directory, or a hub id (owner/name)") from None
+    if there:
         raise CheckpointError(f"{path}: is a file; allowed: the directory with config.json")
     name = str(path)
     if not _ID.fullmatch(name) or ".." in name:
         raise CheckpointError(f"{path}: no such directory, and not a hub id (owner/name)")
     if not _REVISION.fullmatch(revision) or ".." in revision:
-        raise CheckpointError(f"revision: {revision!r}; allowed: a branch, tag or commit")
+        raise CheckpointError(f"revision: {shown(revision)}; allowed: a branch, tag or commit")
     found = _cached(name, revision)
     if found is not None:
         return found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import ImageError
+from ..errors import ImageError, shown
 from ..ops.image import RULES, choose_grid, tile_pixels
 from .decode import MAX_PIXELS, MAX_TILES, ImageLike, array_rgb, bands_of, check_int, flatten, load, refuse_not_finite
 
@@ -81,7 +81,7 @@ def tile_image(
     flags = {"thumbnail": thumbnail, "pad_to_square": pad_to_square, "exif": exif, "check_finite": check_finite}
     for name, flag in flags.items():
         if not isinstance(flag, (bool, np.bool_)):
-            raise ImageError(f"{name}={flag!r}; allowed: True or False")
+            raise ImageError(f"{name}={shown(flag)}; allowed: True or False")
     _check_colour(pad_colour)
     source = load(image, max_pixels, exif)
     if check_finite:
@@ -98,7 +98,7 @@ def tile_image(
 def _check_colour(colour: tuple[int, int, int]) -> None:
     whole = isinstance(colour, (tuple, list)) and len(colour) == 3
     if not whole or not all(type(c) is not bool and isinstance(c, (int, np.integer)) and 0 <= c <= 255 for c in colour):
-        raise ImageError(f"pad_colour={colour!r}; allowed: three integers from 0 to 255")
+        raise ImageError(f"pad_colour={shown(colour)}; allowed: three integers from 0 to 255")
 
 
 def tile_video(video: Video, *, size: int = 448, **options: Any) -> list[Tiles]:
@@ -146,7 +146,7 @@ def image_size(image: ImageLike, *, max_pixels: int | None = MAX_PIXELS) -> tupl
 
 def check_rule(rule: str) -> str:
     if not isinstance(rule, str) or rule not in RULES:
-        raise ImageError(f"rule={rule!r}; allowed: {', '.join(RULES)}")
+        raise ImageError(f"rule={shown(rule)}; allowed: {', '.join(RULES)}")
     return rule
 
 

@@ -261,10 +261,10 @@ class _Refusals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, OSError):
+        if isinstance(error, (OSError, UnicodeError)):
             raise CheckpointError(
-                f"packed_cache: {self._file}: {error.strerror or error}; allowed: a folder that can be written and has room for "
-                f"{self._size} bytes, or None"
+                f"packed_cache: {self._file}: {getattr(error, 'strerror', None) or error}; allowed: a folder that can be "
+                f"written and has room for {self._size} bytes, or None"
             ) from None
 
 

@@ -17,11 +17,11 @@ Rules, the same for every template:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..config import ChatConfig
-from ..errors import UnsupportedError
+from ..errors import UnsupportedError, shown
 from .template import Content, item_mark, render, row_of, takes_items
 from .tokenizer import Tokenizer
 
@@ -138,9 +138,11 @@ def build_prompt(
     An empty or blank question is refused unless it is given an image: ``chat("", image)`` asks about the picture alone.
     Raises UnsupportedError naming both counts when marks and items differ in number.
     """
-    if history is not None and not isinstance(history, Iterable):
-        raise UnsupportedError(f"history is {history!r}, not a list of (question, answer) pairs")
-    turns = [_pair(index, pair) for index, pair in enumerate(() if history is None else history)]
+    try:
+        given = list(() if history is None else history)
+    except TypeError:
+        raise UnsupportedError(f"history is {shown(history)}, not a list of (question, answer) pairs") from None
+    turns = [_pair(index, pair) for index, pair in enumerate(given)]
     for index, (asked, answer) in enumerate(turns):
         _check_text(config, f"history[{index}] question", asked)
         _check_text(config, f"history[{index}] answer", answer)
@@ -150,7 +152,7 @@ def build_prompt(
     _check_items(items)
     questions, placed = _placed([*(asked for asked, _ in turns), question], items)
     if not questions[-1].strip():
-        raise UnsupportedError(f"question is {question!r}: neither text nor an image")
+        raise UnsupportedError(f"question is {shown(question)}: neither text nor an image")
     answers = [answer for _, answer in turns]
     if row_of(config) is None and takes_items(config.chat_template or ""):
         return _hf_prompt(config, questions, answers, placed, system, special_tokens)
@@ -161,7 +163,7 @@ def build_prompt(
 
 def _pair(index: int, pair: object) -> tuple[str, str]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise UnsupportedError(f"history[{index}] is {pair!r}, not a (question, answer) pair")
+        raise UnsupportedError(f"history[{index}] is {shown(pair)}, not a (question, answer) pair")
     return pair[0], pair[1]
 
 

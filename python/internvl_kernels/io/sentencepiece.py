@@ -115,6 +115,8 @@ def _piece(data: bytes) -> tuple[str, float, int]:
     if len(score) != 4 or not math.isfinite(value := struct.unpack("<f", score)[0]) or not NORMAL <= kind <= BYTE:
         raise _Malformed(f"piece with score {score!r} and type {kind}")
     text = message.text(1)
+    if not text or "\0" in text:
+        raise _Malformed(f"piece {text!r}; none is empty or holds a zero byte")
     if kind == BYTE and not _BYTE_PIECE.fullmatch(text):
         raise _Malformed(f"byte piece {text!r}")
     return text, value, kind
@@ -148,9 +150,15 @@ def _parse(data: bytes, source: str) -> SentencePieceModel:
     words, scores, types = zip(*pieces)
     if len(set(words)) != len(words):
         raise _Malformed("a piece occurs twice")
-    byte_fallback = bool(trainer.integer(35, 0))
-    if byte_fallback and not {f"<0x{b:02X}>" for b in range(256)} <= {w for w, _, kind in pieces if kind == BYTE}:
+    byte_fallback, held = bool(trainer.integer(35, 0)), {w for w, _, kind in pieces if kind == BYTE}
+    if byte_fallback and not {f"<0x{b:02X}>" for b in range(256)} <= held:
         raise _Malformed("byte fallback without all 256 byte pieces")
+    if held and not byte_fallback:
+        raise _Malformed("byte pieces without byte fallback")
+    if algorithm == "unigram" and not set(types) & {NORMAL, UNUSED}:
+        raise _Malformed("no piece that a text could be made of")
+    if algorithm == "unigram" and USER_DEFINED in types:
+        raise _Malformed("user-defined symbols in a unigram model, which the library's versions score differently")
     special = {"bos_id": trainer.integer(41, 1), "eos_id": trainer.integer(42, 2), "pad_id": trainer.integer(43, -1)}
     for name, index in special.items():
         if index >= len(pieces):

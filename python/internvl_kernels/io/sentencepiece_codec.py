@@ -7,6 +7,7 @@ dictionary speed.
 
 from __future__ import annotations
 
+import ctypes
 import heapq
 import math
 import re
@@ -22,10 +23,7 @@ _CACHED_WORD = 64  # characters; longer words are rare and would fill the cache
 
 
 def _float32(value: float) -> float:
-    try:
-        return struct.unpack("<f", struct.pack("<f", value))[0]
-    except OverflowError:  # scores may be of any size
-        return math.copysign(math.inf, value)
+    return ctypes.c_float(value).value  # infinite where struct would raise
 
 
 class Charsmap:
@@ -117,12 +115,12 @@ class SentencePieceCodec:
         while at < len(data):
             try:
                 found = self._charsmap.longest(data, at)
+                if found is None:
+                    first = data[at]
+                    size = 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+                    found = data[at : at + size].decode("utf-8"), size  # a broken rule may end inside a character
             except ValueError as error:
                 raise CheckpointError(f"{self.model.source}: broken normalisation rules: {error}") from error
-            if found is None:
-                first = data[at]
-                size = 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
-                found = data[at : at + size].decode("utf-8"), size
             parts.append(found[0])
             at += found[1]
         return parts
@@ -206,14 +204,14 @@ class SentencePieceCodec:
             index = self.ids.get(part)
             if part in halves:
                 stack += reversed(halves[part])
-            else:
-                out.append(part if index is None else index)
+            else:  # an unused character is an unknown one
+                out.append(part if index is None or self.model.types[index] == UNUSED else index)
 
     def _viterbi(self, text: str) -> list[int | str]:
         """Unigram: the segmentation with the highest sum of scores, summed from the left in float32."""
         ids, scores, types = self.ids, self.model.scores, self.model.types
         best = [0.0] + [-math.inf] * len(text)
-        last: list[tuple[int, int | None]] = [(0, None)] * (len(text) + 1)
+        last: list[tuple[int, int | None] | None] = [None] * (len(text) + 1)
         for start in range(len(text)):
             steps: list[tuple[int, int | None, float]] = []
             for end in range(start + 1, min(start + self._longest, len(text)) + 1):
@@ -224,12 +222,14 @@ class SentencePieceCodec:
                 steps.append((start + 1, None, self._unk_score))
             for end, index, score in steps:
                 total = _float32(best[start] + score)
-                if total > best[end]:
+                if last[end] is None or total > best[end]:
                     best[end], last[end] = total, (start, index)
         out: list[int | str] = []
         end = len(text)
         while end:
-            start, index = last[end]
+            reached = last[end]
+            assert reached is not None  # every step has one character at least
+            start, index = reached
             out.append(text[start:end] if index is None else index)
             end = start
         return out[::-1]

@@ -72,7 +72,7 @@ def read_shards(directory: Path) -> dict[str, StoredTensor]:
             )
     found: dict[str, StoredTensor] = {}
     for file in sorted(set(weight_map.values())):
-        if not (directory / file).is_file():
+        if not _is_there(directory / file):
             raise CheckpointError(f"{directory / file}: the shard is missing; {INDEX} lists it")
         for name, tensor in read_header(directory / file).items():
             if name in found:
@@ -84,6 +84,13 @@ def read_shards(directory: Path) -> dict[str, StoredTensor]:
         if name not in found:
             raise CheckpointError(f"{name}: {INDEX} has it in {file}, but that shard does not hold it")
     return found
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name longer than any
+        return False
 
 
 def _no_weights(directory: Path) -> str:
@@ -111,11 +118,11 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
                 raise CheckpointError(
                     f"{file}: corrupt or truncated: {total} bytes cannot hold the header of {size} bytes it announces"
                 )
-            header = parse_object(stream.read(size), f"{file}: header")
+            header = parse_object(stream.read(size), f"{file}: header", constants=False)
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    metadata = header.pop("__metadata__", None)
+    if metadata is not None and not (isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())):
         raise CheckpointError(
             f"{file}: corrupt header: __metadata__ is {show(metadata)}; allowed: an object of strings"
         )

@@ -11,19 +11,17 @@ Jinja is involved. Which of the two speaks for a checkpoint:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..config import ChatConfig
 from ..errors import CheckpointError, UnsupportedError
+from . import sandbox
+from .sandbox import Sandbox
 
 Content = (
     str | list[dict[str, str]]
@@ -149,20 +147,11 @@ def _refuse(message: str) -> None:
     raise UnsupportedError(f"chat_template: {message}")
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators)
-
-
 @lru_cache(8)
 def _compiled(source: str) -> jinja2.Template:
-    """Sandboxed and without a loader: a template can neither reach Python's internals nor read files."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
-        return environment.from_string(source)
-    except (jinja2.TemplateError, RecursionError) as error:
+        return Sandbox(raise_exception=_refuse).from_string(source)
+    except Exception as error:  # of Jinja's compiler, or of Python's where the template is too deep for it
         raise CheckpointError(f"chat_template: not a valid Jinja template: {error}") from error
 
 
@@ -181,7 +170,7 @@ def _render_jinja(
         listed = wrap and isinstance(content, str)
         messages.append({"role": role, "content": [{"type": "text", "text": content}] if listed else content})
     try:
-        return _compiled(source).render(messages=messages, add_generation_prompt=True, **special_tokens)
+        return sandbox.render(_compiled(source), messages=messages, add_generation_prompt=True, **special_tokens)
     except (CheckpointError, UnsupportedError):
         raise
     except Exception as error:  # a template is data: whatever it trips over is the checkpoint's fault

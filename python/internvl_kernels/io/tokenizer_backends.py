@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from ..errors import CheckpointError
+from .fields import show
 from .sentencepiece import CONTROL, SPACE, load_sentencepiece
 from .sentencepiece_codec import SentencePieceCodec, SentencePieceStream
 from .tokenizer_files import AddedToken, TokenizerFiles, read_json
@@ -21,6 +24,7 @@ _QWEN2_WORDS = (
 )
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACES = re.compile(r"\s*")
+_LONGEST_PATTERN, _MOST_REPEATS, _MOST_GROWTH = 10_000, 10_000, 4096
 _T = TypeVar("_T")
 
 
@@ -34,13 +38,42 @@ def _guarded(file: Path, action: Callable[[], _T]) -> _T:
         raise CheckpointError(f"{file}: not a usable tokenizer: {error}") from error
 
 
+def _check_steps(file: Path, settings: object) -> None:
+    """Refuses regular expressions whose repetitions, and steps whose replacements, take gigabytes: where memory lacks, the
+    library ends the process.
+    """
+    left = [value for key, value in settings.items() if key != "model"] if isinstance(settings, dict) else []
+    growth = 1
+    while left:
+        part = left.pop()
+        left += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        if not isinstance(part, dict):
+            continue
+        pattern, content = part.get("Regex"), part.get("content")
+        if isinstance(pattern, str):
+            counts = [int(n[:9]) for n in re.findall(r"[{,]\s*(\d+)", pattern)]
+            if len(pattern) > _LONGEST_PATTERN or math.prod(max(n, 1) for n in counts) > _MOST_REPEATS:
+                raise CheckpointError(
+                    f"{file}: the pattern {show(pattern)}; allowed: {_LONGEST_PATTERN} characters, counts in braces whose "
+                    f"product is at most {_MOST_REPEATS}"
+                )
+        if part.get("type") == "ByteLevel":
+            growth *= 2
+        elif part.get("type") == "Replace" and isinstance(content, str):
+            growth *= max(len(content), 1)
+    if growth > _MOST_GROWTH:
+        raise CheckpointError(
+            f"{file}: its steps make a text up to {growth} times longer; allowed: {_MOST_GROWTH} times"
+        )
+
+
 class JsonBackend:
     """A ``tokenizers.Tokenizer`` with the added tokens of the small files at their ids."""
 
     bos_by_default = None  # the file's own post-processor decides
 
     def __init__(self, engine: tokenizers.Tokenizer, file: Path, files: TokenizerFiles, named: dict[str, str]) -> None:
-        self._engine = engine
+        self._engine, self._file = engine, file
         self.named = named
         engine.no_padding()
         engine.no_truncation()
@@ -52,8 +85,9 @@ class JsonBackend:
 
     @classmethod
     def from_file(cls, file: Path, files: TokenizerFiles) -> JsonBackend:
-        engine = _guarded(file, lambda: tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8")))
-        return cls(engine, file, files, {})
+        text = _guarded(file, lambda: file.read_text(encoding="utf-8"))
+        _check_steps(file, _guarded(file, lambda: json.loads(text)))
+        return cls(_guarded(file, lambda: tokenizers.Tokenizer.from_str(text)), file, files, {})
 
     def _add(self, file: Path, files: TokenizerFiles) -> None:
         known = {token.content for token in self._engine.get_added_tokens_decoder().values()}
@@ -65,10 +99,10 @@ class JsonBackend:
                 raise CheckpointError(f"{file}: token {token.content!r} has id {held}; the files beside say {token.id}")
 
     def encode(self, text: str, add_special: bool) -> list[int]:
-        return self._engine.encode(text, add_special_tokens=add_special).ids
+        return _guarded(self._file, lambda: self._engine.encode(text, add_special_tokens=add_special).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._engine.decode(list(ids), skip_special_tokens=False)
+        return _guarded(self._file, lambda: self._engine.decode(list(ids), skip_special_tokens=False))
 
     def stream(self) -> _JsonStream:
         return _JsonStream(self)

@@ -7,11 +7,13 @@ Files read: ``tokenizer_config.json``, ``special_tokens_map.json``, ``added_toke
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from .fields import refuse_surrogates, show
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
@@ -50,11 +52,13 @@ class TokenizerFiles:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises CheckpointError naming the file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        value = json.loads(data.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: a JSON object was expected, not {type(value).__name__}")
+    refuse_surrogates(data, value, str(path))
     return value
 
 
@@ -71,12 +75,10 @@ def _content(token: Any, where: str) -> str | None:
 
 
 def _id(value: Any, where: str) -> int:
-    try:
-        index = int(value)
-    except (TypeError, ValueError):
-        index = -1
-    if isinstance(value, bool | float) or not 0 <= index < 1 << 31:
-        raise CheckpointError(f"{where}: {value!r} is not a token id")
+    written = isinstance(value, str) and re.fullmatch(r"\d{1,10}", value, re.ASCII) is not None
+    index = int(value) if written or type(value) is int else -1
+    if not 0 <= index < 1 << 31:
+        raise CheckpointError(f"{where}: {show(value)} is not a token id")
     return index
 
 
@@ -101,8 +103,9 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
                 if content is not None and isinstance(token, dict):
                     flags[content] = token
         for name in _NAMES:
-            if name in named and isinstance(source.get(name), dict):
-                flags[named[name]] = source[name]
+            token = source.get(name)
+            if isinstance(token, dict) and isinstance(token.get("content"), str):
+                flags[token["content"]] = token
     specials |= set(named.values())
     listed = frozenset(specials)
 

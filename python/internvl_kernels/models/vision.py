@@ -10,7 +10,7 @@ from .. import ops
 from .._lazy import torch
 from ..config import VisionConfig
 from ..costs import mlp_pieces, most, tiles_a_pass, tower_workspace
-from ..errors import ImageError, UnsupportedError
+from ..errors import ImageError, UnsupportedError, shown
 from ._space import Space
 from ._weights import group, layers
 from .features import WHOLE, Features
@@ -180,7 +180,7 @@ class VisionTower:
             wanted = []
         if not wanted or not all(-count <= i < count for i in wanted):
             raise UnsupportedError(
-                f"layers: {layers!r}; allowed: one or more integers from {-count} to {count - 1} (hidden state 0 is the embedding)"
+                f"layers: {shown(layers)}; allowed: one or more integers from {-count} to {count - 1} (hidden state 0 is the embedding)"
             )
         return [i % count for i in wanted]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .._lazy import torch
 from ..errors import UnsupportedError
+from ._kinds import MOST
 
 Spans = Sequence[tuple[int, int, int, int]]
 
@@ -49,13 +50,19 @@ def _check_kv_dtypes(op: str, q: Any, **others: Any) -> None:
         raise UnsupportedError(f"{op}: {k_name} is {k.dtype}, {v_name} is {v.dtype}; allowed: one dtype for both")
 
 
-def check_extras(op: str, q: Any, causal: bool, window: int | None, sinks: Any) -> None:
+def check_extras(op: str, q: Any, causal: bool, window: int | None, sinks: Any, scale: float | None) -> None:
+    check_scale(op, scale)
     if window is not None and (window < 1 or not causal):
         raise UnsupportedError(f"{op}: window is {window}, causal={causal}; allowed: 1 or more, with causal, or None")
     if sinks is not None:
         _check_dtypes(op, q, sinks=sinks)
         if list(sinks.shape) != [q.shape[-2]]:
             raise UnsupportedError(f"{op}: sinks is {list(sinks.shape)}; allowed: [Hq], {q.shape[-2]} of them")
+
+
+def check_scale(op: str, scale: float | None) -> None:
+    if scale is not None and not abs(scale) <= MOST:
+        raise UnsupportedError(f"{op}: scale is {scale}; allowed: a number that float32 holds, or None")
 
 
 def check_spans(

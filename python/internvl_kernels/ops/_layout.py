@@ -39,6 +39,7 @@ class Layouts:
     def check(self, op: str, given: Mapping[str, Any]) -> None:
         sizes: dict[str, Any] = {name: value for name, value in given.items() if isinstance(value, Integral)}
         source: dict[str, str] = {}  # the tensor that a size was learnt from
+        first: tuple[str, Any] | None = None  # the first tensor's name and device
         for name, dtype, dims in self._lines:
             x = given.get(name)
             if not isinstance(x, torch.Tensor):
@@ -50,6 +51,9 @@ class Layouts:
             if str(x.dtype).rpartition(".")[2] not in allowed:
                 whose = f", {dtype.rstrip('+-')}'s" if len(allowed) == 1 and dtype in given else ""
                 raise UnsupportedError(f"{what}; allowed: {', '.join(allowed)}{whose}")
+            first = first or (name, x.device)
+            if x.device != first[1]:  # of a tensor on "meta" torch may make one on the host that nobody filled
+                raise UnsupportedError(f"{what} on {x.device}; allowed: on {first[1]}, as {first[0]}")
             known = dict(sizes)
             if not _fits(list(x.shape), dims, sizes):
                 used = [n for n in _SYMBOL.findall(" ".join(dims)) if n in known]

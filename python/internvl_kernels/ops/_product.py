@@ -52,6 +52,7 @@ def product(x: Any, weight: Any, bias: Any, *, gelu: bool = False) -> Tensor:
     A row's bits do not depend on the rows beside it: too few rows are padded to where the library takes its usual path.
     """
     rows, matrix, shift = to_torch(x, "x"), to_torch(weight, "weight"), to_torch(bias, "bias")
+    shift = None if shift is None else shift.contiguous()  # oneDNN takes no stride of it
     flat = rows.reshape(-1, rows.shape[-1])
     count, fewest = math.prod(rows.shape[:-1]), _FEWEST_ROWS[str(rows.dtype).rpartition(".")[2]]
     with torch.no_grad():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ..errors import UnsupportedError
+from ._backend import is_torch
+from ._kinds import MOST
+from ._layout import memory_gone
 
 
 def check_heads(op: str, qkv: Any, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
@@ -26,11 +28,15 @@ def check_table(positions: Any, head_dim: int, theta: float, frequencies: Any = 
         raise UnsupportedError(f"rope_table: head_dim is {head_dim}; allowed: even, 2 and more")
     if not theta > 0:
         raise UnsupportedError(f"rope_table: theta is {theta}; allowed: greater than 0")
-    if not math.isfinite(scale):
-        raise UnsupportedError(f"rope_table: scale is {scale}; allowed: a finite number")
+    if not abs(scale) <= MOST:
+        raise UnsupportedError(f"rope_table: scale is {scale}; allowed: a number that float32 holds")
     if frequencies is not None:
         found, half = list(frequencies.shape), head_dim // 2
         if found not in ([half], [shape[0], half]) or str(frequencies.dtype).rpartition(".")[2] != "float64":
             raise UnsupportedError(
                 f"rope_table: frequencies is {frequencies.dtype} {found}; allowed: float64 [{half}] or [{shape[0]}, {half}]"
+            )
+        if is_torch(frequencies) and memory_gone(frequencies):
+            raise UnsupportedError(
+                "rope_table: frequencies is a tensor whose memory was given back; allowed: one in memory"
             )

@@ -10,6 +10,7 @@ import numpy as np
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._backend import cpu, is_torch
+from ._layout import memory_gone
 
 
 def host(x: Any) -> Any:
@@ -62,7 +63,13 @@ def put(value: Any, out: Any) -> Any:
     """``value``, in ``out`` if there is one."""
     if out is None:
         return value
-    out = result(value, value.shape, out)
+    return fill(result(value, value.shape, out), value)
+
+
+def fill(out: Any, value: Any) -> Any:
+    """``out``, the caller's memory, with ``value`` in it."""
+    if is_torch(out) and memory_gone(out):  # torch would write through a null pointer
+        raise UnsupportedError("out is a tensor whose memory was given back; allowed: one in memory")
     out[...] = value
     return out
 
@@ -91,4 +98,4 @@ def as_kind(result: Any, like: Any) -> Any:
     return result.numpy()
 
 
-__all__ = ["as_kind", "dtype_name", "empty", "host", "normed", "numpy_dtype", "put", "result", "to_torch"]
+__all__ = ["as_kind", "dtype_name", "empty", "fill", "host", "normed", "numpy_dtype", "put", "result", "to_torch"]

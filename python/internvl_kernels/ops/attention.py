@@ -39,7 +39,7 @@ def attention(
     csrc/kernels/attention/attention.h.
     """
     check(q, k, v, causal)
-    check_extras("attention", q, causal, window, sinks)
+    check_extras("attention", q, causal, window, sinks, scale)
     backend = choose("attention", backend, q, k, v, sinks, out)
     if backend == "reference":
         return put(attention_reference(q, k, v, causal=causal, scale=scale, window=window, sinks=sinks), out)
@@ -65,7 +65,7 @@ def attention_reference(
     sinks: Tensor | None = None,
 ) -> Tensor:
     check(q, k, v, causal)
-    check_extras("attention", q, causal, window, sinks)
+    check_extras("attention", q, causal, window, sinks, scale)
     k, v = k.to(q.dtype), v.to(q.dtype)
     batch, rows, heads, dim = q.shape
     keys, kv_heads = k.shape[1:3]
@@ -115,7 +115,7 @@ def cached_attention(
     are of a power of 2 slots, 64 and more; those in GPU memory are not looked at: what lies outside the cache reads as zeros.
     """
     check_spans(q, k_cache, v_cache, spans, decode, pages, page_size)
-    check_extras("cached_attention", q, True, window, sinks)
+    check_extras("cached_attention", q, True, window, sinks, scale)
     backend = choose("cached_attention", backend, q, k_cache, v_cache, sinks, pages, out)
     if backend == "reference" or (backend == "cpu" and _wide(q)):
         rows, keys, values = _tensors(q=q, k_cache=k_cache, v_cache=v_cache) if _wide(q) else (q, k_cache, v_cache)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@checked
+@checked_reference("weight float [a, b]", "norm_weight float [c]", "bias float [d]", "norm_bias float [e]")
 def fold_norm(weight: Any, norm_weight: Any, bias: Any = None, norm_bias: Any = None) -> tuple[Any, Any]:
     """A weight ``[N, K]`` times the norm's ``[K]`` in front of it, and what ``linear_folded`` needs of each column ``[N, 2]``.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .._lazy import torch
 from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
-from ._attention import check
+from ._attention import check, check_scale
 from ._backend import choose
 from ._call import start
 from ._tensor import dtype_name, put
@@ -35,6 +35,7 @@ def normed_attention(
     ``k_factor [B, S]`` of ``row_factors``, ``weight [Hq, d]``: q's norm weight times k's. Returns ``[B, L, Hq, d]``.
     """
     check(q, k, v, False)
+    check_scale("normed_attention", scale)
     wanted = {"q_factor": q.shape[:2], "k_factor": k.shape[:2], "weight": q.shape[2:]}
     for (name, shape), given in zip(wanted.items(), (q_factor, k_factor, weight)):
         if tuple(given.shape) != tuple(shape) or dtype_name(given) != "float32":

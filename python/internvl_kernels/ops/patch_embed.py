@@ -14,7 +14,7 @@ from ..errors import UnsupportedError
 from ._arguments import checked, checked_reference
 from ._backend import choose, cpu
 from ._call import start
-from ._tensor import as_kind, dtype_name, host, result, to_torch
+from ._tensor import as_kind, dtype_name, fill, result, to_torch
 from .gemm import linear
 
 if TYPE_CHECKING:
@@ -59,12 +59,15 @@ def patch_embed(
         call.run("patch_embed", on["tiles"], on["weight"], on["bias"], on["cls"], on["pos"], y, *scale, patch_size)
         return call.give(y, out)
     kernels, matrix = cpu(), to_torch(weight, "weight")
-    pixels, offsets = to_torch(tiles, "tiles"), to_torch(bias, "bias")
+    pixels, offsets, first, places = (
+        to_torch(t, name) for name, t in (("tiles", tiles), ("bias", bias), ("cls", cls), ("pos", pos))
+    )
     if offsets.dtype != matrix.dtype:
         raise UnsupportedError(f"patch_embed: bias is {offsets.dtype}; allowed: weight's dtype, {matrix.dtype}")
+    _check_rows(pixels, matrix, first, places, patch_size)
     width = _size(pixels)[1]
     packed = pixels.stride()[2:] == (3, 1) if pixels.dtype == torch.uint8 else width == 1 or pixels.stride(3) == 1
-    if not packed:
+    if not packed and pixels.numel():
         found = f"{tiles.dtype} {list(tiles.shape)} with strides {list(pixels.stride())}"
         raise UnsupportedError(f"patch_embed: tiles is {found}; allowed: contiguous pixel rows")
     found = matrix.new_empty((len(pixels), 1 + rows, len(matrix)))
@@ -72,7 +75,7 @@ def patch_embed(
     for tile, target in zip(pixels.split(1), found):
         kernels.patchify(tile, patches, *scale, patch_size, threads)
         kernels.add_positions(
-            linear(patches, matrix, offsets, threads=threads, backend="cpu"), host(cls), host(pos), target, threads
+            linear(patches, matrix, offsets, threads=threads, backend="cpu"), first, places, target, threads
         )
     return _into(as_kind(found, weight), out)
 
@@ -116,9 +119,7 @@ def _wanted(like: Any, out: Any) -> str:
 def _into(found: Any, out: Any) -> Any:
     if out is None:
         return found
-    target = result(found, found.shape, out, _wanted(found, out))
-    target[...] = found
-    return target
+    return fill(result(found, found.shape, out, _wanted(found, out)), found)
 
 
 def _size(tiles: Any) -> tuple[int, int]:
@@ -144,6 +145,15 @@ def _check(tiles: Any, weight: Any, bias: Any, patch_size: int, mean: Sequence[f
         raise UnsupportedError(f"patch_embed: bias is {list(bias.shape)}; allowed: [{weight.shape[0]}] as weight")
     if len(mean) != 3 or len(std) != 3 or not all(std):
         raise UnsupportedError(f"patch_embed: mean={mean!r}, std={std!r}; allowed: three values each, std other than 0")
+
+
+def _check_rows(tiles: Any, weight: Any, cls: Any, pos: Any, patch_size: int) -> None:
+    """What is added to the patches: refused here, because without a tile no kernel sees it."""
+    width, patches = weight.shape[0], math.prod(_size(tiles)) // patch_size**2
+    for name, given, wanted in (("cls", cls, [width]), ("pos", pos, [1 + patches, width])):
+        if list(given.shape) != wanted or dtype_name(given) != dtype_name(weight):
+            found = f"{dtype_name(given)}{list(given.shape)}"
+            raise UnsupportedError(f"patch_embed: {name} is {found}; allowed: {dtype_name(weight)} {wanted} as weight")
 
 
 __all__ = ["patch_embed", "patch_embed_reference"]

@@ -137,6 +137,11 @@ def qkv_rope_append_reference(
     k_weight: Tensor | None = None,
     eps: float = 1e-6,
 ) -> Tensor:
+    for name, cache in (("k_cache", k_cache), ("v_cache", v_cache)):
+        if cache.numel() and any(step == 0 and size > 1 for step, size in zip(cache.stride(), cache.shape)):
+            raise UnsupportedError(
+                f"qkv_rope_append: {name} is expanded, {list(cache.shape)}; allowed: memory of its own"
+            )
     _check_slots(slots, k_cache.shape[0])
     q, k, v = _heads(qkv, num_heads, num_kv_heads, head_dim, q_weight, k_weight, eps)
     k_cache[slots], v_cache[slots] = _rotate(k, cos, sin, k_cache.dtype), v.to(v_cache.dtype)

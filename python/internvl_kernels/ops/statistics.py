@@ -89,13 +89,14 @@ def mean_and_variance(statistics: Tensor, columns: int) -> tuple[Tensor, Tensor]
     return mean, (within.sum(0) + between) / columns
 
 
+@checked
 def statistics_space(columns: int, rows: int, device: int = 0) -> DeviceArray:
     """Memory for the statistics of rows ``[rows, columns]`` on a GPU, its parts whole sectors apart."""
-    for name, value, least in (("columns", columns, 1), ("rows", rows, 0), ("device", device, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 40:
-            raise UnsupportedError(
-                f"statistics_space: {name} is {value!r}; allowed: an integer from {least} on, below 2**40"
-            )
+    if columns < 1 or rows < 0 or device < 0:
+        found = f"columns={columns}, rows={rows}, device={device}"
+        raise UnsupportedError(
+            f"statistics_space: {found}; allowed: at least 1 column, 0 rows and more, a GPU's number"
+        )
     return DeviceArray.empty((parts(columns), -(-rows // 4) * 4, 2), "float32", device=device)[:, :rows]
 
 
