@@ -218,7 +218,7 @@ HEADERS = {
     "tail": ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, "8 bytes follow"),
     "twice": ('{"a": 1, "a": 2}', "twice"),
     "deep": ("[" * 100_000, "JSON"),
-    "NaN": ('{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 16]}}', "shape"),
+    "NaN": ('{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 16]}}', "NaN"),
 }
 
 
@@ -254,7 +254,7 @@ def test_any_changed_byte_is_read_or_refused(tmp_path, position, value, cut):
     assert ours == {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
 
 
-@pytest.mark.parametrize("metadata", ["1", "[]", "null", '{"format": 1}', '{"a": {"b": "c"}}'])
+@pytest.mark.parametrize("metadata", ["1", "[]", '{"format": 1}', '{"a": {"b": "c"}}'])
 def test_metadata_that_the_format_does_not_allow(tmp_path, metadata):
     header = f'{{"__metadata__": {metadata}}}'.encode()
     (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
